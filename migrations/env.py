@@ -1,0 +1,80 @@
+"""Alembic's environment.
+
+Nothing here may execute SQL before ``context.configure``: that begins a transaction which Alembic then takes for the
+caller's, and every migration is rolled back with exit code 0. Timeouts therefore travel with the connection.
+"""
+
+import asyncio
+import re
+from logging.config import fileConfig
+from typing import Any
+
+from alembic import context
+from alembic.util import CommandError
+from sqlalchemy import Connection
+from sqlalchemy.schema import SchemaItem
+
+from occupancy_db.connection import connect
+from occupancy_db.errors import explain
+from occupancy_db.migrate import SESSION
+from occupancy_db.models import Base
+from occupancy_db.settings import Settings
+
+PARTITION = re.compile(r"(?P<parent>.+)_\d{4}_\d{2}")
+
+
+def include_object(
+    _item: SchemaItem, name: str | None, kind: str, reflected: bool, compare_to: SchemaItem | None
+) -> bool:
+    """Leave partitions out of autogenerate: they come and go with the calendar, not with the models."""
+    if kind != "table" or not reflected or compare_to is not None:
+        return True
+    partition = PARTITION.fullmatch(name or "")
+    return partition is None or partition["parent"] not in Base.metadata.tables
+
+
+OPTIONS: dict[str, Any] = {
+    "target_metadata": Base.metadata,
+    "include_object": include_object,
+    "compare_server_default": True,
+    # One transaction for all would lose the version stamp of revisions that must commit on their own.
+    "transaction_per_migration": True,
+}
+
+
+def run(connection: Connection) -> None:
+    """Run what the command asked for on this connection."""
+    context.configure(
+        connection=connection,
+        on_version_apply=context.config.attributes.get("on_version_apply", ()),
+        **OPTIONS,
+    )
+    with context.begin_transaction():
+        context.run_migrations()
+
+
+async def run_alone() -> None:
+    """Run under the `alembic` command, with a connection of our own."""
+    async with connect(Settings(), "alembic", server_settings=SESSION) as connection:
+        await connection.run_sync(run)
+
+
+if context.is_offline_mode():
+    context.configure(
+        dialect_name="postgresql", literal_binds=True, dialect_opts={"paramstyle": "named"}, **OPTIONS
+    )
+    with context.begin_transaction():
+        context.run_migrations()
+elif "connection" in context.config.attributes:
+    run(context.config.attributes["connection"])
+else:
+    if context.config.config_file_name is not None:
+        fileConfig(context.config.config_file_name, disable_existing_loggers=False)
+    try:
+        asyncio.run(run_alone())
+    except Exception as error:
+        # `alembic` prints a CommandError as one line, and anything else as a traceback.
+        known = explain(error)
+        if known is None:
+            raise
+        raise CommandError(str(known)) from error

@@ -1,0 +1,56 @@
+"""``occupancy-db init``."""
+
+import asyncio
+from typing import Annotated
+
+import asyncpg
+import typer
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+
+from occupancy_db.cli.migrate import report
+from occupancy_db.cli.options import refuse_in_production
+from occupancy_db.cli.output import Json
+from occupancy_db.connection import connect
+from occupancy_db.errors import DatabaseError, ExitCode, caused_by
+from occupancy_db.migrate import recreate, upgrade
+from occupancy_db.settings import Settings
+
+
+def init(
+    drop: Annotated[
+        bool, typer.Option("--drop", help="First remove what the migrations made, data included.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Create the database if it is missing and bring it to the newest revision; --drop is refused in production."""
+    settings = Settings()
+    if drop:
+        refuse_in_production(settings, "init --drop destroys all data")
+    asyncio.run(_create_if_missing(settings))
+    outcome = asyncio.run(recreate(settings) if drop else upgrade(settings))
+    report(settings, outcome, "ran" if drop else "applied")
+
+
+async def _create_if_missing(settings: Settings) -> None:
+    try:
+        async with connect(settings, "occupancy-db init"):
+            return
+    except DatabaseError as error:
+        if error.code is not ExitCode.DATABASE_MISSING:
+            raise
+    async with connect(settings, "occupancy-db init", database="postgres", autocommit=True) as connection:
+        name = connection.dialect.identifier_preparer.quote(settings.database)
+        try:
+            await connection.execute(text(f"CREATE DATABASE {name}"))
+        except DBAPIError as error:
+            if caused_by(error, asyncpg.DuplicateDatabaseError, asyncpg.UniqueViolationError):
+                return  # another init was faster
+            if caused_by(error, asyncpg.InsufficientPrivilegeError):
+                user = connection.dialect.identifier_preparer.quote(settings.postgres_user)
+                raise DatabaseError(
+                    ExitCode.DATABASE_MISSING,
+                    f'database "{settings.database}" does not exist and {settings.postgres_user} may not create it',
+                    f"Run as a superuser: CREATE DATABASE {name} OWNER {user}",
+                ) from None
+            raise

@@ -1,0 +1,163 @@
+"""Engines, sessions and connections: how the application and the tools reach the database."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from sqlalchemy import URL, Executable, NullPool, Result, text
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, create_async_engine
+
+from occupancy_db.errors import explain_connection
+from occupancy_db.settings import Environment, Settings
+from occupancy_db.tls import ssl_argument
+
+CONNECT_TIMEOUT = 10
+"""Seconds until a server that does not answer counts as unreachable."""
+
+_PROFILES: Mapping[Environment, Mapping[str, Any]] = {
+    Environment.DEVELOPMENT: {"pool_size": 5, "max_overflow": 10, "echo": True},
+    Environment.TESTING: {"poolclass": NullPool},
+    # Two cores keep about 2 x 2 + 1 sessions busy (PostgreSQL wiki, "Number Of Database Connections"). More would only
+    # compete inside the server; a caller waits cheaper in the pool, and after 10 s it should hear that it is overload.
+    Environment.PRODUCTION: {
+        "pool_size": 5,
+        "max_overflow": 0,
+        "pool_timeout": 10,
+        "pool_recycle": 3600,
+        "pool_pre_ping": True,
+    },
+}
+
+
+def create_engine(settings: Settings, *, application_name: str = "occupancy") -> AsyncEngine:
+    """An engine with the profile of ``settings.environment``; the caller disposes of it.
+
+    Args:
+        settings: Where the database is.
+        application_name: How the sessions call themselves in ``pg_stat_activity`` and the server's log.
+
+    Raises:
+        DatabaseError: the root certificate cannot be read.
+    """
+    return create_async_engine(
+        _url(settings),
+        connect_args=_connect_args(settings, application_name),
+        **_PROFILES[settings.environment],
+    )
+
+
+@asynccontextmanager
+async def connect(
+    settings: Settings,
+    application_name: str,
+    *,
+    database: str | None = None,
+    server_settings: Mapping[str, str] | None = None,
+    autocommit: bool = False,
+) -> AsyncIterator[AsyncConnection]:
+    """One connection for a tool: no pool, and no query log between the lines that a person reads.
+
+    Args:
+        settings: Where the database is.
+        application_name: How the session calls itself.
+        database: Another database of the same server.
+        server_settings: Configuration parameters of the session; they win over those set for the role.
+        autocommit: Whether each statement is a transaction of its own.
+
+    Raises:
+        DatabaseError: no connection; it says what was wrong, where, and what to do.
+    """
+    engine = create_async_engine(
+        _url(settings, database),
+        connect_args=_connect_args(settings, application_name, server_settings),
+        poolclass=NullPool,
+    )
+    if autocommit:
+        engine = engine.execution_options(isolation_level="AUTOCOMMIT")
+    try:
+        connection = await engine.connect()
+    except Exception as error:
+        raise explain_connection(error, settings) from error
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+class Session(AsyncSession):
+    """A session that also takes SQL as a plain string, as the operator's manual writes it."""
+
+    async def execute(  # type: ignore[override]  # the base has overloads for what a string can never be
+        self, statement: Executable | str, *args: Any, **kwargs: Any
+    ) -> Result[Any]:
+        """As ``AsyncSession.execute``; a string is taken as ``text()``."""
+        return await super().execute(
+            text(statement) if isinstance(statement, str) else statement, *args, **kwargs
+        )
+
+
+@asynccontextmanager
+async def get_async_session() -> AsyncIterator[AsyncSession]:
+    """A session on the engine of the running event loop, rolled back unless the caller commits.
+
+    Objects stay readable after the commit: an expired attribute would need I/O where none can be awaited.
+
+    Raises:
+        pydantic.ValidationError: the environment is unusable.
+    """
+    async with Session(await _engine(), expire_on_commit=False) as session:
+        yield session
+
+
+async def dispose_engine() -> None:
+    """Close the pooled connections of the running event loop; the next session opens new ones."""
+    keeper = _keepers.pop(asyncio.get_running_loop(), None)
+    if keeper is not None:
+        await keeper.aclose()
+
+
+# An asyncpg connection lives and dies with its event loop, so each loop has an engine of its own. A suspended
+# generator keeps it: asyncio.run() finishes open generators before it closes the loop, and that disposes of the pool
+# in time even where nobody calls dispose_engine().
+_keepers: WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncGenerator[AsyncEngine]] = WeakKeyDictionary()
+_engines: WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncEngine] = WeakKeyDictionary()
+
+
+async def _engine() -> AsyncEngine:
+    loop = asyncio.get_running_loop()
+    if loop not in _keepers:
+        keeper = _keep_engine(create_engine(Settings()))
+        _keepers[loop] = keeper
+        _engines[loop] = await anext(keeper)
+    return _engines[loop]
+
+
+async def _keep_engine(engine: AsyncEngine) -> AsyncGenerator[AsyncEngine]:
+    try:
+        yield engine
+    finally:
+        await engine.dispose()
+
+
+def _url(settings: Settings, database: str | None = None) -> URL:
+    password = settings.postgres_password
+    return URL.create(
+        "postgresql+asyncpg",
+        username=settings.postgres_user,
+        password=password.get_secret_value() if password else None,
+        host=settings.postgres_host,
+        port=settings.postgres_port,
+        database=database or settings.database,
+    )
+
+
+def _connect_args(
+    settings: Settings, application_name: str, server_settings: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    return {
+        "ssl": ssl_argument(settings),
+        "timeout": CONNECT_TIMEOUT,
+        "server_settings": {"application_name": application_name, **(server_settings or {})},
+    }

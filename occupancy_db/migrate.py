@@ -1,0 +1,176 @@
+"""Run migrations, one runner at a time."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from occupancy_db.connection import connect
+from occupancy_db.errors import DatabaseError, ExitCode
+from occupancy_db.settings import Settings
+
+SESSION = {
+    # A migration that waits for a lock makes everybody behind it wait as well: give up early, change nothing.
+    "lock_timeout": "5s",
+    # Limits meant for the application, set for the role, must not cut a migration short.
+    "statement_timeout": "0",
+    "idle_in_transaction_session_timeout": "0",
+    "timezone": "UTC",
+}
+
+# "occupanc" in ASCII: an advisory lock is a number that all who use it agree on.
+LOCK_KEY = int.from_bytes(b"occupanc")
+LOCK_WAIT = 60.0
+"""Seconds to wait for another runner."""
+_POLL = 0.2
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run did.
+
+    Attributes:
+        before: The revision found, None for an empty database.
+        after: The revision left.
+        applied: The revisions upgraded to or downgraded from, in order.
+    """
+
+    before: str | None
+    after: str | None
+    applied: list[str]
+
+
+def alembic_config() -> Config:
+    """Alembic's configuration, found beside the package: the project runs from its tree."""
+    return Config(Path(__file__).parents[1] / "alembic.ini")
+
+
+def script_directory() -> ScriptDirectory:
+    """The revisions on disk."""
+    return ScriptDirectory.from_config(alembic_config())
+
+
+async def upgrade(settings: Settings, revision: str = "head", lock_wait: float = LOCK_WAIT) -> Outcome:
+    """Bring the schema to a revision.
+
+    Args:
+        settings: The database.
+        revision: What Alembic understands: an id, ``head``, ``+1``.
+        lock_wait: Seconds to wait for another runner.
+
+    Raises:
+        DatabaseError: no connection, or another runner holds the lock for too long.
+        sqlalchemy.exc.DBAPIError: a migration failed; the revision it belongs to is rolled back.
+        alembic.util.CommandError: unknown revision.
+    """
+    return await _run(settings, [(command.upgrade, revision)], lock_wait)
+
+
+async def downgrade(settings: Settings, revision: str = "-1", lock_wait: float = LOCK_WAIT) -> Outcome:
+    """Take the schema back to a revision; arguments and errors as for ``upgrade``."""
+    return await _run(settings, [(command.downgrade, revision)], lock_wait)
+
+
+async def recreate(settings: Settings, lock_wait: float = LOCK_WAIT) -> Outcome:
+    """Remove everything the migrations made, data included, and make it anew; errors as for ``upgrade``.
+
+    What they did not make stays: the way down is theirs, not a DROP SCHEMA.
+    """
+    return await _run(settings, [(command.downgrade, "base"), (command.upgrade, "head")], lock_wait)
+
+
+async def current_revision(connection: AsyncConnection) -> str | None:
+    """The revision of a database, None if no migration has been applied."""
+    return await connection.run_sync(lambda sync: MigrationContext.configure(sync).get_current_revision())
+
+
+async def with_alembic(connection: AsyncConnection, run: Callable[[Config], Any], **attributes: Any) -> None:
+    """Call one of Alembic's commands on an open connection.
+
+    Args:
+        connection: What env.py will use.
+        run: Calls the command with the configuration.
+        attributes: More for env.py.
+    """
+
+    def call(sync: Connection) -> None:
+        config = alembic_config()
+        config.attributes.update(attributes, connection=sync)
+        run(config)
+
+    await connection.run_sync(call)
+
+
+async def _run(settings: Settings, steps: list[tuple[Callable[..., None], str]], lock_wait: float) -> Outcome:
+    applied: list[str] = []
+
+    def on_version_apply(*, step: Any, **_: Any) -> None:
+        applied.append(step.up_revision_id)
+
+    async with migration_lock(settings, lock_wait) as guard:
+        before = await current_revision(guard)
+        async with connect(settings, "occupancy-db migrations", server_settings=SESSION) as connection:
+            for run, revision in steps:
+                await with_alembic(
+                    connection, partial(run, revision=revision), on_version_apply=on_version_apply
+                )
+        return Outcome(before, await current_revision(guard), applied)
+
+
+@asynccontextmanager
+async def migration_lock(settings: Settings, wait: float = LOCK_WAIT) -> AsyncIterator[AsyncConnection]:
+    """Hold the lock of all who change the schema; yields the connection that holds it.
+
+    The lock belongs to a session of its own, outside any transaction, and is polled for: a session that blocks on it
+    inside a transaction would deadlock with an index being built concurrently.
+
+    Args:
+        settings: The database; advisory locks are per database.
+        wait: Seconds to try.
+
+    Raises:
+        DatabaseError: another session holds it; the text names that session.
+    """
+    async with connect(
+        settings,
+        "occupancy-db migration lock",
+        server_settings={"idle_session_timeout": "0"},
+        autocommit=True,
+    ) as connection:
+        deadline = time.monotonic() + wait
+        while not await connection.scalar(text("SELECT pg_try_advisory_lock(:key)"), {"key": LOCK_KEY}):
+            if time.monotonic() >= deadline:
+                raise DatabaseError(
+                    ExitCode.LOCKED,
+                    f"another session holds the migration lock of {settings.where}: {await _holder(connection)}",
+                    f"Waited {wait:g} s. Let it finish, or end it with pg_terminate_backend.",
+                )
+            await asyncio.sleep(_POLL)
+        yield connection  # closing the session releases the lock
+
+
+async def _holder(connection: AsyncConnection) -> str:
+    row = (
+        await connection.execute(
+            text("""
+                SELECT pid, application_name, usename
+                FROM pg_locks JOIN pg_stat_activity USING (pid)
+                WHERE locktype = 'advisory' AND granted AND objsubid = 1
+                  AND pg_locks.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+                  AND (classid::bigint << 32 | objid::bigint) = :key
+            """),
+            {"key": LOCK_KEY},
+        )
+    ).first()
+    return f'pid {row.pid}, "{row.application_name}", user {row.usename}' if row else "it has just ended"

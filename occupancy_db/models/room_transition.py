@@ -1,0 +1,37 @@
+"""Movements between rooms, computed from the readings."""
+
+from datetime import datetime
+
+from sqlalchemy import CheckConstraint, Identity, Index, desc, func, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from occupancy_db.models.base import Base
+from occupancy_db.models.enums import ROOM_TYPE, RoomType
+
+
+class RoomTransition(Base):
+    """Somebody left a room and appeared in another."""
+
+    __tablename__ = "room_transitions"
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    timestamp: Mapped[datetime]
+    """When the person was detected in the room they went to."""
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    transition_duration_seconds: Mapped[float | None]
+    confidence: Mapped[float] = mapped_column(server_default=text("1.0"))
+    from_room: Mapped[RoomType | None] = mapped_column(ROOM_TYPE)
+    """None for the first detection."""
+    to_room: Mapped[RoomType] = mapped_column(ROOM_TYPE)
+
+    __table_args__ = (
+        CheckConstraint("confidence BETWEEN 0 AND 1", name="confidence"),
+        CheckConstraint(
+            "transition_duration_seconds >= 0 AND transition_duration_seconds < 'Infinity'",
+            name="transition_duration",
+        ),
+        # The movements of a day, in order.
+        Index("ix_room_transitions_timestamp", desc("timestamp")),
+        # How often, and how fast, one room follows another.
+        Index("ix_room_transitions_from_room_to_room_timestamp", "from_room", "to_room", desc("timestamp")),
+    )

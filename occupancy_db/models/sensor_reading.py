@@ -1,0 +1,42 @@
+"""Readings of the presence sensors."""
+
+from datetime import datetime
+
+from sqlalchemy import CheckConstraint, Identity, Index, PrimaryKeyConstraint, String, desc, func, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from occupancy_db.models.base import Base
+from occupancy_db.models.enums import ROOM_TYPE, RoomType
+
+
+class SensorReading(Base):
+    """One state of one zone of an FP2 sensor; partitioned by month of ``timestamp`` (UTC)."""
+
+    __tablename__ = "sensor_readings"
+
+    id: Mapped[int] = mapped_column(Identity())
+    timestamp: Mapped[datetime]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    confidence: Mapped[float] = mapped_column(server_default=text("1.0"))
+    """0 to 1; a cat scores low."""
+    room: Mapped[RoomType] = mapped_column(ROOM_TYPE)
+    state: Mapped[bool]
+    """Whether the zone is occupied."""
+    zone: Mapped[str] = mapped_column(String(50))
+    source_entity: Mapped[str] = mapped_column(String(100))
+    """Home Assistant entity id."""
+
+    __table_args__ = (
+        # The key of a partitioned table must contain the column it is partitioned by.
+        PrimaryKeyConstraint("id", "timestamp"),
+        CheckConstraint("confidence BETWEEN 0 AND 1", name="confidence"),
+        # The last hour of a room.
+        Index("ix_sensor_readings_room_timestamp", "room", desc("timestamp")),
+        # The history of a zone, whatever its room.
+        Index("ix_sensor_readings_zone_timestamp", "zone", desc("timestamp")),
+        # The latest reading per room and zone: room_occupancy_status.
+        Index("ix_sensor_readings_room_zone_timestamp", "room", "zone", desc("timestamp")),
+        # When somebody was last seen in a room: about half of the readings are of no use for it.
+        Index("ix_sensor_readings_active", "room", desc("timestamp"), postgresql_where=text("state")),
+        {"postgresql_partition_by": "RANGE (timestamp)"},
+    )

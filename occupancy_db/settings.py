@@ -1,0 +1,107 @@
+"""Settings from the environment, then from ``.env`` in the current directory."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import Field, SecretStr, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+# PostgreSQL cuts longer identifiers silently (NAMEDATALEN - 1), and would then connect to another name.
+Identifier = Annotated[str, Field(min_length=1, max_length=63)]
+
+
+class Environment(StrEnum):
+    """Where the code runs; it selects the connection profile and the database."""
+
+    DEVELOPMENT = "development"
+    TESTING = "testing"
+    PRODUCTION = "production"
+
+
+class SslMode(StrEnum):
+    """How a TCP connection is protected: libpq's six modes, with libpq's meaning."""
+
+    DISABLE = "disable"
+    ALLOW = "allow"
+    PREFER = "prefer"
+    REQUIRE = "require"
+    VERIFY_CA = "verify-ca"
+    VERIFY_FULL = "verify-full"
+
+
+class Settings(BaseSettings):
+    """Where the database is and how to reach it.
+
+    Every field is an environment variable of the same name in upper case. An empty value counts as unset, and unknown
+    keys of ``.env`` are ignored, so that other programs can share the file.
+
+    Raises:
+        pydantic.ValidationError: a value is unusable. The text names the field and never repeats the value.
+    """
+
+    model_config = SettingsConfigDict(
+        env_file=".env", extra="ignore", env_ignore_empty=True, hide_input_in_errors=True
+    )
+
+    environment: Environment = Environment.DEVELOPMENT
+    postgres_host: str = Field(
+        "localhost", description="Name, address, or socket directory (begins with '/')"
+    )
+    postgres_port: int = Field(5432, ge=1, le=65535)
+    postgres_db: Identifier = "occupancy_dev"
+    postgres_test_db: Identifier = Field(
+        "occupancy_test", description="The database when ENVIRONMENT=testing"
+    )
+    postgres_user: Identifier = "occupancy"
+    postgres_password: SecretStr | None = None
+    postgres_password_file: Path | None = None
+    postgres_sslmode: SslMode | None = Field(None, description="Default: see sslmode")
+    postgres_sslrootcert: Path | None = Field(None, description="CA file; default: the system's trusted CAs")
+
+    @model_validator(mode="after")
+    def _read_password_file(self) -> Self:
+        path = self.postgres_password_file
+        if path is None:
+            return self
+        if self.postgres_password is not None:
+            raise ValueError("set POSTGRES_PASSWORD or POSTGRES_PASSWORD_FILE, not both")
+        try:
+            password = path.read_text(encoding="utf-8").rstrip("\r\n")
+        except OSError as error:
+            raise ValueError(f"POSTGRES_PASSWORD_FILE: cannot read {path}: {error.strerror}") from None
+        except UnicodeDecodeError:
+            # From None, and without its text: a decoding error carries the bytes of the secret.
+            raise ValueError(f"POSTGRES_PASSWORD_FILE: {path} is not UTF-8 text") from None
+        if not password:
+            raise ValueError(f"POSTGRES_PASSWORD_FILE: {path} is empty")
+        self.postgres_password = SecretStr(password)
+        return self
+
+    @model_validator(mode="after")
+    def _keep_tests_apart(self) -> Self:
+        if self.environment is Environment.TESTING and self.postgres_test_db == self.postgres_db:
+            raise ValueError("POSTGRES_TEST_DB must differ from POSTGRES_DB: tests never touch real data")
+        return self
+
+    @property
+    def database(self) -> str:
+        """The database to use: ``POSTGRES_TEST_DB`` when testing, else ``POSTGRES_DB``."""
+        return self.postgres_test_db if self.environment is Environment.TESTING else self.postgres_db
+
+    @property
+    def uses_socket(self) -> bool:
+        """Whether the host is the directory of a Unix socket, as in libpq; TLS settings are then ignored."""
+        return self.postgres_host.startswith("/")
+
+    @property
+    def sslmode(self) -> SslMode:
+        """``POSTGRES_SSLMODE``, or verify-full in production and prefer elsewhere."""
+        if self.postgres_sslmode is not None:
+            return self.postgres_sslmode
+        return SslMode.VERIFY_FULL if self.environment is Environment.PRODUCTION else SslMode.PREFER
+
+    @property
+    def where(self) -> str:
+        """The target for a person to read: ``host:port/database as user``."""
+        return f"{self.postgres_host}:{self.postgres_port}/{self.database} as {self.postgres_user}"
