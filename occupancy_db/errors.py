@@ -73,13 +73,13 @@ def explain_connection(error: BaseException, settings: Settings) -> DatabaseErro
 def _connection_reason(error: BaseException, settings: Settings) -> tuple[ExitCode, str, str]:
     host = settings.postgres_host
     match error:
+        case asyncpg.InvalidPasswordError() if settings.postgres_password is None:
+            hint = "Set POSTGRES_PASSWORD or POSTGRES_PASSWORD_FILE."
+            return ExitCode.AUTHENTICATION, "the server asks for a password and none is set", hint
         case asyncpg.InvalidPasswordError():
             # The server says the same for an unknown role, on purpose.
-            return (
-                ExitCode.AUTHENTICATION,
-                "wrong password or unknown user",
-                "Check POSTGRES_USER and POSTGRES_PASSWORD or POSTGRES_PASSWORD_FILE.",
-            )
+            hint = "Check POSTGRES_USER and POSTGRES_PASSWORD or POSTGRES_PASSWORD_FILE."
+            return ExitCode.AUTHENTICATION, "wrong password or unknown user", hint
         case asyncpg.InvalidAuthorizationSpecificationError():
             hint = "Check POSTGRES_USER, POSTGRES_SSLMODE and the rules in the server's pg_hba.conf."
             return ExitCode.AUTHENTICATION, _sentence(error), hint
@@ -93,11 +93,6 @@ def _connection_reason(error: BaseException, settings: Settings) -> tuple[ExitCo
             return ExitCode.UNREACHABLE, _sentence(error), "Try again in a moment."
         case asyncpg.PostgresError():
             return ExitCode.FAILED, _sentence(error), "See the server's log."
-        case asyncpg.InterfaceError():
-            if "password" in str(error):  # the server asks for one and there is none to send
-                hint = "Set POSTGRES_PASSWORD or POSTGRES_PASSWORD_FILE."
-                return ExitCode.AUTHENTICATION, "the server asks for a password and none is set", hint
-            return ExitCode.FAILED, _sentence(error), "Check POSTGRES_HOST and POSTGRES_PORT."
         case ssl.SSLCertVerificationError(verify_code=code) if code in _NAME_MISMATCH:
             hint = "Use the name in the certificate as POSTGRES_HOST, or have the certificate reissued."
             return ExitCode.TLS, f"the server's certificate is not for {host}", hint

@@ -15,6 +15,7 @@ from occupancy_db.cli import (
     migrate,
     reset,
     rollback,
+    seed,
     test_connection,
 )
 from occupancy_db.cli.output import Json, out
@@ -71,6 +72,7 @@ app.command("create-migration")(create_migration.create_migration)
 app.command("test-connection")(test_connection.test_connection)
 app.command("check-tables")(check_tables.check_tables)
 app.command("cleanup")(cleanup.cleanup)
+app.command("seed")(seed.seed)
 app.command("reset")(reset.reset)
 
 
