@@ -1,7 +1,8 @@
 """Alembic's environment.
 
-Nothing here may execute SQL before ``context.configure``: that begins a transaction which Alembic then takes for the
-caller's, and every migration is rolled back with exit code 0. Timeouts therefore travel with the connection.
+Nothing here may execute SQL before ``context.configure``: that begins a transaction which Alembic then takes
+for the caller's, and every migration is rolled back with exit code 0. Timeouts therefore travel with the
+connection.
 """
 
 import asyncio

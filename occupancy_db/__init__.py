@@ -1,1 +1,1 @@
-"""The database half of an occupancy prediction system: settings, connections, models, migrations, command line."""
+"""The database of an occupancy prediction system: settings, connections, models, migrations, commands."""

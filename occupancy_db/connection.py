@@ -19,8 +19,8 @@ CONNECT_TIMEOUT = 10
 _PROFILES: Mapping[Environment, Mapping[str, Any]] = {
     Environment.DEVELOPMENT: {"pool_size": 5, "max_overflow": 10, "echo": True},
     Environment.TESTING: {"poolclass": NullPool},
-    # Two cores keep about 2 x 2 + 1 sessions busy (PostgreSQL wiki, "Number Of Database Connections"). More would only
-    # compete inside the server; a caller waits cheaper in the pool, and after 10 s it should hear that it is overload.
+    # Two cores keep about 2 x 2 + 1 sessions busy (PostgreSQL wiki, "Number Of Database Connections"). More
+    # would only compete inside the server; it is cheaper to wait in the pool, and 10 s of that is overload.
     Environment.PRODUCTION: {
         "pool_size": 5,
         "max_overflow": 0,
@@ -89,9 +89,7 @@ async def connect(
 class Session(AsyncSession):
     """A session that also takes SQL as a plain string, as the operator's manual writes it."""
 
-    async def execute(  # type: ignore[override]  # the base has overloads for what a string can never be
-        self, statement: Executable | str, *args: Any, **kwargs: Any
-    ) -> Result[Any]:
+    async def execute(self, statement: Executable | str, *args: Any, **kwargs: Any) -> Result[Any]:
         """As ``AsyncSession.execute``; a string is taken as ``text()``."""
         return await super().execute(
             text(statement) if isinstance(statement, str) else statement, *args, **kwargs
@@ -119,8 +117,8 @@ async def dispose_engine() -> None:
 
 
 # An asyncpg connection lives and dies with its event loop, so each loop has an engine of its own. A suspended
-# generator keeps it: asyncio.run() finishes open generators before it closes the loop, and that disposes of the pool
-# in time even where nobody calls dispose_engine().
+# generator keeps it: asyncio.run() finishes open generators before it closes the loop, and that disposes of
+# the pool in time even where nobody calls dispose_engine().
 _keepers: WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncGenerator[AsyncEngine]] = WeakKeyDictionary()
 _engines: WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncEngine] = WeakKeyDictionary()
 

@@ -166,7 +166,7 @@ def explain(error: BaseException) -> DatabaseError | None:
                     ExitCode.FAILED, _sentence(cause), "Nothing was changed by the failed step."
                 )
             case CommandError():
-                hint = "See 'occupancy-db history' for the known revisions and 'occupancy-db current' for this one."
+                hint = "Compare 'occupancy-db current' with the revisions of 'occupancy-db history'."
                 return DatabaseError(ExitCode.FAILED, _sentence(cause), hint)
             case OSError():
                 where = f": {cause.filename}" if cause.filename else ""

@@ -132,8 +132,8 @@ async def _run(settings: Settings, steps: list[tuple[Callable[..., None], str]],
 async def migration_lock(settings: Settings, wait: float = LOCK_WAIT) -> AsyncIterator[AsyncConnection]:
     """Hold the lock of all who change the schema; yields the connection that holds it.
 
-    The lock belongs to a session of its own, outside any transaction, and is polled for: a session that blocks on it
-    inside a transaction would deadlock with an index being built concurrently.
+    The lock belongs to a session of its own, outside any transaction, and is polled for: a session that blocks
+    on it inside a transaction would deadlock with an index being built concurrently.
 
     Args:
         settings: The database; advisory locks are per database.
@@ -151,9 +151,10 @@ async def migration_lock(settings: Settings, wait: float = LOCK_WAIT) -> AsyncIt
         deadline = time.monotonic() + wait
         while not await connection.scalar(text("SELECT pg_try_advisory_lock(:key)"), {"key": LOCK_KEY}):
             if time.monotonic() >= deadline:
+                holder = await _holder(connection)
                 raise DatabaseError(
                     ExitCode.LOCKED,
-                    f"another session holds the migration lock of {settings.where}: {await _holder(connection)}",
+                    f"another session holds the migration lock of {settings.where}: {holder}",
                     f"Waited {wait:g} s. Let it finish, or end it with pg_terminate_backend.",
                 )
             await asyncio.sleep(_POLL)

@@ -1,7 +1,7 @@
-"""Believable development data: one person and a cat, some days of their life, the same for the same arguments.
+"""Believable development data: one person, a cat, some days; the same for the same arguments.
 
-The person walks from room to room in the rhythm of a day; everything else follows from these stays: the readings of the
-zones, the transitions between rooms, and predictions that are right more often than not.
+The person walks from room to room in the rhythm of a day; everything else follows from these stays: the
+readings of the zones, the transitions between rooms, and predictions that are right more often than not.
 """
 
 import json
@@ -31,7 +31,7 @@ HORIZONS = (15, 120)
 
 PREDICT_EVERY = timedelta(minutes=30)
 
-# A transition follows from two stays; a longer silence is an absence, after which the next detection is a first one.
+# A transition joins two stays; a longer silence is an absence, and the next detection is a first one.
 LONGEST_WALK = timedelta(minutes=1)
 
 CAT_VISITS_A_DAY = 12
@@ -172,7 +172,7 @@ def _stays(random: Random, start: datetime, until: datetime) -> Iterator[Stay]:
 
 
 def _readings(random: Random, stay: Stay) -> Iterator[tuple[Any, ...]]:
-    """The person moves between the zones of the room; one zone is on at a time, and off when they leave it."""
+    """The person moves between the zones of the room; a zone is on while they are in it."""
     now, zone = stay.arrived, random.choice(ZONES[stay.room])
     while True:
         confidence = round(random.uniform(0.85, 1.0), 3)

@@ -33,8 +33,8 @@ class SslMode(StrEnum):
 class Settings(BaseSettings):
     """Where the database is and how to reach it.
 
-    Every field is an environment variable of the same name in upper case. An empty value counts as unset, and unknown
-    keys of ``.env`` are ignored, so that other programs can share the file.
+    Every field is an environment variable of the same name in upper case. An empty value counts as unset, and
+    unknown keys of ``.env`` are ignored, so that other programs can share the file.
 
     Raises:
         pydantic.ValidationError: a value is unusable. The text names the field and never repeats the value.

@@ -1,6 +1,7 @@
 """Initial schema
 
-Intent: the three tables with their keys, constraints and indexes; readings partitioned by month from the start.
+Intent: the three tables with their keys, constraints and indexes; readings partitioned by month from the
+    start.
 Locks: none that anybody waits for, the tables are new.
 Reversible: only without the data.
 Phase: expand.
@@ -84,8 +85,8 @@ CREATE TABLE predictions (
 )
 """
 
-# From seven months back (six are kept, and one is being left) to a year ahead, whatever day this runs. The server
-# reckons, in its own code, so that SQL written today and applied next year makes next year's partitions. Months are
+# From seven months back (six are kept, and one is being left) to a year ahead, whatever day this runs. The
+# server reckons, so that SQL written today and applied next year makes next year's partitions. Months are
 # those of the UTC calendar: a bound without a zone would move with the session that creates it.
 PARTITIONS = """
 DO $$

@@ -1,8 +1,8 @@
 """PostgreSQL optimizations
 
 Intent: enums for rooms and prediction types, indexes for active readings and JSONB, two views, retention.
-Locks: ACCESS EXCLUSIVE on each table while its text columns become enums, which rewrites the table and its indexes:
-    meant for the day of installation, when they are empty.
+Locks: ACCESS EXCLUSIVE on each table while its text columns become enums, which rewrites the table and its
+    indexes: meant for the day of installation, when they are empty.
 Reversible: yes, with the data.
 Phase: expand.
 
@@ -32,13 +32,15 @@ COLUMNS = [
 
 # They compare prediction_type with text, so they cannot stand while its type changes.
 COMPLETENESS = {
-    "occupancy_complete": "prediction_type <> 'occupancy' OR (horizon_minutes IS NOT NULL AND probability IS NOT NULL)",
+    "occupancy_complete": (
+        "prediction_type <> 'occupancy' OR (horizon_minutes IS NOT NULL AND probability IS NOT NULL)"
+    ),
     "vacancy_complete": "prediction_type <> 'vacancy' OR expected_vacancy_minutes IS NOT NULL",
 }
 
 # When somebody was last seen in a room: about half of the readings are of no use for it.
-# There is no index of "the last 24 hours": now() is not immutable, so PostgreSQL refuses it as an index predicate. The
-# monthly partitions and (room, timestamp DESC) serve that window.
+# There is no index of "the last 24 hours": now() is not immutable, so PostgreSQL refuses it as an index
+# predicate. The monthly partitions and (room, timestamp DESC) serve that window.
 ACTIVE_INDEX = "CREATE INDEX ix_sensor_readings_active ON sensor_readings (room, timestamp DESC) WHERE state"
 
 # Which distributions contain a value (@>, @?, @@); jsonb_path_ops is smaller and faster for these.
@@ -62,8 +64,8 @@ FROM sensor_readings
 GROUP BY room, date_trunc('hour', timestamp, 'UTC')
 """
 
-# Walks the index (room, zone, timestamp DESC) from one zone to the next, and reads one row of each: the time depends
-# on the number of zones, not of readings, where DISTINCT ON would read them all.
+# Walks the index (room, zone, timestamp DESC) from one zone to the next, and reads one row of each: the time
+# depends on the number of zones, not of readings, where DISTINCT ON would read them all.
 ROOM_OCCUPANCY_STATUS = """
 CREATE VIEW room_occupancy_status AS
 WITH RECURSIVE zones AS (
@@ -106,7 +108,7 @@ SET search_path = pg_catalog, public, pg_temp
 AS $$
 BEGIN
     IF months_to_keep IS NULL OR months_to_keep NOT BETWEEN 1 AND 1200 THEN
-        RAISE EXCEPTION 'months_to_keep must be between 1 and 1200, not %', coalesce(months_to_keep::text, 'NULL')
+        RAISE EXCEPTION 'months_to_keep must be between 1 and 1200, not %', months_to_keep
             USING ERRCODE = 'invalid_parameter_value';
     END IF;
     RETURN (now() AT TIME ZONE 'UTC' - make_interval(months => months_to_keep)) AT TIME ZONE 'UTC';

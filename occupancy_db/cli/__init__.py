@@ -56,8 +56,9 @@ app = typer.Typer(
 def options(json: Json = False) -> None:
     """Keep the occupancy database: schema, checks, retention, development data.
 
-    The database is that of the environment, then of .env: POSTGRES_HOST, POSTGRES_PORT, POSTGRES_DB, POSTGRES_USER,
-    POSTGRES_PASSWORD or POSTGRES_PASSWORD_FILE, POSTGRES_SSLMODE, POSTGRES_SSLROOTCERT, ENVIRONMENT.
+    The database is that of the environment, then of .env: POSTGRES_HOST, POSTGRES_PORT, POSTGRES_DB,
+    POSTGRES_USER, POSTGRES_PASSWORD or POSTGRES_PASSWORD_FILE, POSTGRES_SSLMODE, POSTGRES_SSLROOTCERT,
+    ENVIRONMENT.
 
     Results go to standard output, errors to standard error, both as JSON with --json.
     """

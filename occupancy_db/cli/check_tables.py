@@ -34,7 +34,8 @@ TABLES = text("""
         UNION SELECT root.oid WHERE root.relkind = 'r'
     ) AS tree
     JOIN pg_class AS leaf ON leaf.oid = tree.relid
-    WHERE root.relnamespace = 'public'::regnamespace AND root.relkind IN ('r', 'p') AND NOT root.relispartition
+    WHERE root.relnamespace = 'public'::regnamespace
+      AND root.relkind IN ('r', 'p') AND NOT root.relispartition
     GROUP BY root.relname
     ORDER BY root.relname
 """)

@@ -23,7 +23,10 @@ def init(
     ] = False,
     json: Json = False,
 ) -> None:
-    """Create the database if it is missing and bring it to the newest revision; --drop is refused in production."""
+    """Create the database if it is missing and bring it to the newest revision.
+
+    --drop is refused in production.
+    """
     settings = Settings()
     if drop:
         refuse_in_production(settings, "init --drop destroys all data")
@@ -50,7 +53,7 @@ async def _create_if_missing(settings: Settings) -> None:
                 user = connection.dialect.identifier_preparer.quote(settings.postgres_user)
                 raise DatabaseError(
                     ExitCode.DATABASE_MISSING,
-                    f'database "{settings.database}" does not exist and {settings.postgres_user} may not create it',
+                    f"database {name} does not exist and {user} may not create it",
                     f"Run as a superuser: CREATE DATABASE {name} OWNER {user}",
                 ) from None
             raise

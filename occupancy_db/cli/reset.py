@@ -1,6 +1,7 @@
 """``occupancy-db reset``."""
 
 import asyncio
+import sys
 from typing import Annotated
 
 import typer
@@ -30,3 +31,6 @@ def _confirmed(settings: Settings) -> bool:
         return typer.confirm(f"Destroy all data in {settings.where}?", err=True)
     except typer.Abort:  # end of input: nobody is there to ask
         return False
+    finally:
+        if not sys.stdin.isatty():
+            print(file=sys.stderr)  # whoever answered did not press return on this terminal

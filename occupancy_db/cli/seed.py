@@ -22,9 +22,9 @@ from occupancy_db.settings import Settings
 BATCH = 5000
 
 TAKEN = text("""
-    SELECT EXISTS (SELECT FROM sensor_readings WHERE timestamp >= :start AND timestamp <= :until)
-        OR EXISTS (SELECT FROM room_transitions WHERE timestamp >= :start AND timestamp <= :until)
-        OR EXISTS (SELECT FROM predictions WHERE prediction_made_at >= :start AND prediction_made_at <= :until)
+    SELECT EXISTS (SELECT FROM sensor_readings WHERE timestamp BETWEEN :start AND :until)
+        OR EXISTS (SELECT FROM room_transitions WHERE timestamp BETWEEN :start AND :until)
+        OR EXISTS (SELECT FROM predictions WHERE prediction_made_at BETWEEN :start AND :until)
 """)
 
 
@@ -53,7 +53,7 @@ async def _seed(settings: Settings, days: int, number: int, until: datetime) -> 
         if await connection.scalar(TAKEN, {"start": start, "until": until}):
             raise DatabaseError(
                 ExitCode.REFUSED,
-                f"{settings.where} already holds rows between {start:%Y-%m-%d %H:%M} and {until:%Y-%m-%d %H:%M} UTC",
+                f"{settings.where} already holds rows between {start:%F %R} and {until:%F %R} UTC",
                 "Choose another --until, or empty the database with 'occupancy-db reset'.",
             )
         await connection.rollback()
@@ -67,9 +67,6 @@ async def _seed(settings: Settings, days: int, number: int, until: datetime) -> 
                 for table, rows in tables.items():
                     for batch in _batches(progress.track(rows, description=table)):
                         await driver.copy_records_to_table(table, records=batch, columns=COLUMNS[table])
-        # Fresh statistics, as autovacuum would gather them in a minute.
-        await connection.execute(text(f"ANALYZE {', '.join(counts)}"))
-        await connection.commit()
     data = {
         "database": settings.database,
         "start": start.isoformat(),

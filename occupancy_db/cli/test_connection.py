@@ -11,8 +11,8 @@ from occupancy_db.connection import connect
 from occupancy_db.settings import Settings
 
 SERVER = text("""
-    SELECT current_setting('server_version') AS server, current_database() AS database, current_user AS "user",
-           ssl, version AS tls_version, cipher
+    SELECT current_setting('server_version') AS server, current_database() AS database,
+           current_user AS "user", ssl, version AS tls_version, cipher
     FROM pg_stat_ssl
     WHERE pid = pg_backend_pid()
 """)
