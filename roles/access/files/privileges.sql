@@ -1,0 +1,72 @@
+-- Who owns and who may do what in this database, converged in one transaction. Run by the access role in every database of
+-- the product, as the superuser. The last statement tells whether anything was changed; in check mode it is all rolled back.
+
+-- Privileges as rows, whatever the order in which they were granted
+CREATE FUNCTION pg_temp.privileges() RETURNS TABLE (object text, owner text, grantee text, privilege text)
+LANGUAGE sql
+BEGIN ATOMIC
+    SELECT o.object, pg_get_userbyid(o.owner), acl.grantee::regrole::text, acl.privilege_type
+    FROM (
+        SELECT 'database ' || datname, datdba, coalesce(datacl, acldefault('d', datdba))
+        FROM pg_database WHERE datname = current_database()
+        UNION ALL
+        SELECT 'schema ' || nspname, nspowner, coalesce(nspacl, acldefault('n', nspowner))
+        FROM pg_namespace WHERE nspname = 'public'
+        UNION ALL
+        SELECT format('%s %s', relkind, oid::regclass), relowner, coalesce(relacl, acldefault('r', relowner))
+        FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p', 'v', 'm', 'f')
+        UNION ALL
+        SELECT 'function ' || oid::regprocedure, proowner, coalesce(proacl, acldefault('f', proowner))
+        FROM pg_proc WHERE pronamespace = 'public'::regnamespace
+        UNION ALL
+        SELECT format('tomorrow: %s %s', defaclobjtype, defaclnamespace), defaclrole, defaclacl
+        FROM pg_default_acl
+    ) AS o (object, owner, acl) LEFT JOIN LATERAL aclexplode(o.acl) AS acl ON true;
+END;
+CREATE TEMPORARY TABLE privileges_before ON COMMIT DROP AS SELECT * FROM pg_temp.privileges();
+
+-- The owner
+ALTER SCHEMA public OWNER TO occupancy;
+
+-- Nothing for PUBLIC, today and tomorrow
+DO $$ BEGIN EXECUTE format('REVOKE ALL ON DATABASE %I FROM PUBLIC', current_database()); END $$;
+REVOKE ALL ON SCHEMA public FROM PUBLIC;
+REVOKE ALL ON ALL TABLES IN SCHEMA public FROM PUBLIC;
+REVOKE ALL ON ALL ROUTINES IN SCHEMA public FROM PUBLIC;
+ALTER DEFAULT PRIVILEGES FOR ROLE occupancy REVOKE EXECUTE ON ROUTINES FROM PUBLIC;
+ALTER DEFAULT PRIVILEGES FOR ROLE occupancy REVOKE USAGE ON TYPES FROM PUBLIC;
+
+-- Who may come in
+DO $$ BEGIN
+    EXECUTE format(
+        'GRANT CONNECT ON DATABASE %I TO occupancy_app, occupancy_readonly, occupancy_backup, occupancy_monitor',
+        current_database()
+    );
+END $$;
+
+-- The application: rows, and nothing else
+GRANT USAGE ON SCHEMA public TO occupancy_app;
+REVOKE ALL ON ALL TABLES IN SCHEMA public FROM occupancy_app;
+GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO occupancy_app;
+ALTER DEFAULT PRIVILEGES FOR ROLE occupancy IN SCHEMA public
+GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO occupancy_app;
+
+-- Dashboards: rows to read
+GRANT USAGE ON SCHEMA public TO occupancy_readonly;
+REVOKE ALL ON ALL TABLES IN SCHEMA public FROM occupancy_readonly;
+GRANT SELECT ON ALL TABLES IN SCHEMA public TO occupancy_readonly;
+ALTER DEFAULT PRIVILEGES FOR ROLE occupancy IN SCHEMA public GRANT SELECT ON TABLES TO occupancy_readonly;
+
+-- Which revision the schema has is the migrations' business: everybody may read it, nobody but the owner may change it
+DO $$ BEGIN
+    IF to_regclass('public.alembic_version') IS NOT NULL THEN
+        REVOKE INSERT, UPDATE, DELETE ON public.alembic_version FROM occupancy_app;
+    END IF;
+END $$;
+
+SELECT count(*) > 0 AS changed
+FROM (
+    (SELECT * FROM pg_temp.privileges() EXCEPT SELECT * FROM privileges_before)
+    UNION ALL
+    (SELECT * FROM privileges_before EXCEPT SELECT * FROM pg_temp.privileges())
+) AS difference

@@ -1,0 +1,36 @@
+# What preflight wants to know of a host, as one JSON object. Reads only.
+# Arguments by environment: DATA_DIR, PORT, PACKAGES.
+set -eu
+
+existing=$DATA_DIR
+while [ ! -d "$existing" ]; do existing=$(dirname "$existing"); done
+
+version=""
+if [ -e "$DATA_DIR/pgdata/PG_VERSION" ]; then
+  version=$(cat "$DATA_DIR/pgdata/PG_VERSION")
+elif [ -d "$DATA_DIR/pgdata" ] && [ -n "$(ls -A "$DATA_DIR/pgdata")" ]; then
+  version="none, but the directory is not empty"
+fi
+
+listeners="" owner="" ours=false
+if command -v ss >/dev/null; then
+  listeners=$(ss -Hltnp "sport = :$PORT" | awk '{print $4, $6}' | tr -d '"\\' | tr '\n' ';')
+else
+  listeners="unknown"
+fi
+if command -v docker >/dev/null; then
+  owner=$(docker ps --filter "publish=$PORT" --format '{{.Names}}' 2>/dev/null | tr '\n' ' ' || true)
+  if docker ps --filter "publish=$PORT" --filter label=com.docker.compose.project=occupancy --quiet 2>/dev/null | grep -q .; then
+    ours=true
+  fi
+fi
+
+missing=""
+for package in $PACKAGES; do
+  dpkg-query --show --showformat '${db:Status-Status}' "$package" 2>/dev/null | grep -qx installed || missing="$missing $package"
+done
+
+printf '{"memory_mb": %s, "free_mb": %s, "cluster_version": "%s", "listeners": "%s", "containers": "%s", "ours": %s, "missing": "%s"}\n' \
+  "$(awk '/^MemTotal:/ {print int($2 / 1024)}' /proc/meminfo)" \
+  "$(df --output=avail -BM "$existing" | tail -n 1 | tr -dc 0-9)" \
+  "$version" "$listeners" "$owner" "$ours" "$missing"

@@ -1,0 +1,27 @@
+-- How the running server stands to its files: "stale" when one of them is newer than what it loaded (file times have whole
+-- seconds), "restart" when a changed setting waits for one, "mistakes" that a reload would not take up.
+SELECT
+    (
+        SELECT bool_or((pg_stat_file(path)).modification >= date_trunc('second', pg_conf_load_time()))
+        FROM unnest(ARRAY[
+            current_setting('config_file'), current_setting('hba_file'), current_setting('ident_file'),
+            current_setting('ssl_cert_file')
+        ]) AS path
+    ) AS stale,
+    (
+        SELECT coalesce(bool_or(s.context = 'postmaster'), false)
+        FROM pg_file_settings AS f JOIN pg_settings AS s USING (name)
+        WHERE f.error IS NOT NULL
+    ) AS restart,
+    (
+        SELECT string_agg(mistake, '; ')
+        FROM (
+            SELECT format('%s, line %s: %s', f.sourcefile, f.sourceline, f.error) AS mistake
+            FROM pg_file_settings AS f LEFT JOIN pg_settings AS s USING (name)
+            WHERE f.error IS NOT NULL AND s.context IS DISTINCT FROM 'postmaster'
+            UNION ALL
+            SELECT format('pg_hba.conf, line %s: %s', line_number, error)
+            FROM pg_hba_file_rules
+            WHERE error IS NOT NULL
+        ) AS mistakes
+    ) AS mistakes
