@@ -132,8 +132,8 @@ async def _run(settings: Settings, steps: list[tuple[Callable[..., None], str]],
 async def migration_lock(settings: Settings, wait: float = LOCK_WAIT) -> AsyncIterator[AsyncConnection]:
     """Hold the lock of all who change the schema; yields the connection that holds it.
 
-    The lock belongs to a session of its own, outside any transaction, and is polled for: a session that blocks
-    on it inside a transaction would deadlock with an index being built concurrently.
+    The lock belongs to a session of its own, outside any transaction, and is polled for: a session that
+    blocks on it inside a transaction would deadlock with an index being built concurrently.
 
     Args:
         settings: The database; advisory locks are per database.
@@ -145,7 +145,7 @@ async def migration_lock(settings: Settings, wait: float = LOCK_WAIT) -> AsyncIt
     async with connect(
         settings,
         "occupancy-db migration lock",
-        server_settings={"idle_session_timeout": "0"},
+        server_settings={**SESSION, "idle_session_timeout": "0"},
         autocommit=True,
     ) as connection:
         deadline = time.monotonic() + wait

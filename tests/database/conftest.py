@@ -1,0 +1,148 @@
+"""Fixtures: one server for the session, one database for each test that asks for it."""
+
+import asyncio
+import itertools
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg2.extensions
+import pytest
+
+from occupancy_db.migrate import upgrade
+from occupancy_db.settings import Environment, Settings
+from tests.database.cluster import Cluster
+
+ROOT = Path(__file__).parents[2]
+OWNER = "occupancy"
+PASSWORD = "correct horse battery staple"
+
+_numbers = itertools.count()
+
+
+@dataclass(frozen=True)
+class Database:
+    """A database, and how a user's shell would be set up for it."""
+
+    cluster: Cluster
+    name: str
+    directory: Path
+    pycache: Path
+
+    def settings(self) -> Settings:
+        return Settings(
+            _env_file=None,
+            environment=Environment.DEVELOPMENT,
+            postgres_host=self.cluster.host,
+            postgres_port=self.cluster.port,
+            postgres_db=self.name,
+            postgres_user=OWNER,
+            postgres_password=PASSWORD,
+        )
+
+    def environment(self, **changes: str | None) -> dict[str, str]:
+        """Nothing of the developer's own environment, so that a test means the same everywhere."""
+        variables: dict[str, str | None] = {
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "HOME": str(self.directory),
+            "PYTHONPYCACHEPREFIX": str(self.pycache),
+            "POSTGRES_HOST": self.cluster.host,
+            "POSTGRES_PORT": str(self.cluster.port),
+            "POSTGRES_DB": self.name,
+            "POSTGRES_USER": OWNER,
+            "POSTGRES_PASSWORD": PASSWORD,
+            **changes,
+        }
+        return {name: value for name, value in variables.items() if value is not None}
+
+    def run(
+        self, *command: str, stdin: str = "", cwd: Path | None = None, **changes: str | None
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command as a user would, in a directory without a .env."""
+        return subprocess.run(
+            command,
+            env=self.environment(**changes),
+            cwd=cwd or self.directory,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    def cli(
+        self, *arguments: str, stdin: str = "", **changes: str | None
+    ) -> subprocess.CompletedProcess[str]:
+        return self.run("occupancy-db", *arguments, stdin=stdin, **changes)
+
+    def alembic(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return self.run("alembic", "-c", str(ROOT / "alembic.ini"), *arguments)
+
+    def connect(self, **options: str) -> psycopg2.extensions.connection:
+        return self.cluster.connect(self.name, OWNER, PASSWORD, **options)
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    cluster = Cluster()
+    cluster.start()
+    cluster.execute(f"CREATE ROLE {OWNER} LOGIN CREATEDB PASSWORD '{PASSWORD}'")
+    yield cluster
+    cluster.stop()
+
+
+def create(cluster: Cluster, name: str, template: str = "template0") -> None:
+    cluster.execute(f"CREATE DATABASE {name} OWNER {OWNER} TEMPLATE {template}")
+    # As on a provisioned host: what works here relies on no privilege of PUBLIC.
+    cluster.execute(f"REVOKE ALL ON DATABASE {name} FROM PUBLIC")
+    cluster.execute(
+        "REVOKE ALL ON SCHEMA public FROM PUBLIC",
+        f"ALTER DEFAULT PRIVILEGES FOR ROLE {OWNER} REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC",
+        database=name,
+    )
+
+
+@pytest.fixture(scope="session")
+def template(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A migrated database, copied for each test that needs one."""
+    name = "migrated"
+    create(cluster, name)
+    directory = tmp_path_factory.mktemp("template")
+    asyncio.run(upgrade(Database(cluster, name, directory, directory).settings()))
+    return name
+
+
+@pytest.fixture(scope="session")
+def pycache() -> Path:
+    """Where subprocesses keep compiled code: it halves their time, even where the environment forbids it."""
+    return ROOT / ".cache" / "pycache"
+
+
+@pytest.fixture
+def empty(cluster: Cluster, tmp_path: Path, pycache: Path) -> Iterator[Database]:
+    """A database without a schema."""
+    name = f"empty_{next(_numbers)}"
+    create(cluster, name)
+    yield Database(cluster, name, tmp_path, pycache)
+    cluster.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def database(cluster: Cluster, template: str, tmp_path: Path, pycache: Path) -> Iterator[Database]:
+    """A database at the newest revision, without rows."""
+    name = f"test_{next(_numbers)}"
+    create(cluster, name, template)
+    yield Database(cluster, name, tmp_path, pycache)
+    cluster.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def cursor(database: Database) -> Iterator[psycopg2.extensions.cursor]:
+    """A cursor of the owner; each statement is a transaction of its own."""
+    connection = database.connect()
+    with connection.cursor() as cursor:
+        yield cursor
+    connection.close()

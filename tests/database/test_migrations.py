@@ -1,0 +1,224 @@
+"""Migrations: up, down, once, politely, and in step with the models."""
+
+import asyncio
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from psycopg2.extensions import cursor as Cursor  # noqa: N812
+
+from occupancy_db import migrate
+from occupancy_db.errors import ExitCode, explain
+from tests.database.conftest import ROOT, Database, create
+
+HEAD = "002_postgresql_optimizations"
+
+# Everything a user can make in a schema; the version table, its key and its types are Alembic's own.
+OBJECTS = """
+    SELECT relkind::text, relname FROM pg_class WHERE relnamespace = 'public'::regnamespace
+    UNION ALL SELECT 'type', typname FROM pg_type WHERE typnamespace = 'public'::regnamespace
+    UNION ALL SELECT 'function', proname FROM pg_proc WHERE pronamespace = 'public'::regnamespace
+    ORDER BY 1, 2
+"""
+
+
+def objects(database: Database) -> list[tuple[str, str]]:
+    with database.connect().cursor() as cursor:
+        cursor.execute(OBJECTS)
+        return cursor.fetchall()
+
+
+def test_down_leaves_nothing_and_up_again_makes_the_same(empty: Database) -> None:
+    assert empty.alembic("upgrade", "head").returncode == 0
+    before = empty.cluster.dump_schema(empty.name)
+    assert "sensor_readings" in before
+
+    assert empty.alembic("downgrade", "base").returncode == 0
+    assert [name for _, name in objects(empty) if "alembic_version" not in name] == []
+
+    assert empty.alembic("upgrade", "head").returncode == 0
+    assert empty.cluster.dump_schema(empty.name) == before
+
+
+def test_down_one_step_keeps_the_rows(database: Database, cursor: Cursor) -> None:
+    assert database.cli("seed", "--days", "1").returncode == 0
+    counts = "SELECT count(*), min(room::text), max(zone), sum(confidence) FROM sensor_readings"
+    cursor.execute(counts)
+    before = cursor.fetchall()
+    assert before[0][0] > 0
+    assert database.cli("rollback").returncode == 0
+    cursor.execute(counts)
+    assert cursor.fetchall() == before
+    assert database.cli("migrate").returncode == 0
+    cursor.execute(counts)
+    assert cursor.fetchall() == before
+
+
+def test_offline_sql_makes_the_same_schema(empty: Database, template: str) -> None:
+    script = empty.alembic("upgrade", "head", "--sql")
+    assert script.returncode == 0
+    assert not re.search(r"sensor_readings_\d{4}", script.stdout), "months belong to the day it is applied"
+    psql(empty, script.stdout)
+    assert empty.cluster.dump_schema(empty.name) == empty.cluster.dump_schema(template)
+
+    script = empty.alembic("downgrade", f"{HEAD}:base", "--sql")
+    psql(empty, script.stdout)
+    assert [name for _, name in objects(empty) if "alembic_version" not in name] == []
+
+
+def psql(database: Database, script: str) -> None:
+    subprocess.run(
+        [
+            database.cluster.bin / "psql", "-X", "-q", "-v", "ON_ERROR_STOP=1",
+            "-h", database.cluster.host, "-p", str(database.cluster.port), "-U", "occupancy", database.name,
+        ],
+        env={"PGPASSWORD": database.environment()["POSTGRES_PASSWORD"]},
+        input=script,
+        text=True,
+        check=True,
+        capture_output=True,
+    )  # fmt: skip
+
+
+def test_ten_runners_at_once_all_succeed_and_one_applies(empty: Database) -> None:
+    runners = [
+        subprocess.Popen(
+            ["occupancy-db", "migrate", "--json"],  # noqa: S607
+            env=empty.environment(),
+            cwd=empty.directory,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(10)
+    ]
+    results = [(*runner.communicate(timeout=60), runner.returncode) for runner in runners]
+    assert [(code, err) for _, err, code in results] == [(0, "")] * 10
+    assert sorted(out.count("001_initial_schema") for out, _, _ in results) == [0] * 9 + [1]
+    assert f'"{HEAD}"' in empty.cli("current", "--json").stdout
+
+
+def test_a_held_lock_is_reported_with_its_holder(database: Database) -> None:
+    holder = database.connect(application_name="a night shift")
+    with holder.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_lock(%s)", (migrate.LOCK_KEY,))
+    result = database.cli("migrate", "--lock-wait", "0.5")
+    assert result.returncode == ExitCode.LOCKED
+    assert f'pid {holder.info.backend_pid}, "a night shift"' in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    holder.close()
+    assert database.cli("migrate", "--lock-wait", "0.5").returncode == ExitCode.OK
+
+
+def test_a_migration_gives_up_rather_than_queue_behind_a_reader(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(migrate.SESSION, "lock_timeout", "100ms")
+    before = database.cluster.dump_schema(database.name)
+    reader = database.connect()
+    reader.autocommit = False
+    with reader.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM predictions")
+    with pytest.raises(Exception, match="lock timeout") as raised:
+        asyncio.run(migrate.downgrade(database.settings()))
+    known = explain(raised.value)
+    assert known is not None
+    assert known.code is ExitCode.LOCKED
+    reader.close()
+    assert database.cluster.dump_schema(database.name) == before
+
+
+def test_a_limit_set_for_the_role_does_not_cut_a_migration(empty: Database) -> None:
+    empty.cluster.execute(f"ALTER ROLE occupancy IN DATABASE {empty.name} SET statement_timeout = '1ms'")
+    result = empty.cli("migrate")
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_a_foreign_table_of_the_same_name_is_left_alone(empty: Database) -> None:
+    with empty.connect().cursor() as cursor:
+        cursor.execute("CREATE TABLE predictions (mine text)")
+    result = empty.cli("init", "--drop")
+    assert result.returncode == ExitCode.FAILED
+    assert result.stderr.startswith('error: relation "predictions" already exists')
+    assert len(result.stderr.splitlines()) == 1
+    with empty.connect().cursor() as cursor:
+        cursor.execute("SELECT mine FROM predictions")
+
+
+def tree(directory: Path) -> Path:
+    """The project as the container holds it: three things in one directory, nothing installed."""
+    app = directory / "app"
+    app.mkdir()
+    shutil.copy(ROOT / "alembic.ini", app)
+    shutil.copytree(ROOT / "migrations", app / "migrations", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "occupancy_db", app / "occupancy_db", ignore=shutil.ignore_patterns("__pycache__"))
+    return app
+
+
+def test_autogenerate_proposes_nothing_on_a_migrated_database(database: Database) -> None:
+    assert database.cli("seed", "--days", "1").returncode == 0
+    assert database.alembic("check").returncode == 0
+    app = tree(database.directory)
+    result = database.run("alembic", "revision", "--autogenerate", "-m", "Nothing", cwd=app)
+    assert result.returncode == 0, result.stderr
+    (written,) = (app / "migrations" / "versions").glob("*_nothing.py")
+    assert written.read_text().count("    pass\n") == 2
+
+
+def test_autogenerate_sees_a_change_of_the_models(database: Database) -> None:
+    app = tree(database.directory)
+    model = app / "occupancy_db" / "models" / "prediction.py"
+    changed = model.read_text().replace(
+        "    model_version:", "    remark: Mapped[str | None]\n    model_version:"
+    )
+    model.write_text(changed)
+    result = database.run("python", "-m", "occupancy_db", "create-migration", "Add a remark!", cwd=app)
+    assert result.returncode == 0, result.stderr
+    written = (app / "migrations" / "versions" / "003_add_a_remark.py").read_text()
+    assert "op.add_column('predictions', sa.Column('remark'" in written.replace('"', "'")
+    assert written.count("op.") == 2  # one up, one down: partitions and views are no difference
+    assert 'down_revision = "002_postgresql_optimizations"' in written
+
+    assert database.run("python", "-m", "occupancy_db", "migrate", cwd=app).returncode == 0
+    result = database.run("python", "-m", "occupancy_db", "rollback", cwd=app)
+    assert "003_add_a_remark → 002_postgresql_optimizations" in result.stdout
+
+
+def test_an_empty_migration_needs_no_server(database: Database) -> None:
+    app = tree(database.directory)
+    command = ["python", "-m", "occupancy_db", "create-migration", "--no-autogenerate", "Move " + "x" * 60]
+    result = database.run(*command, cwd=app, POSTGRES_PORT="1")
+    assert result.returncode == 0, result.stderr
+    (written,) = (app / "migrations" / "versions").glob("003_*.py")
+    assert len(written.stem) <= 32
+    result = database.run("alembic", "revision", "-m", "Migrate legacy data", cwd=app, POSTGRES_PORT="1")
+    assert result.returncode == 0, result.stderr
+
+
+def test_alembic_as_the_manual_calls_it(database: Database) -> None:
+    assert HEAD in database.alembic("current").stdout
+    assert "Initial schema" in database.alembic("history", "--verbose").stdout
+    assert database.alembic("downgrade", "-1").returncode == 0
+    assert "001_initial_schema" in database.alembic("current").stdout
+    assert database.alembic("upgrade", "head").returncode == 0
+    assert database.alembic("downgrade", "001_initial_schema").returncode == 0
+    assert database.alembic("stamp", HEAD).returncode == 0
+    assert HEAD in database.alembic("current").stdout
+
+
+def test_alembic_itself_reports_a_wrong_password_without_a_traceback(database: Database) -> None:
+    result = database.run("alembic", "-c", str(ROOT / "alembic.ini"), "current", POSTGRES_PASSWORD="guess-me")
+    assert result.returncode != 0
+    assert "wrong password" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert "guess-me" not in result.stdout + result.stderr
+
+
+def test_another_owner_needs_nothing_but_the_database(empty: Database) -> None:
+    cluster = empty.cluster
+    create(cluster, "of_another")
+    cluster.execute("CREATE ROLE another LOGIN PASSWORD 'x'", "ALTER DATABASE of_another OWNER TO another")
+    result = empty.cli("migrate", POSTGRES_DB="of_another", POSTGRES_USER="another", POSTGRES_PASSWORD="x")
+    assert (result.returncode, result.stderr) == (0, "")
