@@ -101,7 +101,7 @@ def _connection_reason(error: BaseException, settings: Settings) -> tuple[ExitCo
             return ExitCode.TLS, f"the server's certificate is not trusted ({error.verify_message})", hint
         case ssl.SSLError():
             hint = "Check that server and client share a TLS version (1.2 or newer)."
-            return ExitCode.TLS, f"the TLS handshake failed ({error.reason})", hint
+            return ExitCode.TLS, f"the TLS handshake failed ({_sentence(error)})", hint
         case ConnectionError() if "rejected SSL upgrade" in str(error):
             hint = f"Enable ssl on the server, or choose a weaker POSTGRES_SSLMODE than {settings.sslmode}."
             return ExitCode.TLS, "the server does not speak TLS", hint

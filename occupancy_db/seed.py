@@ -177,12 +177,13 @@ def _readings(random: Random, stay: Stay) -> Iterator[tuple[Any, ...]]:
     while True:
         confidence = round(random.uniform(0.85, 1.0), 3)
         yield _reading(now, confidence, stay.room, True, zone)
-        left = min(stay.left, _milliseconds(now + timedelta(minutes=random.gammavariate(2, 6))))
-        yield _reading(left, confidence, stay.room, False, zone)
         others = [other for other in ZONES[stay.room] if other != zone]
-        now = _milliseconds(left + timedelta(seconds=random.uniform(1, 5)))
-        if not others or now >= stay.left - timedelta(seconds=30):
+        left = _milliseconds(now + (stay.left - now) * random.uniform(0.3, 1.3))
+        if not others or left > stay.left - timedelta(seconds=30):
+            yield _reading(stay.left, confidence, stay.room, False, zone)
             return
+        yield _reading(left, confidence, stay.room, False, zone)
+        now = _milliseconds(left + timedelta(seconds=random.uniform(1, 5)))
         zone = random.choice(others)
 
 

@@ -94,7 +94,7 @@ class Cluster:
         self, database: str, user: str = SUPERUSER, password: str = SUPERUSER_PASSWORD, **options: Any
     ) -> psycopg2.extensions.connection:
         """A connection where each statement is a transaction of its own."""
-        connection = psycopg2.connect(
+        connection: psycopg2.extensions.connection = psycopg2.connect(
             host=self.host, port=self.port, dbname=database, user=user, password=password, **options
         )
         connection.autocommit = True

@@ -1,6 +1,5 @@
 """Fixtures: one server for the session, one database for each test that asks for it."""
 
-import asyncio
 import itertools
 import os
 import subprocess
@@ -8,13 +7,14 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psycopg2.extensions
 import pytest
 
-from occupancy_db.migrate import upgrade
 from occupancy_db.settings import Environment, Settings
 from tests.database.cluster import Cluster
+from tests.database.prefork import PROGRAMS, Prefork
 
 ROOT = Path(__file__).parents[2]
 OWNER = "occupancy"
@@ -30,7 +30,7 @@ class Database:
     cluster: Cluster
     name: str
     directory: Path
-    pycache: Path
+    prefork: Prefork
 
     def settings(self) -> Settings:
         return Settings(
@@ -43,12 +43,11 @@ class Database:
             postgres_password=PASSWORD,
         )
 
-    def environment(self, **changes: str | None) -> dict[str, str]:
+    def environment(self, **changes: Any) -> dict[str, str]:
         """Nothing of the developer's own environment, so that a test means the same everywhere."""
         variables: dict[str, str | None] = {
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             "HOME": str(self.directory),
-            "PYTHONPYCACHEPREFIX": str(self.pycache),
             "POSTGRES_HOST": self.cluster.host,
             "POSTGRES_PORT": str(self.cluster.port),
             "POSTGRES_DB": self.name,
@@ -59,23 +58,17 @@ class Database:
         return {name: value for name, value in variables.items() if value is not None}
 
     def run(
-        self, *command: str, stdin: str = "", cwd: Path | None = None, **changes: str | None
+        self, *command: str, stdin: str = "", cwd: Path | None = None, **changes: Any
     ) -> subprocess.CompletedProcess[str]:
         """Run a command as a user would, in a directory without a .env."""
+        env, cwd = self.environment(**changes), cwd or self.directory
+        if command[0] in PROGRAMS and cwd == self.directory:
+            return self.prefork.run(command, env, cwd, stdin)
         return subprocess.run(
-            command,
-            env=self.environment(**changes),
-            cwd=cwd or self.directory,
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
+            command, env=env, cwd=cwd, input=stdin, capture_output=True, text=True, timeout=60, check=False
         )
 
-    def cli(
-        self, *arguments: str, stdin: str = "", **changes: str | None
-    ) -> subprocess.CompletedProcess[str]:
+    def cli(self, *arguments: str, stdin: str = "", **changes: Any) -> subprocess.CompletedProcess[str]:
         return self.run("occupancy-db", *arguments, stdin=stdin, **changes)
 
     def alembic(self, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -94,10 +87,12 @@ def cluster() -> Iterator[Cluster]:
     cluster.stop()
 
 
-def create(cluster: Cluster, name: str, template: str = "template0") -> None:
-    cluster.execute(f"CREATE DATABASE {name} OWNER {OWNER} TEMPLATE {template}")
-    # As on a provisioned host: what works here relies on no privilege of PUBLIC.
-    cluster.execute(f"REVOKE ALL ON DATABASE {name} FROM PUBLIC")
+def create(cluster: Cluster, name: str) -> None:
+    """A database as on a provisioned host: what works in it relies on no privilege of PUBLIC."""
+    cluster.execute(
+        f"CREATE DATABASE {name} OWNER {OWNER} TEMPLATE template0",
+        f"REVOKE ALL ON DATABASE {name} FROM PUBLIC",
+    )
     cluster.execute(
         "REVOKE ALL ON SCHEMA public FROM PUBLIC",
         f"ALTER DEFAULT PRIVILEGES FOR ROLE {OWNER} REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC",
@@ -106,36 +101,40 @@ def create(cluster: Cluster, name: str, template: str = "template0") -> None:
 
 
 @pytest.fixture(scope="session")
-def template(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> str:
+def template(cluster: Cluster, prefork: Prefork, tmp_path_factory: pytest.TempPathFactory) -> str:
     """A migrated database, copied for each test that needs one."""
     name = "migrated"
     create(cluster, name)
-    directory = tmp_path_factory.mktemp("template")
-    asyncio.run(upgrade(Database(cluster, name, directory, directory).settings()))
+    result = Database(cluster, name, tmp_path_factory.mktemp("template"), prefork).cli("migrate")
+    assert result.returncode == 0, result.stderr
     return name
 
 
 @pytest.fixture(scope="session")
-def pycache() -> Path:
-    """Where subprocesses keep compiled code: it halves their time, even where the environment forbids it."""
-    return ROOT / ".cache" / "pycache"
+def prefork() -> Iterator[Prefork]:
+    prefork = Prefork()
+    yield prefork
+    prefork.close()
 
 
 @pytest.fixture
-def empty(cluster: Cluster, tmp_path: Path, pycache: Path) -> Iterator[Database]:
+def empty(cluster: Cluster, tmp_path: Path, prefork: Prefork) -> Iterator[Database]:
     """A database without a schema."""
     name = f"empty_{next(_numbers)}"
     create(cluster, name)
-    yield Database(cluster, name, tmp_path, pycache)
+    yield Database(cluster, name, tmp_path, prefork)
     cluster.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
 
 
 @pytest.fixture
-def database(cluster: Cluster, template: str, tmp_path: Path, pycache: Path) -> Iterator[Database]:
+def database(cluster: Cluster, template: str, tmp_path: Path, prefork: Prefork) -> Iterator[Database]:
     """A database at the newest revision, without rows."""
     name = f"test_{next(_numbers)}"
-    create(cluster, name, template)
-    yield Database(cluster, name, tmp_path, pycache)
+    cluster.execute(
+        f"CREATE DATABASE {name} OWNER {OWNER} TEMPLATE {template} STRATEGY FILE_COPY",
+        f"REVOKE ALL ON DATABASE {name} FROM PUBLIC",
+    )
+    yield Database(cluster, name, tmp_path, prefork)
     cluster.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
 
 

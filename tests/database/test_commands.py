@@ -175,8 +175,8 @@ def test_the_script_of_the_manual_is_the_same_command_line(database: Database) -
     script = str(ROOT / "scripts" / "manage_db.py")
     shown = database.run("python", script, "--help").stdout
     for command in (
-        "init", "migrate", "rollback", "current", "history", "create-migration", "test-connection", "check-tables",
-        "cleanup", "reset", "seed",
+        "init", "migrate", "rollback", "current", "history", "create-migration", "test-connection",
+        "check-tables", "cleanup", "reset", "seed",
     ):  # fmt: skip
         assert f" {command} " in shown
     assert database.run("python", script, "cleanup", "--months", "6", "--dry-run").returncode == 0

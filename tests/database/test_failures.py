@@ -4,6 +4,7 @@ import json
 import socket
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -58,7 +59,7 @@ SECRET = "do-not-print-me"
     ],
 )
 def test_a_failed_connection_is_one_line_with_its_own_code(
-    database: Database, changes: dict[str, str | None], code: ExitCode, words: str
+    database: Database, changes: dict[str, Any], code: ExitCode, words: str
 ) -> None:
     result = database.cli("test-connection", **changes)
     assert result.returncode == code, result.stderr

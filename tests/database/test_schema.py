@@ -2,6 +2,7 @@
 
 import json
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from typing import Any
 
 import psycopg2.errors
@@ -18,7 +19,8 @@ NOW = datetime.now(UTC)
 
 GOOD: dict[str, dict[str, Any]] = {
     "sensor_readings": {
-        "timestamp": NOW, "room": "bedroom", "zone": "bed", "state": True, "source_entity": "binary_sensor.bed",
+        "timestamp": NOW, "room": "bedroom", "zone": "bed", "state": True,
+        "source_entity": "binary_sensor.bed",
     },
     "room_transitions": {"timestamp": NOW, "from_room": "office", "to_room": "bedroom"},
     "predictions": {
@@ -27,7 +29,8 @@ GOOD: dict[str, dict[str, Any]] = {
     },
 }  # fmt: skip
 VACANCY = {
-    "prediction_type": "vacancy", "expected_vacancy_minutes": 30, "horizon_minutes": None, "probability": None,
+    "prediction_type": "vacancy", "expected_vacancy_minutes": 30, "horizon_minutes": None,
+    "probability": None,
 }  # fmt: skip
 
 
@@ -128,8 +131,11 @@ def test_partitions_are_utc_months_around_now_without_a_gap(cursor: Cursor) -> N
     """)
     starts = months(-7, 13)
     assert cursor.fetchall() == [
-        (f"sensor_readings_{start:%Y_%m}", f"FOR VALUES FROM ('{start:%F} 00:00:00+00') TO ('{end:%F} 00:00:00+00')")
-        for start, end in zip(starts, starts[1:], strict=False)
+        (
+            f"sensor_readings_{start:%Y_%m}",
+            f"FOR VALUES FROM ('{start:%F} 00:00:00+00') TO ('{end:%F} 00:00:00+00')",
+        )
+        for start, end in pairwise(starts)
     ]  # fmt: skip
 
 
@@ -238,7 +244,8 @@ def test_the_last_hour_of_a_room_touches_only_current_partitions_by_index(
             "room_zone_timestamp",
         ),
         (
-            "SELECT timestamp FROM sensor_readings WHERE room = 'office' AND state ORDER BY timestamp DESC LIMIT 1",
+            "SELECT timestamp FROM sensor_readings WHERE room = 'office' AND state "
+            "ORDER BY timestamp DESC LIMIT 1",
             "room_timestamp_idx1",
         ),
     ],
@@ -259,7 +266,8 @@ def test_gin_finds_distributions_by_what_they_contain(cursor: Cursor) -> None:
     cursor.execute("""
         INSERT INTO predictions (room, prediction_made_at, prediction_type, confidence,
                                  expected_vacancy_minutes, probability_distribution)
-        SELECT 'office', now(), 'vacancy', 0.5, n, jsonb_build_object('p50', n) FROM generate_series(1, 5000) AS n
+        SELECT 'office', now(), 'vacancy', 0.5, n, jsonb_build_object('p50', n)
+        FROM generate_series(1, 5000) AS n
     """)
     cursor.execute("ANALYZE predictions")
     cursor.execute("""

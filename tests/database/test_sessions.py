@@ -25,7 +25,8 @@ ONE = insert(RoomTransition).values(timestamp=func.now(), to_room=RoomType.OFFIC
 COUNT = select(func.count()).select_from(RoomTransition)
 
 
-async def test_a_session_is_rolled_back_unless_committed(application: Database) -> None:
+@pytest.mark.usefixtures("application")
+async def test_a_session_is_rolled_back_unless_committed() -> None:
     async with get_async_session() as session:
         await session.execute(ONE)
     with pytest.raises(ZeroDivisionError):
@@ -41,7 +42,8 @@ async def test_a_session_is_rolled_back_unless_committed(application: Database) 
     await dispose_engine()
 
 
-async def test_objects_stay_readable_after_the_commit(application: Database) -> None:
+@pytest.mark.usefixtures("application")
+async def test_objects_stay_readable_after_the_commit() -> None:
     async with get_async_session() as session:
         transition = RoomTransition(
             timestamp=await session.scalar(select(func.now())), to_room=RoomType.OFFICE
@@ -65,7 +67,8 @@ def test_each_event_loop_has_connections_of_its_own_and_closes_them(application:
     connection.close()
 
 
-async def test_sessions_are_known_by_name_to_the_server(application: Database) -> None:
+@pytest.mark.usefixtures("application")
+async def test_sessions_are_known_by_name_to_the_server() -> None:
     async with get_async_session() as session:
         assert await session.scalar(text("SHOW application_name")) == "occupancy"
 

@@ -12,9 +12,11 @@ from tests.database.test_schema import fill, insert, scans
 
 NAIVE_STATUS = """
     WITH latest AS (
-        SELECT DISTINCT ON (room, zone) * FROM sensor_readings ORDER BY room, zone, timestamp DESC, id DESC
+        SELECT DISTINCT ON (room, zone) * FROM sensor_readings
+        ORDER BY room, zone, timestamp DESC, id DESC
     )
-    SELECT room, count(CASE WHEN state THEN 1 END), count(*), max(timestamp), round(avg(confidence)::numeric, 9),
+    SELECT room, count(CASE WHEN state THEN 1 END), count(*), max(timestamp),
+           round(avg(confidence)::numeric, 9),
            CASE WHEN count(CASE WHEN state THEN 1 END) > 0 THEN 'occupied' ELSE 'vacant' END
     FROM latest GROUP BY room ORDER BY room
 """

@@ -1,0 +1,91 @@
+"""A Python that has imported the programs under test and forks one process per command.
+
+Importing costs half a second of each command, which would be most of the suite's time. What runs is still a
+process of its own with the arguments, environment, directory, streams and exit code of a user's; the
+installed entry points themselves are called in the tests of ten runners and of the manual's script.
+"""
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import traceback
+from pathlib import Path
+from typing import IO, Any
+
+PROGRAMS = {"occupancy-db": "occupancy_db.cli", "alembic": "alembic.config"}
+ALSO = ["alembic.command", "sqlalchemy.dialects.postgresql.asyncpg"]
+
+
+class Prefork:
+    """The near side: start it, run commands, close it."""
+
+    def __init__(self) -> None:
+        self._server = subprocess.Popen(
+            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def run(
+        self, command: tuple[str, ...], env: dict[str, str], cwd: Path, stdin: str
+    ) -> subprocess.CompletedProcess[str]:
+        """As subprocess.run with captured text."""
+        assert self._server.stdin is not None
+        assert self._server.stdout is not None
+        with tempfile.TemporaryDirectory() as directory:
+            streams = [Path(directory, name) for name in ("stdin", "stdout", "stderr")]
+            streams[0].write_text(stdin)
+            request = {
+                "command": command,
+                "env": env,
+                "cwd": str(cwd),
+                "streams": [str(path) for path in streams],
+            }
+            print(json.dumps(request), file=self._server.stdin, flush=True)
+            code = int(self._server.stdout.readline())
+            return subprocess.CompletedProcess(command, code, streams[1].read_text(), streams[2].read_text())
+
+    def close(self) -> None:
+        """End it by the end of its input."""
+        for stream in (self._server.stdin, self._server.stdout):
+            assert stream is not None
+            stream.close()
+        self._server.wait(10)
+
+
+def serve(requests: IO[str]) -> None:
+    """The far side: one request a line, one exit code in answer."""
+    for module in [*PROGRAMS.values(), *ALSO]:
+        importlib.import_module(module)
+    for line in requests:
+        child = os.fork()
+        if child == 0:
+            os._exit(become(json.loads(line)))
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+
+
+def become(request: dict[str, Any]) -> int:
+    """Run the command in this process, as if it had just been started, and return its exit code."""
+    for number, path in enumerate(request["streams"]):
+        os.dup2(os.open(path, os.O_RDONLY if number == 0 else os.O_WRONLY | os.O_CREAT), number)
+    sys.stdin = os.fdopen(0)
+    os.environ.clear()
+    os.environ.update(request["env"])
+    os.chdir(request["cwd"])
+    sys.argv = request["command"]
+    code = 0
+    try:
+        importlib.import_module(PROGRAMS[sys.argv[0]]).main()
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    return code
+
+
+if __name__ == "__main__":
+    serve(sys.stdin)

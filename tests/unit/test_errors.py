@@ -1,0 +1,95 @@
+"""Each failure has one line and its own exit code, told apart without a server where it can be."""
+
+import socket
+import ssl
+from typing import Any
+
+import asyncpg
+import pytest
+from alembic.util import CommandError
+
+from occupancy_db.errors import DatabaseError, ExitCode, explain, explain_connection
+from occupancy_db.settings import Settings
+
+SETTINGS = Settings(
+    _env_file=None, postgres_host="db.example", postgres_password="hunter2-hunter2", postgres_db="home"
+)
+
+
+def untrusted(code: int, message: str) -> ssl.SSLCertVerificationError:
+    error = ssl.SSLCertVerificationError(1, "certificate verify failed")
+    error.verify_code, error.verify_message = code, message
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [
+        (untrusted(20, "unable to get local issuer certificate"), ExitCode.TLS, "is not trusted"),
+        (untrusted(10, "certificate has expired"), ExitCode.TLS, "certificate has expired"),
+        (untrusted(62, "Hostname mismatch"), ExitCode.TLS, "is not for db.example"),
+        (untrusted(64, "IP address mismatch"), ExitCode.TLS, "is not for db.example"),
+        (ssl.SSLError(1, "[SSL: UNSUPPORTED_PROTOCOL]"), ExitCode.TLS, "handshake failed"),
+        (ConnectionError("PostgreSQL server rejected SSL upgrade"), ExitCode.TLS, "does not speak TLS"),
+        (TimeoutError(), ExitCode.UNREACHABLE, "no answer in time"),
+        (socket.gaierror(-2, "Name or service not known"), ExitCode.UNREACHABLE, "does not resolve"),
+        (PermissionError(13, "Permission denied"), ExitCode.UNREACHABLE, "denies access to the socket"),
+        (
+            OSError(
+                "Multiple exceptions: [Errno 111] Connect call failed ('::1'), [Errno 111] Connect call ..."
+            ),
+            ExitCode.UNREACHABLE,
+            "connection refused",
+        ),
+        (OSError(113, "No route to host"), ExitCode.UNREACHABLE, "No route to host"),
+        (asyncpg.TooManyConnectionsError("too many clients"), ExitCode.UNREACHABLE, "too many clients"),
+        (asyncpg.CannotConnectNowError("starting up"), ExitCode.UNREACHABLE, "starting up"),
+        (
+            asyncpg.InvalidAuthorizationSpecificationError('no pg_hba.conf entry for host "10.0.0.1"'),
+            ExitCode.AUTHENTICATION,
+            "no pg_hba.conf entry",
+        ),
+    ],
+)
+def test_a_failed_connection_says_what_and_where(error: BaseException, code: ExitCode, words: str) -> None:
+    known = explain_connection(error, SETTINGS)
+    assert known.code is code
+    assert "db.example:5432/home as occupancy" in str(known)
+    assert words in known.what
+    assert known.hint.endswith(".")
+    assert "\n" not in str(known)
+    assert "hunter2" not in str(known)
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (asyncpg.LockNotAvailableError("canceling statement due to lock timeout"), ExitCode.LOCKED),
+        (asyncpg.QueryCanceledError("canceling statement due to statement timeout"), ExitCode.LOCKED),
+        (asyncpg.InsufficientPrivilegeError("permission denied for table"), ExitCode.PERMISSION),
+        (asyncpg.UndefinedTableError('relation "x" does not exist'), ExitCode.FAILED),
+        (asyncpg.AdminShutdownError("terminating connection"), ExitCode.UNREACHABLE),
+        (CommandError("Can't locate revision"), ExitCode.FAILED),
+        (OSError(30, "Read-only file system", "/app/migrations/versions/003.py"), ExitCode.FAILED),
+        (DatabaseError(ExitCode.REFUSED, "no", "Ask."), ExitCode.REFUSED),
+    ],
+)
+def test_a_failure_is_recognised_behind_its_wrappers(error: Exception, code: ExitCode) -> None:
+    wrapped = RuntimeError("wrapper")
+    wrapped.__cause__ = error
+    for seen in (error, wrapped):
+        known = explain(seen)
+        assert known is not None
+        assert known.code is code
+
+
+def test_a_fault_of_ours_is_not_explained_away() -> None:
+    assert explain(KeyError("bug")) is None
+
+
+def test_exit_codes_are_an_interface() -> None:
+    codes: dict[str, Any] = {code.name: code.value for code in ExitCode}
+    assert codes == {
+        "OK": 0, "FAILED": 1, "USAGE": 2, "CONFIGURATION": 3, "UNREACHABLE": 4, "AUTHENTICATION": 5, "TLS": 6,
+        "DATABASE_MISSING": 7, "PERMISSION": 8, "LOCKED": 9, "REFUSED": 10,
+    }  # fmt: skip
