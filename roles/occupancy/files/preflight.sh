@@ -1,3 +1,4 @@
+#!/bin/sh
 # What preflight wants to know of a host, as one JSON object. Reads only.
 # Arguments by environment: DATA_DIR, PORT, PACKAGES.
 set -eu
@@ -14,7 +15,7 @@ fi
 
 listeners="" owner="" ours=false
 if command -v ss >/dev/null; then
-  listeners=$(ss -Hltnp "sport = :$PORT" | awk '{print $4, $6}' | tr -d '"\\' | tr '\n' ';')
+  listeners=$(ss -Hltnp "sport = :$PORT" | awk '{print $4, $6}' | tr -d '"' | tr '\n' ';')
 else
   listeners="unknown"
 fi

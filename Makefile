@@ -1,0 +1,79 @@
+# The two commands are `make up` and `make test`; `make help` lists the rest. Everything runs from .venv, which is made from
+# uv.lock the first time it is needed.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+# Further arguments for ansible-playbook: make up ANSIBLE_ARGS="--inventory inventories/home --ask-become-pass"
+ANSIBLE_ARGS ?=
+
+BIN := .venv/bin
+UV := $(or $(shell command -v uv),.cache/uv/bin/uv)
+MANAGE := $(BIN)/python scripts/manage_db.py
+# Molecule and the linters call their siblings by name.
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.venv/.synced: pyproject.toml uv.lock | $(UV)
+	@$(UV) sync --frozen --quiet
+	@touch $@
+
+.cache/uv/bin/uv:
+	@python3 -m venv .cache/uv
+	@.cache/uv/bin/pip install --quiet 'uv>=0.9'
+
+##@ The product
+
+.PHONY: help
+help: ## List the targets
+	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: up
+up: .venv/.synced ## Provision PostgreSQL on this machine (or ANSIBLE_ARGS="--inventory …"), schema included
+	@$(BIN)/ansible-playbook playbooks/site.yml $(ANSIBLE_ARGS)
+
+.PHONY: images
+images: .venv/.synced ## Make the two images ready on this machine: found, pulled or built
+	@$(BIN)/ansible-playbook playbooks/images.yml $(ANSIBLE_ARGS)
+
+##@ The database (settings from the environment and .env)
+
+.PHONY: db-test db-init db-check db-migrate db-rollback db-current db-history db-reset db-seed migrate-create
+db-test: .venv/.synced ## Test the connection
+	@$(MANAGE) test-connection
+db-init: .venv/.synced ## Create the schema with migrations
+	@$(MANAGE) init
+db-check: .venv/.synced ## List tables and status
+	@$(MANAGE) check-tables
+db-migrate: .venv/.synced ## Run pending migrations
+	@$(MANAGE) migrate
+db-rollback: .venv/.synced ## Roll back one migration
+	@$(MANAGE) rollback
+db-current: .venv/.synced ## Show the current revision
+	@$(MANAGE) current
+db-history: .venv/.synced ## Show the migration history
+	@$(MANAGE) history
+db-reset: .venv/.synced ## Drop and create the schema again (destroys data; asks first)
+	@$(MANAGE) reset
+db-seed: .venv/.synced ## Fill a development database with believable data
+	@$(MANAGE) seed
+migrate-create: .venv/.synced ## Create a migration: make migrate-create MSG="Add new feature"
+	@[ -n "$$MSG" ] || { echo 'migrate-create needs a message: make migrate-create MSG="Add new feature"' >&2; exit 2; }
+	@$(MANAGE) create-migration "$$MSG"
+export MSG
+
+##@ Working on it
+
+.PHONY: test test-fast lint format docs
+test: .venv/.synced ## Everything that proves the product: lint, unit, database, Molecule
+	@scripts/test.sh
+test-fast: .venv/.synced ## The seconds-long loop: Python lint, unit and database tests, no Docker
+	@$(BIN)/ruff check --quiet && $(BIN)/ruff format --check --quiet && $(BIN)/mypy --no-error-summary
+	@$(BIN)/pytest --quiet
+lint: .venv/.synced ## All linters
+	@scripts/lint.sh
+format: .venv/.synced ## Format the Python code
+	@$(BIN)/ruff check --fix --quiet && $(BIN)/ruff format --quiet
+docs: .venv/.synced ## Write the roles' READMEs from their argument_specs
+	@for role in roles/*/; do \
+	  $(BIN)/aar-doc "$$role" --output-mode replace markdown; \
+	done
