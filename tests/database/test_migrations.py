@@ -115,6 +115,7 @@ def test_a_held_lock_is_reported_with_its_holder(database: Database) -> None:
 def test_a_migration_gives_up_rather_than_queue_behind_a_reader(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    assert migrate.SESSION["lock_timeout"] == "5s"  # too long for a test
     monkeypatch.setitem(migrate.SESSION, "lock_timeout", "100ms")
     before = database.cluster.dump_schema(database.name)
     reader = database.connect()
