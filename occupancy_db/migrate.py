@@ -43,11 +43,13 @@ class Outcome:
     Attributes:
         before: The revision found, None for an empty database.
         after: The revision left.
-        applied: The revisions upgraded to or downgraded from, in order.
+        reverted: The revisions taken back, in order.
+        applied: The revisions applied, in order, after those taken back.
     """
 
     before: str | None
     after: str | None
+    reverted: list[str]
     applied: list[str]
 
 
@@ -113,10 +115,11 @@ async def with_alembic(connection: AsyncConnection, run: Callable[[Config], Any]
 
 
 async def _run(settings: Settings, steps: list[tuple[Callable[..., None], str]], lock_wait: float) -> Outcome:
+    reverted: list[str] = []
     applied: list[str] = []
 
     def on_version_apply(*, step: Any, **_: Any) -> None:
-        applied.append(step.up_revision_id)
+        (applied if step.is_upgrade else reverted).append(step.up_revision_id)
 
     async with migration_lock(settings, lock_wait) as guard:
         before = await current_revision(guard)
@@ -125,7 +128,7 @@ async def _run(settings: Settings, steps: list[tuple[Callable[..., None], str]],
                 await with_alembic(
                     connection, partial(run, revision=revision), on_version_apply=on_version_apply
                 )
-        return Outcome(before, await current_revision(guard), applied)
+        return Outcome(before, await current_revision(guard), reverted, applied)
 
 
 @asynccontextmanager

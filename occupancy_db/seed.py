@@ -16,12 +16,13 @@ from occupancy_db.models import PredictionType, RoomType
 
 ZONES: dict[RoomType, tuple[str, ...]] = {
     RoomType.BEDROOM: ("bed", "wardrobe"),
-    RoomType.BATHROOM: ("shower", "sink"),
+    RoomType.BATHROOM: ("sink", "shower"),
     RoomType.SMALL_BATHROOM: ("sink",),
     RoomType.OFFICE: ("desk", "armchair"),
     RoomType.LIVING_KITCHEN: ("sofa", "table", "kitchen"),
     RoomType.GUEST_BEDROOM: ("bed",),
 }
+"""The first zone of a room is where people spend their time."""
 
 AWAY = None
 """Nobody is at home."""
@@ -45,7 +46,7 @@ class Habit(NamedTuple):
 
 
 NIGHT: dict[RoomType | None, Habit] = {
-    RoomType.BEDROOM: Habit(20, 200),
+    RoomType.BEDROOM: Habit(20, 300),
     RoomType.BATHROOM: Habit(2, 4),
     RoomType.SMALL_BATHROOM: Habit(1, 4),
     RoomType.LIVING_KITCHEN: Habit(1, 6),
@@ -130,15 +131,15 @@ def generate(days: int, seed: int, until: datetime) -> Rows:
     Args:
         days: How many days.
         seed: Which life.
-        until: The end, with a time zone; no row is later.
+        until: The end, with a time zone; all rows are earlier, and whoever is in then stays in.
     """
     random = Random(seed)  # noqa: S311  # repeatable is the point
     start = until - timedelta(days=days)
     stays = list(_stays(random, start, until))
     readings = [row for stay in stays for row in _readings(random, stay)]
-    readings += _cat(random, stays, days)
+    readings += _cat(random, stays[:-1], days)
     return Rows(
-        sorted(readings),
+        sorted(row for row in readings if row[0] < until),
         list(_transitions(random, stays)),
         list(_predictions(random, stays, start, until)),
     )
@@ -159,13 +160,11 @@ def _rhythm(moment: datetime) -> dict[RoomType | None, Habit]:
 def _stays(random: Random, start: datetime, until: datetime) -> Iterator[Stay]:
     room: RoomType | None = AWAY
     now = start + timedelta(seconds=random.uniform(1, 60))
-    while True:
+    while now < until:
         habits = {place: habit for place, habit in _rhythm(now).items() if place is not room}
         places = list(habits)
         room = random.choices(places, [habits[place].weight for place in places])[0]
         left = now + timedelta(minutes=max(1.0, random.gammavariate(2, habits[room].minutes / 2)))
-        if left >= until:
-            return
         if room is not AWAY:
             yield Stay(room, _milliseconds(now), _milliseconds(left))
         now = left + timedelta(seconds=random.uniform(2, 20))
@@ -173,18 +172,19 @@ def _stays(random: Random, start: datetime, until: datetime) -> Iterator[Stay]:
 
 def _readings(random: Random, stay: Stay) -> Iterator[tuple[Any, ...]]:
     """The person moves between the zones of the room; a zone is on while they are in it."""
-    now, zone = stay.arrived, random.choice(ZONES[stay.room])
+    zones = ZONES[stay.room]
+    now, zone = stay.arrived, zones[0]
     while True:
         confidence = round(random.uniform(0.85, 1.0), 3)
         yield _reading(now, confidence, stay.room, True, zone)
-        others = [other for other in ZONES[stay.room] if other != zone]
-        left = _milliseconds(now + (stay.left - now) * random.uniform(0.3, 1.3))
-        if not others or left > stay.left - timedelta(seconds=30):
+        share = random.uniform(0.5, 1.3) if zone == zones[0] else random.uniform(0.02, 0.2)
+        left = _milliseconds(now + (stay.left - now) * share)
+        if len(zones) == 1 or left > stay.left - timedelta(seconds=30):
             yield _reading(stay.left, confidence, stay.room, False, zone)
             return
         yield _reading(left, confidence, stay.room, False, zone)
         now = _milliseconds(left + timedelta(seconds=random.uniform(1, 5)))
-        zone = random.choice(others)
+        zone = random.choice(zones[1:]) if zone == zones[0] else zones[0]
 
 
 def _cat(random: Random, stays: list[Stay], days: int) -> Iterator[tuple[Any, ...]]:

@@ -32,7 +32,7 @@ def init(
         refuse_in_production(settings, "init --drop destroys all data")
     asyncio.run(_create_if_missing(settings))
     outcome = asyncio.run(recreate(settings) if drop else upgrade(settings))
-    report(settings, outcome, "ran" if drop else "applied")
+    report(settings, outcome)
 
 
 async def _create_if_missing(settings: Settings) -> None:

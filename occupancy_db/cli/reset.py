@@ -23,7 +23,7 @@ def reset(
     refuse_in_production(settings, "reset destroys all data")
     if not (yes or _confirmed(settings)):
         raise DatabaseError(ExitCode.REFUSED, "nothing was changed", "Confirm with 'y', or pass --yes.")
-    report(settings, asyncio.run(recreate(settings)), "ran")
+    report(settings, asyncio.run(recreate(settings)))
 
 
 def _confirmed(settings: Settings) -> bool:

@@ -19,4 +19,4 @@ def rollback(
 ) -> None:
     """Take back one migration, or all down to a revision; the data that only they can hold is lost."""
     settings = Settings()
-    report(settings, asyncio.run(downgrade(settings, revision, lock_wait)), "took back")
+    report(settings, asyncio.run(downgrade(settings, revision, lock_wait)))

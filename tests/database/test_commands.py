@@ -33,7 +33,7 @@ def test_a_schema_is_made_inspected_taken_back_and_made_again(empty: Database) -
         f"{empty.name}: base → {HEAD}",
     ]
     again = answer(empty, "migrate")
-    assert again == {"database": empty.name, "from": HEAD, "to": HEAD, "applied": []}
+    assert again == {"database": empty.name, "from": HEAD, "to": HEAD, "reverted": [], "applied": []}
     assert empty.cli("current").stdout == f"{HEAD} (head)\n"
 
     tables = answer(empty, "check-tables")
@@ -42,7 +42,7 @@ def test_a_schema_is_made_inspected_taken_back_and_made_again(empty: Database) -
         "alembic_version": 0, "predictions": 0, "room_transitions": 0, "sensor_readings": 20,
     }  # fmt: skip
 
-    assert answer(empty, "rollback")["applied"] == [HEAD]
+    assert answer(empty, "rollback")["reverted"] == [HEAD]
     assert "missing: view room_occupancy_status" in empty.cli("check-tables").stdout
     assert answer(empty, "rollback", "--revision", "base")["to"] is None
     beyond = empty.cli("rollback")
