@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from argparse import Namespace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -42,6 +43,7 @@ async def _autogenerate(message: str) -> Path:
 def _write(config: Config, message: str, **options: Any) -> Path:
     # The id already reads as the file's name, so the file is named by it alone ("%%" is configparser's "%").
     config.set_main_option("file_template", "%%(rev)s")
+    config.cmd_opts = Namespace(quiet=True)  # Alembic would print to our standard output
     script = command.revision(config, message, rev_id=next_revision_id(message), **options)
     assert script is not None and not isinstance(script, list)
     return Path(script.path)

@@ -1,6 +1,7 @@
 """Migrations: up, down, once, politely, and in step with the models."""
 
 import asyncio
+import json
 import re
 import shutil
 import subprocess
@@ -175,8 +176,10 @@ def test_autogenerate_sees_a_change_of_the_models(database: Database) -> None:
         "    model_version:", "    remark: Mapped[str | None]\n    model_version:"
     )
     model.write_text(changed)
-    result = database.run("python", "-m", "occupancy_db", "create-migration", "Add a remark!", cwd=app)
+    command = ["python", "-m", "occupancy_db", "create-migration", "Add a remark!", "--json"]
+    result = database.run(*command, cwd=app)
     assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout)["revision"] == "003_add_a_remark"
     written = (app / "migrations" / "versions" / "003_add_a_remark.py").read_text()
     assert "op.add_column('predictions', sa.Column('remark'" in written.replace('"', "'")
     assert written.count("op.") == 2  # one up, one down: partitions and views are no difference
