@@ -1,0 +1,94 @@
+"""The container is what the compose file says, and no secret is anywhere but in its file."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from testinfra.host import Host
+
+from tests.hosts import Server
+
+testinfra_hosts = ["ansible://occupancy"]
+
+CONTAINER = "occupancy-postgres-1"
+
+
+@pytest.fixture
+def container(host: Host) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(host.check_output(f"docker inspect {CONTAINER}"))[0]
+    return found
+
+
+def test_hardening(container: dict[str, Any]) -> None:
+    said = container["HostConfig"]
+    assert said["Privileged"] is False
+    assert said["CapDrop"] == ["ALL"]
+    assert not said["CapAdd"]
+    assert "no-new-privileges:true" in said["SecurityOpt"]
+    assert said["ReadonlyRootfs"] is True
+    assert said["Memory"] == 512 * 1024**2
+    assert said["NanoCpus"] > 0
+    assert said["PidsLimit"] == 512
+    assert said["LogConfig"] == {"Type": "local", "Config": {"max-file": "5", "max-size": "10m"}}
+    assert said["RestartPolicy"]["Name"] == "unless-stopped"
+    assert container["Config"]["User"] == "999:999"
+    assert container["Config"]["StopTimeout"] == 120
+    assert not [mount["Source"] for mount in container["Mounts"] if mount["Source"].endswith("docker.sock")]
+
+
+def test_the_limits_hold_inside(host: Host) -> None:
+    status = host.check_output(f"docker exec {CONTAINER} cat /proc/1/status")
+    assert "CapEff:\t0000000000000000" in status
+    assert "NoNewPrivs:\t1" in status
+    assert host.run(f"docker exec {CONTAINER} touch /usr/lib/postgresql/mine").rc != 0
+
+
+def test_the_healthcheck_is_green(host: Host) -> None:
+    host.check_output(f"docker exec {CONTAINER} pg_isready --quiet --host=/var/run/postgresql")
+    state = host.check_output("docker inspect --format '{{.State.Health.Status}}' " + CONTAINER)
+    assert state in ("healthy", "starting"), state
+
+
+def test_a_clean_stop_needs_no_recovery(host: Host) -> None:
+    host.check_output(f"docker restart --time 120 {CONTAINER}")
+    log = host.check_output(f"docker logs --tail 40 {CONTAINER} 2>&1")
+    assert "database system is shut down" in log
+    assert "was not properly shut down" not in log
+
+
+@pytest.mark.parametrize("path", ["secrets/occupancy", "secrets/occupancy_app", "tls/server.pem", "ca/ca.key"])
+def test_secrets_are_their_owners_alone(host: Host, path: str) -> None:
+    file = host.file(f"/opt/occupancy/{path}")
+    assert file.mode == 0o600
+    assert file.user in ("root", "999", "10001") or file.uid in (0, 999, 10001)
+
+
+@pytest.mark.parametrize("path", ["secrets", "ca"])
+def test_nobody_else_looks_into_their_directories(host: Host, path: str) -> None:
+    directory = host.file(f"/opt/occupancy/{path}")
+    assert (directory.mode, directory.user) == (0o700, "root")
+
+
+def test_no_secret_is_anywhere_else(host: Host, server: Server) -> None:
+    # One of each kind while a client and an ops container are at work.
+    places = {
+        "docker inspect": "docker inspect $(docker ps --all --quiet)",
+        "process list and environments": "ps axwwe; cat /proc/[0-9]*/environ | tr '\\0' '\\n'",
+        "container log": f"docker logs {CONTAINER} 2>&1",
+        "journal": "journalctl --no-pager --quiet --all",
+        "rendered files": "cat /opt/occupancy/.env /opt/occupancy/compose.yaml /opt/occupancy/postgresql/* /usr/local/bin/occupancy-db",
+        "temporary files": "find /tmp /var/tmp /root -xdev -type f -size -1M -exec cat {} +",
+    }
+    host.check_output("(occupancy-db migrate >/dev/null 2>&1 &) ; sleep 0.5")
+    for place, command in places.items():
+        shown = host.run(command).stdout
+        assert shown or place == "temporary files", place
+        leaked = [user for user, password in server.passwords.items() if password in shown]
+        assert not leaked, f"{place} shows the password of {leaked}"
+        assert "PRIVATE KEY" not in shown, place
+
+
+def test_the_data_directory_has_checksums(host: Host) -> None:
+    assert host.check_output(f"docker exec {CONTAINER} psql -h /var/run/postgresql -Atc 'SHOW data_checksums'") == "on"

@@ -1,0 +1,76 @@
+"""Preflight refuses in one message, before any change."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from testinfra.host import Host
+
+from tests.hosts import Server
+
+testinfra_hosts = ["ansible://occupancy-debian13"]
+
+Play = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def refused(play: Play, server: Server, host: Host) -> Iterator[Callable[..., str]]:
+    """Run the playbook with variables that must be refused; returns what it said. Fails if anything was changed."""
+    before = host.check_output("ls -lR --time-style=full-iso /opt/occupancy /usr/local/bin | sha256sum")
+
+    def run(*arguments: str, **variables: Any) -> str:
+        said = play(*arguments, **variables)
+        assert said.returncode != 0, said.stdout[-3000:]
+        assert " changed=0 " in next(line for line in said.stdout.splitlines() if line.startswith(server.name + " "))
+        return " ".join(said.stdout.split())
+
+    yield run
+    assert host.check_output("ls -lR --time-style=full-iso /opt/occupancy /usr/local/bin | sha256sum") == before
+
+
+@pytest.mark.parametrize(
+    ("variables", "says"),
+    [
+        ({"occupancy_min_memory_mb": 99_999_999}, "MB of memory and needs 99999999"),
+        ({"occupancy_min_free_mb": 99_999_999}, "which needs 99999999"),
+        ({"occupancy_port": 70_000}, "which is no port"),
+        ({"occupancy_port": "many"}, "occupancy_port"),
+        ({"occupancy_listen_address": "localhost"}, "no IPv4 address"),
+        ({"occupancy_allowed_cidrs": ["192.168.1.7/24"]}, "no network in CIDR notation"),
+        ({"occupancy_environment": "staging"}, "occupancy_environment"),
+        ({"occupancy_database": "Occupancy; DROP"}, "lower-case letters"),
+        ({"occupancy_database": "postgres"}, "the server's own"),
+        ({"occupancy_users": [{"name": "occupancy", "role": "occupancy_app"}]}, "occupancy_users"),
+        ({"occupancy_users": [{"name": "x", "role": "superuser"}]}, "role"),
+        ({"tls_days": "soon"}, "tls_days"),
+        ({"tls_certificate": "/nonexistent.pem"}, "tls_private_key"),
+        ({"access_passwords": {"occupancy_app": "short"}}, "access_passwords"),
+        ({"ansible_facts": {"distribution": "Fedora", "distribution_version": "41"}}, "is not supported"),
+    ],
+)
+def test_refused(refused: Callable[..., str], variables: dict[str, Any], says: str) -> None:
+    assert says in refused(**variables)
+
+
+def test_a_port_in_use_is_named_with_its_owner(refused: Callable[..., str], host: Host) -> None:
+    host.check_output("systemd-run --unit=squatter /usr/bin/python3 -m http.server 5999")
+    try:
+        said = refused(occupancy_port=5999)
+    finally:
+        host.check_output("systemctl stop squatter")
+    assert "Port 5999 is in use by" in said
+    assert "python3" in said
+
+
+def test_a_data_directory_of_another_major_version_is_left_alone(refused: Callable[..., str], host: Host) -> None:
+    host.check_output("mkdir -p /srv/fifteen/pgdata && echo 15 > /srv/fifteen/pgdata/PG_VERSION")
+    assert "holds a cluster of PostgreSQL 15" in refused(occupancy_data_dir="/srv/fifteen")
+
+
+def test_a_data_directory_with_something_else_in_it_is_left_alone(refused: Callable[..., str], host: Host) -> None:
+    host.check_output("mkdir -p /srv/photos/pgdata && touch /srv/photos/pgdata/holiday.jpg")
+    assert "not empty" in refused(occupancy_data_dir="/srv/photos")
+    assert host.file("/srv/photos/pgdata/holiday.jpg").exists

@@ -1,0 +1,146 @@
+"""What the Molecule scenarios' tests share: how to reach a server from outside, and how to run the playbook again.
+
+Everything here runs on the controller, against the hosts' addresses on the network that Docker gave them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psycopg2
+import pytest
+from testinfra.host import Host
+
+ROOT = Path(__file__).parents[1]
+DATABASE = "occupancy"
+
+
+@dataclass(frozen=True)
+class Server:
+    """A provisioned host as its clients see it."""
+
+    name: str
+    address: str
+    passwords: dict[str, str] = field(repr=False)
+
+    @property
+    def ca(self) -> Path:
+        """The CA certificate that the playbook handed to the controller."""
+        return ROOT / "dist" / "ca" / f"{self.name}.crt"
+
+    def connect(self, user: str, **options: Any) -> psycopg2.extensions.connection:
+        """Connect over the network as a careful client does; `options` replace libpq parameters."""
+        parameters: dict[str, Any] = {
+            "host": self.address,
+            "port": 5432,
+            "dbname": DATABASE,
+            "user": user,
+            "password": self.passwords.get(user, ""),
+            "sslmode": "verify-full",
+            "sslrootcert": self.ca,
+            "connect_timeout": 10,
+        }
+        connection = psycopg2.connect(**parameters | options)
+        connection.autocommit = True
+        return connection
+
+    def query(self, user: str, statement: str, **options: Any) -> list[tuple[Any, ...]]:
+        """Run one statement as `user` over the network and return its rows."""
+        connection = self.connect(user, **options)
+        try:
+            with connection.cursor() as cursor:
+                cursor.execute(statement)
+                return cursor.fetchall() if cursor.description else []
+        finally:
+            connection.close()
+
+    def environment(self, user: str = "occupancy", **changes: str) -> dict[str, str]:
+        """The environment in which a developer's occupancy-db reaches this server."""
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("POSTGRES_", "PG"))}
+        return (
+            kept
+            | {
+                "ENVIRONMENT": "production",
+                "POSTGRES_HOST": self.address,
+                "POSTGRES_DB": DATABASE,
+                "POSTGRES_USER": user,
+                "POSTGRES_PASSWORD": self.passwords[user],
+                "POSTGRES_SSLROOTCERT": str(self.ca),
+            }
+            | changes
+        )
+
+
+def read_passwords(host: Host) -> dict[str, str]:
+    """Every user's password, from the files that root keeps."""
+    lines = host.check_output(
+        'cd /opt/occupancy/secrets && for f in *; do echo "$f $(cat $f)"; done'
+    ).splitlines()
+    return dict(line.split(" ", 1) for line in lines)
+
+
+@pytest.fixture
+def server(host: Host) -> Server:
+    """The host's server."""
+    name = host.backend.get_hostname()
+    address = host.check_output("hostname -I").split()[0]
+    return Server(name, address, read_passwords(host))
+
+
+@pytest.fixture
+def superuser(host: Host) -> Callable[[str], str]:
+    """Run SQL as the superuser the only way there is: as root on the host, over the socket."""
+
+    def run(statement: str, database: str = DATABASE) -> str:
+        return host.check_output(
+            "docker exec --user 999 occupancy-postgres-1 "
+            "psql --host=/var/run/postgresql --no-psqlrc --tuples-only --no-align --dbname=%s --command=%s",
+            database,
+            statement,
+        )
+
+    return run
+
+
+@pytest.fixture
+def play(server: Server) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run the product's playbook again on this one host, with further arguments and variables."""
+
+    def run(*arguments: str, **variables: Any) -> subprocess.CompletedProcess[str]:
+        command = ["ansible-playbook", "playbooks/site.yml", "--limit", server.name]
+        command += ["--inventory", os.environ["MOLECULE_INVENTORY_FILE"], *arguments]
+        if variables:
+            command += ["--extra-vars", json.dumps(variables)]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+
+    return run
+
+
+def check_collection(session: pytest.Session, tests_per_host: int) -> None:
+    """End a whole run that collected another number of tests than the scenario is known to have.
+
+    Args:
+        session: The run, after collection.
+        tests_per_host: How many tests each host must pass.
+    """
+    chosen = session.config.args
+    if session.config.getoption("keyword") or any(
+        "::" in argument or argument.endswith(".py") for argument in chosen
+    ):
+        return
+    hosts = {
+        item.callspec.params["_testinfra_host"] for item in session.items if isinstance(item, pytest.Function)
+    }
+    expected = tests_per_host * len(hosts)
+    if len(session.items) != expected or not hosts:
+        pytest.exit(
+            f"{len(session.items)} tests were collected for {len(hosts)} hosts, and {expected} were expected: has a file "
+            "lost its name? If tests were added or removed, say so in the scenario's conftest.py.",
+            returncode=1,
+        )
