@@ -34,7 +34,6 @@ class Database:
 
     def settings(self) -> Settings:
         return Settings(
-            _env_file=None,
             environment=Environment.DEVELOPMENT,
             postgres_host=self.cluster.host,
             postgres_port=self.cluster.port,

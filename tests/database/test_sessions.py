@@ -14,7 +14,6 @@ from tests.database.conftest import Database
 @pytest.fixture
 def application(database: Database, monkeypatch: pytest.MonkeyPatch) -> Database:
     """This process, set up for the database by its environment."""
-    monkeypatch.chdir(database.directory)
     for name, value in database.environment().items():
         if name.startswith("POSTGRES_"):
             monkeypatch.setenv(name, value)

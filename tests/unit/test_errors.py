@@ -7,13 +7,10 @@ from typing import Any
 import asyncpg
 import pytest
 from alembic.util import CommandError
+from pydantic import SecretStr
 
 from occupancy_db.errors import DatabaseError, ExitCode, explain, explain_connection
 from occupancy_db.settings import Settings
-
-SETTINGS = Settings(
-    _env_file=None, postgres_host="db.example", postgres_password="hunter2-hunter2", postgres_db="home"
-)
 
 
 def untrusted(code: int, message: str) -> ssl.SSLCertVerificationError:
@@ -52,7 +49,10 @@ def untrusted(code: int, message: str) -> ssl.SSLCertVerificationError:
     ],
 )
 def test_a_failed_connection_says_what_and_where(error: BaseException, code: ExitCode, words: str) -> None:
-    known = explain_connection(error, SETTINGS)
+    settings = Settings(
+        postgres_host="db.example", postgres_db="home", postgres_password=SecretStr("hunter2-hunter2")
+    )
+    known = explain_connection(error, settings)
     assert known.code is code
     assert "db.example:5432/home as occupancy" in str(known)
     assert words in known.what

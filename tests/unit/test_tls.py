@@ -33,7 +33,7 @@ def ca(tmp_path: Path) -> Path:
 
 
 def settings(mode: SslMode, root: Path | None = None, host: str = "db.example") -> Settings:
-    return Settings(_env_file=None, postgres_host=host, postgres_sslmode=mode, postgres_sslrootcert=root)
+    return Settings(postgres_host=host, postgres_sslmode=mode, postgres_sslrootcert=root)
 
 
 def context(mode: SslMode, root: Path | None = None) -> ssl.SSLContext:
