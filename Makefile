@@ -75,5 +75,5 @@ format: .venv/.synced ## Format the Python code
 	@$(BIN)/ruff check --fix --quiet && $(BIN)/ruff format --quiet
 docs: .venv/.synced ## Write the roles' READMEs from their argument_specs
 	@for role in roles/*/; do \
-	  $(BIN)/aar-doc "$$role" --output-mode replace markdown; \
+	  $(BIN)/aar-doc "$$role" markdown; \
 	done
