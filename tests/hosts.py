@@ -1,4 +1,4 @@
-"""What the Molecule scenarios' tests share: how to reach a server from outside, and how to run the playbook again.
+"""What the Molecule scenarios' tests share: reaching a server from outside, running the playbook again.
 
 Everything here runs on the controller, against the hosts' addresses on the network that Docker gave them.
 """
@@ -46,7 +46,7 @@ class Server:
             "sslrootcert": self.ca,
             "connect_timeout": 10,
         }
-        connection = psycopg2.connect(**parameters | options)
+        connection: psycopg2.extensions.connection = psycopg2.connect(**parameters | options)
         connection.autocommit = True
         return connection
 
@@ -59,6 +59,19 @@ class Server:
                 return cursor.fetchall() if cursor.description else []
         finally:
             connection.close()
+
+    def knock_from_elsewhere(self) -> str:
+        """Knock from another host of the same network, with a wrong password; returns what it was told."""
+        other = next(name for name in ("occupancy-debian12", "occupancy-debian13") if name != self.name)
+        client = f"import psycopg2; psycopg2.connect(host='{self.address}', dbname='{DATABASE}', user='occupancy_app', password='x')"
+        said = subprocess.run(
+            ["docker", "exec", other, "/usr/bin/python3", "-c", client],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert said.returncode != 0
+        return said.stderr
 
     def environment(self, user: str = "occupancy", **changes: str) -> dict[str, str]:
         """The environment in which a developer's occupancy-db reaches this server."""
@@ -89,7 +102,12 @@ def read_passwords(host: Host) -> dict[str, str]:
 def server(host: Host) -> Server:
     """The host's server."""
     name = host.backend.get_hostname()
-    address = host.check_output("hostname -I").split()[0]
+    address = subprocess.run(
+        ["docker", "inspect", "--format", "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", name],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.strip()
     return Server(name, address, read_passwords(host))
 
 
@@ -98,12 +116,13 @@ def superuser(host: Host) -> Callable[[str], str]:
     """Run SQL as the superuser the only way there is: as root on the host, over the socket."""
 
     def run(statement: str, database: str = DATABASE) -> str:
-        return host.check_output(
+        said: str = host.check_output(
             "docker exec --user 999 occupancy-postgres-1 "
             "psql --host=/var/run/postgresql --no-psqlrc --tuples-only --no-align --dbname=%s --command=%s",
             database,
             statement,
         )
+        return said
 
     return run
 
@@ -140,7 +159,7 @@ def check_collection(session: pytest.Session, tests_per_host: int) -> None:
     expected = tests_per_host * len(hosts)
     if len(session.items) != expected or not hosts:
         pytest.exit(
-            f"{len(session.items)} tests were collected for {len(hosts)} hosts, and {expected} were expected: has a file "
-            "lost its name? If tests were added or removed, say so in the scenario's conftest.py.",
+            f"{len(session.items)} tests were collected for {len(hosts)} hosts, and {expected} were expected: "
+            "has a file lost its name? If tests were added or removed, say so in the scenario's conftest.py.",
             returncode=1,
         )

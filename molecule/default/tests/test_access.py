@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import psycopg2
 import pytest
+
 from tests.hosts import Server
 
 testinfra_hosts = ["ansible://occupancy"]
@@ -51,7 +52,7 @@ def test_allowed(server: Server, user: str, statement: str) -> None:
         ("occupancy_readonly", READING),
         ("occupancy_readonly", "SET default_transaction_read_only = off; " + READING),
         ("occupancy_readonly", "SELECT rolpassword FROM pg_authid"),
-        ("occupancy_monitor", "SELECT * FROM sensor_readings"),
+        ("occupancy_monitor", "SELECT * FROM public.sensor_readings"),
         ("occupancy", "CREATE ROLE mine"),
         ("occupancy", "CREATE DATABASE mine"),
         ("occupancy", "COPY sensor_readings TO PROGRAM 'cat'"),
@@ -69,6 +70,14 @@ def test_the_backup_user_reads_everything_over_the_socket(
     del server
     assert superuser("SET ROLE occupancy_backup; SELECT count(*) >= 0 FROM sensor_readings").endswith("t")
     assert superuser("SELECT pg_has_role('occupancy_backup', 'pg_read_all_data', 'member')") == "t"
+
+
+def test_nobody_else_shares_in_a_users_rights(superuser: Callable[[str], str]) -> None:
+    members = "SELECT string_agg(format('%s in %s', member::regrole, roleid::regrole), ', ' ORDER BY 1) FROM pg_auth_members WHERE member::regrole::text NOT LIKE 'pg%'"
+    assert superuser(members) == "occupancy_backup in pg_read_all_data, occupancy_monitor in pg_monitor"
+    assert (
+        superuser("SELECT count(*) FROM pg_auth_members WHERE roleid::regrole::text LIKE 'occupancy%'") == "0"
+    )
 
 
 def test_public_has_nothing(superuser: Callable[[str], str]) -> None:
@@ -92,7 +101,7 @@ def test_tomorrows_tables_obey_the_same_rules(server: Server) -> None:
         with pytest.raises(psycopg2.errors.InsufficientPrivilege):
             server.query("occupancy_app", "TRUNCATE tomorrow")
         with pytest.raises(psycopg2.errors.InsufficientPrivilege):
-            server.query("occupancy_monitor", "SELECT id FROM tomorrow")
+            server.query("occupancy_monitor", "SELECT id FROM public.tomorrow")
     finally:
         server.query("occupancy", "DROP TABLE tomorrow")
 

@@ -58,7 +58,9 @@ def test_a_clean_stop_needs_no_recovery(host: Host) -> None:
     assert "was not properly shut down" not in log
 
 
-@pytest.mark.parametrize("path", ["secrets/occupancy", "secrets/occupancy_app", "tls/server.pem", "ca/ca.key"])
+@pytest.mark.parametrize(
+    "path", ["secrets/occupancy", "secrets/occupancy_app", "tls/server.pem", "ca/ca.key"]
+)
 def test_secrets_are_their_owners_alone(host: Host, path: str) -> None:
     file = host.file(f"/opt/occupancy/{path}")
     assert file.mode == 0o600
@@ -91,4 +93,7 @@ def test_no_secret_is_anywhere_else(host: Host, server: Server) -> None:
 
 
 def test_the_data_directory_has_checksums(host: Host) -> None:
-    assert host.check_output(f"docker exec {CONTAINER} psql -h /var/run/postgresql -Atc 'SHOW data_checksums'") == "on"
+    assert (
+        host.check_output(f"docker exec {CONTAINER} psql -h /var/run/postgresql -Atc 'SHOW data_checksums'")
+        == "on"
+    )

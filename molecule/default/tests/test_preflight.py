@@ -24,31 +24,71 @@ def refused(play: Play, server: Server, host: Host) -> Iterator[Callable[..., st
     def run(*arguments: str, **variables: Any) -> str:
         said = play(*arguments, **variables)
         assert said.returncode != 0, said.stdout[-3000:]
-        assert " changed=0 " in next(line for line in said.stdout.splitlines() if line.startswith(server.name + " "))
+        assert " changed=0 " in next(
+            line for line in said.stdout.splitlines() if line.startswith(server.name + " ")
+        )
         return " ".join(said.stdout.split())
 
     yield run
-    assert host.check_output("ls -lR --time-style=full-iso /opt/occupancy /usr/local/bin | sha256sum") == before
+    assert (
+        host.check_output("ls -lR --time-style=full-iso /opt/occupancy /usr/local/bin | sha256sum") == before
+    )
+
+
+def test_every_problem_is_in_one_message(refused: Callable[..., str]) -> None:
+    said = refused(
+        occupancy_min_memory_mb=99_999_999,
+        occupancy_min_free_mb=99_999_998,
+        occupancy_port=70_000,
+        occupancy_listen_address="localhost",
+        occupancy_allowed_cidrs=["192.168.1.7/24"],
+        occupancy_database="Occupancy; DROP",
+        occupancy_test_database="postgres",
+        occupancy_users=[{"name": "occupancy", "role": "occupancy_app"}],
+        ansible_facts={"distribution": "Fedora", "distribution_version": "41"},
+    )
+    for problem in (
+        "Fedora 41 is not supported",
+        "MB of memory and needs 99999999",
+        "which needs 99999998",
+        "70000, which is no port",
+        "no IPv4 address",
+        "no network in CIDR notation (like 192.168.1.0/24): 192.168.1.7/24",
+        "lower-case letters, digits and _",
+        "cannot be one of the server's own",
+        "names in occupancy_users",
+    ):
+        assert problem in said
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {
+            "occupancy_port": "many",
+            "occupancy_environment": "staging",
+            "occupancy_users": [{"name": "x", "role": "superuser"}],
+        },
+        {"tls_days": "soon", "postgres_max_connections": "some", "container_images_source": "floppy"},
+    ],
+)
+def test_every_variable_of_the_wrong_kind_is_named(
+    refused: Callable[..., str], variables: dict[str, Any]
+) -> None:
+    said = refused(**variables)
+    for name in variables:
+        assert name in said
 
 
 @pytest.mark.parametrize(
     ("variables", "says"),
     [
-        ({"occupancy_min_memory_mb": 99_999_999}, "MB of memory and needs 99999999"),
-        ({"occupancy_min_free_mb": 99_999_999}, "which needs 99999999"),
-        ({"occupancy_port": 70_000}, "which is no port"),
-        ({"occupancy_port": "many"}, "occupancy_port"),
-        ({"occupancy_listen_address": "localhost"}, "no IPv4 address"),
-        ({"occupancy_allowed_cidrs": ["192.168.1.7/24"]}, "no network in CIDR notation"),
-        ({"occupancy_environment": "staging"}, "occupancy_environment"),
-        ({"occupancy_database": "Occupancy; DROP"}, "lower-case letters"),
-        ({"occupancy_database": "postgres"}, "the server's own"),
-        ({"occupancy_users": [{"name": "occupancy", "role": "occupancy_app"}]}, "occupancy_users"),
-        ({"occupancy_users": [{"name": "x", "role": "superuser"}]}, "role"),
-        ({"tls_days": "soon"}, "tls_days"),
         ({"tls_certificate": "/nonexistent.pem"}, "tls_private_key"),
-        ({"access_passwords": {"occupancy_app": "short"}}, "access_passwords"),
-        ({"ansible_facts": {"distribution": "Fedora", "distribution_version": "41"}}, "is not supported"),
+        (
+            {"access_passwords": {"occupancy_app": "short", "nobody": "long-enough-for-anyone"}},
+            "Not so: occupancy_app, nobody",
+        ),
+        ({"container_images_source": "registry"}, "container_images_ops"),
     ],
 )
 def test_refused(refused: Callable[..., str], variables: dict[str, Any], says: str) -> None:
@@ -65,12 +105,16 @@ def test_a_port_in_use_is_named_with_its_owner(refused: Callable[..., str], host
     assert "python3" in said
 
 
-def test_a_data_directory_of_another_major_version_is_left_alone(refused: Callable[..., str], host: Host) -> None:
+def test_a_data_directory_of_another_major_version_is_left_alone(
+    refused: Callable[..., str], host: Host
+) -> None:
     host.check_output("mkdir -p /srv/fifteen/pgdata && echo 15 > /srv/fifteen/pgdata/PG_VERSION")
     assert "holds a cluster of PostgreSQL 15" in refused(occupancy_data_dir="/srv/fifteen")
 
 
-def test_a_data_directory_with_something_else_in_it_is_left_alone(refused: Callable[..., str], host: Host) -> None:
+def test_a_data_directory_with_something_else_in_it_is_left_alone(
+    refused: Callable[..., str], host: Host
+) -> None:
     host.check_output("mkdir -p /srv/photos/pgdata && touch /srv/photos/pgdata/holiday.jpg")
     assert "not empty" in refused(occupancy_data_dir="/srv/photos")
     assert host.file("/srv/photos/pgdata/holiday.jpg").exists

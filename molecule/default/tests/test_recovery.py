@@ -23,7 +23,9 @@ def wait_until_it_serves(server: Server, seconds: float = 90) -> int:
     deadline = time.monotonic() + seconds
     while True:
         with contextlib.suppress(psycopg2.OperationalError):  # not up yet: asked again below
-            count: int = server.query("occupancy_readonly", "SELECT count(*) FROM sensor_readings WHERE source_entity = 'recovery'")[0][0]
+            count: int = server.query(
+                "occupancy_readonly", "SELECT count(*) FROM sensor_readings WHERE source_entity = 'recovery'"
+            )[0][0]
             return count
         assert time.monotonic() < deadline, f"{server.name} did not come back within {seconds} s"
         time.sleep(0.5)

@@ -6,6 +6,7 @@ import subprocess
 
 import psycopg2
 import pytest
+
 from tests.hosts import ROOT, Server
 
 testinfra_hosts = ["ansible://occupancy"]
