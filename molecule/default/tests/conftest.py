@@ -6,9 +6,10 @@ from tests.hosts import check_collection, play, server, superuser
 
 __all__ = ["play", "server", "superuser"]
 
-TESTS_PER_HOST = 67
+TESTS = 178
+"""All hosts together. A file that is not collected any more is a failure, not a saving."""
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Fail when tests of a whole run went missing."""
-    check_collection(session, TESTS_PER_HOST)
+    check_collection(session, TESTS)
