@@ -31,11 +31,11 @@ for package in $PACKAGES; do
   dpkg-query --show --showformat '${db:Status-Status}' "$package" 2>/dev/null | grep -qx installed || missing="$missing $package"
 done
 
-directories=$(printf '%s\n' "$DIRECTORIES" | while read -r path; do
+present=$(printf '%s\n' "$DIRECTORIES" | while read -r path; do
   if [ -d "$path" ]; then stat --format='"%n %u %a",' "$path"; fi
 done)
 
 printf '{"memory_mb": %s, "free_mb": %s, "cluster_version": "%s", "listeners": "%s", "containers": "%s", "ours": %s, "missing": "%s", "directories": [%s]}\n' \
   "$(awk '/^MemTotal:/ {print int($2 / 1024)}' /proc/meminfo)" \
   "$(df --output=avail -BM "$existing" | tail -n 1 | tr -dc 0-9)" \
-  "$version" "$listeners" "$owner" "$ours" "$missing" "$(printf '%s' "$directories" | tr '\n' ' ' | sed 's/, *$//')"
+  "$version" "$listeners" "$owner" "$ours" "$missing" "$(printf "%s" "$present" | tr '\n' ' ' | sed 's/, *$//')"
