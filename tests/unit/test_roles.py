@@ -1,0 +1,210 @@
+"""The roles, the files they write and the documents, without a host: what is said twice is said alike."""
+
+import re
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from jinja2 import Environment, StrictUndefined
+from jinja2.nativetypes import NativeEnvironment
+from typer.testing import CliRunner
+
+from occupancy_db.errors import ExitCode
+from occupancy_db.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+ROLES = sorted(path.name for path in (ROOT / "roles").iterdir())
+DOCUMENTS = ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", *(f"roles/{role}/README.md" for role in ROLES)]
+MANUAL = {
+    "db-test", "db-init", "db-check", "db-migrate", "db-rollback", "db-current", "db-history", "db-reset",
+    "migrate-create",
+}  # fmt: skip
+
+
+def read(path: str) -> str:
+    return (ROOT / path).read_text(encoding="utf-8")
+
+
+def load(path: str) -> Any:
+    return yaml.safe_load(read(path))
+
+
+def options(role: str) -> dict[str, Any]:
+    found: dict[str, Any] = load(f"roles/{role}/meta/argument_specs.yml")["argument_specs"]["main"]["options"]
+    return found
+
+
+def make_targets() -> set[str]:
+    return set(re.findall(r"^([a-z-]+):.* ## ", read("Makefile"), re.MULTILINE))
+
+
+def keys_of(text: str) -> list[str]:
+    return re.findall(r"^([A-Z_]+)=", text, re.MULTILINE)
+
+
+def test_there_are_roles() -> None:
+    assert len(ROLES) >= 7
+
+
+# Variables
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_defaults_and_argument_specs_agree(role: str) -> None:
+    defaults = load(f"roles/{role}/defaults/main.yml")
+    # A default that is worked out from other variables has no place in the specs: their description tells it.
+    plain = {name: value for name, value in defaults.items() if "{{" not in str(value)}
+    assert set(defaults) == set(options(role))
+    assert plain == {name: spec["default"] for name, spec in options(role).items() if "default" in spec}
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_every_default_stands_under_a_comment(role: str) -> None:
+    paragraphs = re.split(r"\n\s*\n", read(f"roles/{role}/defaults/main.yml").removeprefix("---\n"))
+    assert [text for text in paragraphs if not text.lstrip().startswith("#")] == []
+
+
+def defined(node: Any) -> set[str]:
+    """Variables that outlive the task: registered ones and facts."""
+    if isinstance(node, list):
+        return {name for item in node for name in defined(item)}
+    if not isinstance(node, dict):
+        return set()
+    names = {node["register"]} if isinstance(node.get("register"), str) else set()
+    names |= set(node.get("ansible.builtin.set_fact", ())) - {"cacheable"}
+    return names.union(*(defined(value) for value in node.values()))
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_variables_carry_the_name_of_their_role(role: str) -> None:
+    names = set(load(f"roles/{role}/defaults/main.yml"))
+    for path in sorted((ROOT / "roles" / role).glob("vars/*.yml")):
+        names |= set(yaml.safe_load(path.read_text()))
+    for path in sorted((ROOT / "roles" / role).glob("tasks/*.yml")):
+        names |= defined(yaml.safe_load(path.read_text()))
+    assert names
+    assert {name for name in names if not name.startswith((f"{role}_", "occupancy_", f"__{role}_"))} == set()
+
+
+@pytest.mark.parametrize("inventory", ["inventories/local", "inventories/fleet.example"])
+def test_inventories_name_variables_that_exist(inventory: str) -> None:
+    text = "\n".join(path.read_text() for path in sorted((ROOT / inventory).rglob("*.yml")))
+    prefixes = "|".join(ROLES)
+    # Those in comments too: they are there to be used.
+    named = set(re.findall(rf"^[ #]*((?:{prefixes})_\w+):", text, re.MULTILINE))
+    assert named
+    assert named - {name for role in ROLES for name in options(role)} == set()
+
+
+def test_no_task_ignores_errors() -> None:
+    files = [path for folder in ("roles", "playbooks", "molecule") for path in (ROOT / folder).rglob("*.yml")]
+    assert len(files) > 30
+    assert [path for path in files if "ignore_errors" in path.read_text()] == []
+
+
+# Files that the roles write
+
+
+def test_compose_gets_the_variables_it_needs() -> None:
+    needed = set(re.findall(r"\$\{([A-Z_]+)", read("compose/compose.yaml")))
+    assert needed == set(keys_of(read("compose/example.env")))
+    assert needed == set(keys_of(read("roles/postgres/templates/env.j2")))
+
+
+@pytest.fixture
+def pg_hba() -> list[list[str]]:
+    """The rules for a host with a user of its own and one network, as fields."""
+    variables: dict[str, Any] = {
+        "ansible_managed": "written by a test",
+        "occupancy_roles": load("roles/occupancy/vars/main.yml")["occupancy_roles"],
+        "occupancy_users": [{"name": "grafana", "role": "occupancy_readonly"}],
+        "occupancy_databases": ["occupancy", "occupancy_test"],
+        "occupancy_allowed_cidrs": ["192.168.10.0/24"],
+    }
+    for name, value in load("roles/postgres/vars/main.yml").items():
+        if name.endswith("_users"):
+            variables[name] = (
+                NativeEnvironment(undefined=StrictUndefined).from_string(value).render(variables)
+            )
+    # As Ansible renders
+    environment = Environment(undefined=StrictUndefined, trim_blocks=True, autoescape=False)  # noqa: S701
+    text = environment.from_string(read("roles/postgres/templates/pg_hba.conf.j2")).render(variables)
+    return [line.split() for line in text.splitlines() if line and not line.startswith("#")]
+
+
+def test_pg_hba_trusts_nobody_and_ends_in_a_reject(pg_hba: list[list[str]]) -> None:
+    assert pg_hba[-1] == ["host", "all", "all", "all", "reject"]
+    assert {"reject", "scram-sha-256", "peer", "map=admins"} == {
+        word for rule in pg_hba for word in rule[3 if rule[0] == "local" else 4 :]
+    }
+
+
+def test_pg_hba_lets_nobody_in_without_tls(pg_hba: list[list[str]]) -> None:
+    over_the_network = [rule for rule in pg_hba if rule[0] != "local" and rule[-1] != "reject"]
+    assert [rule[0] for rule in over_the_network] == ["hostssl", "hostssl"]
+    assert [rule[3] for rule in over_the_network] == ["samenet", "192.168.10.0/24"]
+    for rule in over_the_network:
+        assert rule[1] == "occupancy,occupancy_test"
+        assert set(rule[2].split(",")) == {
+            "occupancy", "occupancy_app", "occupancy_readonly", "occupancy_monitor", "grafana",
+        }  # fmt: skip
+
+
+def test_pg_hba_refuses_before_it_admits(pg_hba: list[list[str]]) -> None:
+    first_from_network = next(number for number, rule in enumerate(pg_hba) if rule[0] == "hostssl")
+    assert pg_hba[0] == ["local", "all", "postgres", "peer", "map=admins"]
+    assert pg_hba.index(["host", "all", "postgres,occupancy_backup", "all", "reject"]) < first_from_network
+    assert [rule for rule in pg_hba if rule[0] == "local"][-1] == ["local", "all", "all", "reject"]
+
+
+# Documents
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_readme_is_in_step_with_the_specs(role: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)  # where .aar_doc.yml is
+    written = tmp_path / "README.md"
+    arguments = ["--output-file", str(written), f"roles/{role}", "markdown"]
+    assert CliRunner().invoke(import_module("aar_doc.cli").app, arguments).exit_code == 0
+    assert read(f"roles/{role}/README.md") == written.read_text(), "run make docs"
+
+
+def test_makefile_has_every_target_of_the_manual() -> None:
+    assert (MANUAL | {"up", "test", "test-fast", "help"}) - make_targets() == set()
+
+
+def test_documents_name_targets_that_exist() -> None:
+    text = "\n".join(read(path) for path in DOCUMENTS)
+    named = set(re.findall(r"(?:^|`|&& )(?:[A-Z]+=\S+ )?make ([a-z-]+)", text, re.MULTILINE))
+    assert named >= MANUAL | {"up", "test"}
+    assert named - make_targets() == set()
+
+
+def anchors(markdown: str) -> set[str]:
+    """As GitHub makes them of headings."""
+    titles = re.findall(r"^#+ (.+)$", markdown, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_links_lead_somewhere(document: str) -> None:
+    for link in re.findall(r"\]\(([^)]+)\)", read(document)):
+        if link.startswith("https://"):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (ROOT / document).parent / path if path else ROOT / document
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target.read_text()), link
+
+
+def test_readme_lists_every_exit_code() -> None:
+    cells = re.findall(r"(?<=\| )(\d+) \| ([^|]+?) (?=\|)", read("README.md"))
+    assert {int(code): meaning for code, meaning in cells} == {int(code): code.label for code in ExitCode}
+
+
+def test_example_env_lists_every_setting() -> None:
+    assert keys_of(read(".env.example")) == [name.upper() for name in Settings.model_fields]
+    for name, value in re.findall(r"^([A-Z_]+)=(.+)$", read(".env.example"), re.MULTILINE):
+        assert str(Settings.model_fields[name.lower()].default) == value
