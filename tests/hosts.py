@@ -98,10 +98,21 @@ def read_passwords(host: Host) -> dict[str, str]:
     return dict(line.split(" ", 1) for line in lines)
 
 
+known: dict[str, Server] = {}
+"""The servers as they were last asked for; a playbook run makes it ask again."""
+
+
 @pytest.fixture
 def server(host: Host) -> Server:
     """The host's server."""
-    name = host.backend.get_hostname()
+    name: str = host.backend.get_hostname()
+    if name not in known:
+        known[name] = find_server(name, host)
+    return known[name]
+
+
+def find_server(name: str, host: Host) -> Server:
+    """Ask Docker for the host's address, and the host for its users' passwords."""
     address = subprocess.run(
         ["docker", "inspect", "--format", "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", name],
         check=True,
@@ -136,7 +147,12 @@ def play(server: Server) -> Callable[..., subprocess.CompletedProcess[str]]:
         command += ["--inventory", os.environ["MOLECULE_INVENTORY_FILE"], *arguments]
         if variables:
             command += ["--extra-vars", json.dumps(variables)]
-        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+        known.clear()
+        # As an operator runs it: with the project's ansible.cfg, not with Molecule's settings.
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("ANSIBLE_")}
+        return subprocess.run(
+            command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False
+        )
 
     return run
 

@@ -53,13 +53,14 @@ def test_a_check_with_diff_reports_nothing_and_shows_no_secret(play: Play, serve
 def test_what_the_inventory_says_takes_effect_and_goes_again(
     play: Play, server: Server, host: Host, superuser: Callable[[str], str]
 ) -> None:
-    before = started(superuser)
+    before, serial, ca = started(superuser), served_serial(server), server.ca.read_text()
     old, new = server.passwords["occupancy_app"], "A-new-password-with-%-and-'quotes'"
     run = play(
         "--tags",
-        "postgres,access",
+        "tls,postgres,access",
         "--diff",
         "-v",
+        tls_renew_days=826,  # as if the certificate were about to expire
         access_passwords={"occupancy_app": new},
         occupancy_users=[{"name": "grafana", "role": "occupancy_readonly"}],
         postgres_settings={"log_min_duration_statement": "250ms"},
@@ -84,13 +85,20 @@ def test_what_the_inventory_says_takes_effect_and_goes_again(
             cursor.execute("INSERT INTO room_transitions (timestamp, to_room) VALUES (now(), 'office')")
     # A network: the other host is let as far as the password
     assert "password authentication failed" in server.knock_from_elsewhere()
-    # A setting, without a restart
+    # A certificate that is renewed in time, and a setting: both without a restart
+    renewed = served_serial(server)
+    assert renewed != serial
     assert superuser("SHOW log_min_duration_statement") == "250ms"
     assert started(superuser) == before
 
-    # And back to what the inventory says without them
-    assert changed(play("--tags", "postgres,access", access_passwords={"occupancy_app": old}), server) > 0
-    assert server.query("occupancy_app", "SELECT 1") == [(1,)]
+    # And back to what the inventory says without them, rotating certificate and passwords on the way
+    assert changed(play("--tags", "postgres,access,rotate-tls,rotate-passwords"), server) > 0
+    rotated = host.check_output("cat /opt/occupancy/secrets/occupancy_app")
+    assert rotated not in (old, new)
+    assert server.query("occupancy_app", "SELECT 1", password=rotated) == [(1,)]
+    assert host.check_output("occupancy-db --json current")
+    assert served_serial(server) not in (serial, renewed)
+    assert server.ca.read_text() == ca
     assert not host.file("/opt/occupancy/secrets/grafana").exists
     assert superuser("SELECT count(*) FROM pg_roles WHERE rolname = 'grafana'") == "0"
     with pytest.raises(psycopg2.OperationalError), session.cursor() as cursor:  # its open session ended too
@@ -100,17 +108,21 @@ def test_what_the_inventory_says_takes_effect_and_goes_again(
     assert started(superuser) == before
 
 
-def test_renewal_in_time_and_a_restart_only_when_it_must(
+def test_a_run_cut_short_before_the_reload_is_finished_by_the_next(
+    play: Play, server: Server, host: Host
+) -> None:
+    # As a run that was killed between writing pg_hba.conf and reloading leaves it.
+    host.check_output("sleep 1.1; touch /opt/occupancy/postgresql/pg_hba.conf")
+    assert changed(play("--tags", "postgres"), server) == 1
+
+
+def test_a_setting_that_needs_a_restart_gets_one(
     play: Play, server: Server, superuser: Callable[[str], str]
 ) -> None:
-    serial, before = served_serial(server), started(superuser)
-    # As if the certificate were about to expire; and a setting that only a restart takes up.
-    assert changed(play("--tags", "tls", tls_renew_days=826, postgres_max_connections=90), server) > 0
-    assert served_serial(server) != serial
+    before = started(superuser)
+    assert changed(play("--tags", "postgres", postgres_max_connections=90), server) > 0
     assert superuser("SHOW max_connections") == "90"
     assert started(superuser) != before
-    assert changed(play("--tags", "postgres"), server) > 0
-    assert superuser("SHOW max_connections") == "100"
 
 
 def test_a_setting_that_the_server_cannot_read_changes_nothing(
@@ -122,20 +134,6 @@ def test_a_setting_that_the_server_cannot_read_changes_nothing(
     assert "work_mem" in run.stdout
     assert host.check_output("sha256sum /opt/occupancy/postgresql/postgresql.conf") == before
     assert server.query("occupancy_app", "SELECT 1") == [(1,)]
-
-
-def test_rotation_keeps_the_ca_and_the_server_running(
-    play: Play, server: Server, host: Host, superuser: Callable[[str], str]
-) -> None:
-    serial, ca, before = served_serial(server), server.ca.read_text(), started(superuser)
-    assert changed(play("--tags", "rotate-tls,rotate-passwords"), server) > 0
-    assert served_serial(server) != serial
-    assert server.ca.read_text() == ca
-    assert started(superuser) == before
-    now = host.check_output("cat /opt/occupancy/secrets/occupancy_app")
-    assert now != server.passwords["occupancy_app"]
-    assert server.query("occupancy_app", "SELECT 1", password=now) == [(1,)]
-    assert host.check_output("occupancy-db --json current")
 
 
 @pytest.fixture(scope="module")
@@ -186,20 +184,3 @@ def test_a_certificate_that_clients_would_refuse_replaces_nothing(
         assert flaw in said
     assert served_serial(server) == serial
     assert server.query("occupancy_app", "SELECT 1") == [(1,)]
-
-
-def test_a_run_cut_short_before_the_reload_is_finished_by_the_next(
-    play: Play, server: Server, host: Host
-) -> None:
-    # As a run that was killed between writing pg_hba.conf and reloading leaves it.
-    host.check_output("sleep 1.1; touch /opt/occupancy/postgresql/pg_hba.conf")
-    assert changed(play("--tags", "postgres"), server) == 1
-
-
-def test_a_cluster_that_was_never_finished_is_not_taken_for_one(play: Play, host: Host) -> None:
-    # As an initdb that was killed leaves it, on a data directory of its own.
-    host.check_output("mkdir -p /srv/half/pgdata.new && echo 16 > /srv/half/pgdata.new/PG_VERSION")
-    run = play("--tags", "postgres", "--check", occupancy_data_dir="/srv/half")
-    assert run.returncode == 0, run.stdout[-3000:]
-    assert "Clear away a cluster that was never finished" in run.stdout
-    assert host.file("/srv/half/pgdata.new/PG_VERSION").exists
