@@ -118,3 +118,9 @@ def test_a_data_directory_with_something_else_in_it_is_left_alone(
     host.check_output("mkdir -p /srv/photos/pgdata && touch /srv/photos/pgdata/holiday.jpg")
     assert "not empty" in refused(occupancy_data_dir="/srv/photos")
     assert host.file("/srv/photos/pgdata/holiday.jpg").exists
+
+
+def test_no_empty_cluster_takes_the_place_of_missing_data(refused: Callable[..., str], host: Host) -> None:
+    # As after a boot without the data disk
+    assert "holds none: is its disk mounted" in refused(occupancy_data_dir="/srv/not-mounted")
+    assert not host.file("/srv/not-mounted").exists

@@ -1,6 +1,6 @@
 #!/bin/sh
 # What preflight wants to know of a host, as one JSON object. Reads only.
-# Arguments by environment: DATA_DIR, PORT, PACKAGES and DIRECTORIES (one a line).
+# Arguments by environment: DATA_DIR, PORT, PACKAGES, DIRECTORIES (one a line) and MARKER.
 set -eu
 
 existing=$DATA_DIR
@@ -26,6 +26,9 @@ if command -v docker >/dev/null; then
   fi
 fi
 
+initialised=false
+if [ -e "$MARKER" ]; then initialised=true; fi
+
 missing=""
 for package in $PACKAGES; do
   dpkg-query --show --showformat '${db:Status-Status}' "$package" 2>/dev/null | grep -qx installed || missing="$missing $package"
@@ -35,7 +38,7 @@ present=$(printf '%s\n' "$DIRECTORIES" | while read -r path; do
   if [ -d "$path" ]; then stat --format='"%n %u %a",' "$path"; fi
 done)
 
-printf '{"memory_mb": %s, "free_mb": %s, "cluster_version": "%s", "listeners": "%s", "containers": "%s", "ours": %s, "missing": "%s", "directories": [%s]}\n' \
+printf '{"memory_mb": %s, "free_mb": %s, "cluster_version": "%s", "initialised": %s, "listeners": "%s", "containers": "%s", "ours": %s, "missing": "%s", "directories": [%s]}\n' \
   "$(awk '/^MemTotal:/ {print int($2 / 1024)}' /proc/meminfo)" \
   "$(df --output=avail -BM "$existing" | tail -n 1 | tr -dc 0-9)" \
-  "$version" "$listeners" "$owner" "$ours" "$missing" "$(printf "%s" "$present" | tr '\n' ' ' | sed 's/, *$//')"
+  "$version" "$initialised" "$listeners" "$owner" "$ours" "$missing" "$(printf "%s" "$present" | tr '\n' ' ' | sed 's/, *$//')"
