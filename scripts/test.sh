@@ -16,7 +16,7 @@ stage() {
     exit 1
   fi
   said=$(grep -oE "$pattern" "$log" | tail -n 1 || true)
-  summary+=("$(printf '%-9s %4d s  %s' "$name" $((SECONDS - start)) "$said")")
+  summary+=("$(printf '%-9s %4d s  %s' "$name" $((SECONDS - start)) "${said:-passed}")")
 }
 
 # The engine and the images first: linting the compose file and Molecule need them.
