@@ -86,7 +86,7 @@ def test_every_variable_of_the_wrong_kind_is_named(
         ({"tls_certificate": "/nonexistent.pem"}, "tls_private_key"),
         (
             {"access_passwords": {"occupancy_app": "short", "nobody": "long-enough-for-anyone"}},
-            "Not so: occupancy_app, nobody",
+            "Not so: nobody, occupancy_app",
         ),
         ({"container_images_source": "registry"}, "container_images_ops"),
     ],
