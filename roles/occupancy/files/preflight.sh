@@ -19,6 +19,7 @@ if command -v ss >/dev/null; then
 else
   listeners="unknown"
 fi
+# A client without an engine behind it has no containers: no answer is the answer.
 if command -v docker >/dev/null; then
   owner=$(docker ps --filter "publish=$PORT" --format '{{.Names}}' 2>/dev/null | tr '\n' ' ' || true)
   if docker ps --filter "publish=$PORT" --filter label=com.docker.compose.project=occupancy --quiet 2>/dev/null | grep -q .; then
