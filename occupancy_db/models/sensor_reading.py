@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from sqlalchemy import CheckConstraint, Identity, Index, PrimaryKeyConstraint, String, desc, func, text
+from sqlalchemy import CheckConstraint, Identity, Index, PrimaryKeyConstraint, String, func, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from occupancy_db.models.base import Base
@@ -14,7 +14,7 @@ class SensorReading(Base):
 
     __tablename__ = "sensor_readings"
 
-    id: Mapped[int] = mapped_column(Identity())
+    id: Mapped[int] = mapped_column(Identity(cache=32))
     timestamp: Mapped[datetime]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     confidence: Mapped[float] = mapped_column(server_default=text("1.0"))
@@ -27,16 +27,10 @@ class SensorReading(Base):
     """Home Assistant entity id."""
 
     __table_args__ = (
-        # The key of a partitioned table must contain the column it is partitioned by.
-        PrimaryKeyConstraint("id", "timestamp"),
+        # The last hour of a room, the readings of a day: every range of time, whatever the room.
+        PrimaryKeyConstraint("timestamp", "id"),
         CheckConstraint("confidence BETWEEN 0 AND 1", name="confidence"),
-        # The last hour of a room.
-        Index("ix_sensor_readings_room_timestamp", "room", desc("timestamp")),
         # The history of a zone, whatever its room.
-        Index("ix_sensor_readings_zone_timestamp", "zone", desc("timestamp")),
-        # The latest reading per room and zone: room_occupancy_status.
-        Index("ix_sensor_readings_room_zone_timestamp", "room", "zone", desc("timestamp")),
-        # When somebody was last seen in a room: about half of the readings are of no use for it.
-        Index("ix_sensor_readings_active", "room", desc("timestamp"), postgresql_where=text("state")),
+        Index("ix_sensor_readings_zone_timestamp", "zone", "timestamp"),
         {"postgresql_partition_by": "RANGE (timestamp)"},
     )

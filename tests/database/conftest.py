@@ -12,6 +12,7 @@ from typing import Any
 import psycopg2.extensions
 import pytest
 
+from occupancy_db.migrate import script_directory
 from occupancy_db.settings import Environment, Settings
 from tests.database.cluster import Cluster
 from tests.database.prefork import PROGRAMS, Prefork
@@ -19,6 +20,9 @@ from tests.database.prefork import PROGRAMS, Prefork
 ROOT = Path(__file__).parents[2]
 OWNER = "occupancy"
 PASSWORD = "correct horse battery staple"
+
+REVISIONS = [revision.revision for revision in script_directory().walk_revisions()][::-1]
+HEAD = REVISIONS[-1]
 
 _numbers = itertools.count()
 

@@ -6,11 +6,8 @@ from typing import Any
 from psycopg2.extensions import cursor as Cursor  # noqa: N812
 
 from occupancy_db.errors import ExitCode
-from tests.database.conftest import ROOT, Database
+from tests.database.conftest import HEAD, REVISIONS, ROOT, Database
 from tests.database.test_schema import fill
-
-HEAD = "002_postgresql_optimizations"
-BOTH = ["001_initial_schema", HEAD]
 
 
 def answer(database: Database, *arguments: str, **environment: str) -> Any:
@@ -29,7 +26,7 @@ def test_a_schema_is_made_inspected_taken_back_and_made_again(empty: Database) -
 
     result = empty.cli("migrate")
     assert result.stdout.splitlines() == [
-        *(f"applied {name}" for name in BOTH),
+        *(f"applied {name}" for name in REVISIONS),
         f"{empty.name}: base → {HEAD}",
     ]
     again = answer(empty, "migrate")
@@ -52,7 +49,7 @@ def test_a_schema_is_made_inspected_taken_back_and_made_again(empty: Database) -
 
 def test_history_lists_the_revisions_without_a_server(empty: Database) -> None:
     revisions = answer(empty, "history", POSTGRES_PORT="1")["revisions"]
-    assert [revision["revision"] for revision in revisions] == BOTH[::-1]
+    assert [revision["revision"] for revision in revisions] == REVISIONS[::-1]
     assert "Initial schema" in empty.cli("history").stdout
 
 
@@ -61,7 +58,7 @@ def test_init_creates_the_testing_database(database: Database) -> None:
     result = database.cli("test-connection", **testing)
     assert result.returncode == ExitCode.DATABASE_MISSING
     try:
-        assert answer(database, "init", **testing)["applied"] == BOTH
+        assert answer(database, "init", **testing)["applied"] == REVISIONS
         assert answer(database, "test-connection", **testing)["database"] == "of_the_tests"
         assert answer(database, "init", **testing)["applied"] == []
     finally:
