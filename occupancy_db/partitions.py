@@ -1,0 +1,88 @@
+"""The months of ``sensor_readings``: their names, their bounds, and how one is made.
+
+A month of the UTC calendar is a partition. There is no DEFAULT partition: what belongs to no month is an
+error of its own, and a default partition would forbid to detach another concurrently.
+"""
+
+from datetime import UTC, date, datetime, timedelta
+
+TABLE = "sensor_readings"
+
+EARLIEST = datetime(2010, 1, 1, tzinfo=UTC)
+"""No presence sensor wrote readings before; a clock that was never set says 1970."""
+
+AHEAD = timedelta(days=1)
+"""How far a sensor's clock may run ahead of ours."""
+
+
+def month_of(timestamp: datetime) -> date:
+    """The first day of the UTC month that a moment belongs to.
+
+    Args:
+        timestamp: With a time zone.
+    """
+    return timestamp.astimezone(UTC).date().replace(day=1)
+
+
+def following(month: date, months: int = 1) -> date:
+    """The month so many months later (or earlier, if negative)."""
+    number = month.year * 12 + month.month - 1 + months
+    return date(number // 12, number % 12 + 1, 1)
+
+
+def partition_name(month: date) -> str:
+    """The name of a month's partition, ``sensor_readings_2026_11``; it fits into SQL as it stands."""
+    return f"{TABLE}_{month:%Y_%m}"
+
+
+def absurd(timestamp: datetime, now: datetime) -> str | None:
+    """Why a reading cannot be from that moment, or None if it can.
+
+    Args:
+        timestamp: The reading's, with a time zone.
+        now: The present, with a time zone.
+    """
+    if timestamp < EARLIEST:
+        return f"timestamp {timestamp:%Y-%m-%d %H:%M} is before {EARLIEST:%Y-%m-%d}: was the clock set?"
+    if timestamp > now + AHEAD:
+        return f"timestamp {timestamp:%Y-%m-%d %H:%M} is in the future: is the sensor's clock right?"
+    return None
+
+
+def bounds(month: date) -> tuple[str, str]:
+    """The first moment of a month and of the one after it, as SQL literals without quotes."""
+    return f"{month} 00:00:00+00", f"{following(month)} 00:00:00+00"
+
+
+def create_standalone(name: str, month: date) -> str:
+    """The statement that makes an empty table for one month, not yet a partition, without indexes.
+
+    Nobody else sees or waits for it. Its constraint says what the partition's bounds will say, so that ATTACH
+    need not read it.
+
+    Args:
+        name: What to call it.
+        month: The first day of its month.
+    """
+    since, until = bounds(month)
+    return f"""
+        CREATE TABLE {name} (
+            LIKE {TABLE} INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING STORAGE,
+            CONSTRAINT bounds CHECK (timestamp >= '{since}' AND timestamp < '{until}')
+        )
+    """
+
+
+def prepare(name: str) -> str:
+    """The statement that gives a stand-alone table the indexes, keys, defaults and triggers of a partition."""
+    return f"SELECT hourly.prepare_partition('{name}')"
+
+
+def attach(name: str, month: date) -> str:
+    """The statement that makes a prepared table a partition.
+
+    It takes SHARE UPDATE EXCLUSIVE on the table, beside which everybody reads and writes on, where CREATE TABLE
+    … PARTITION OF would take ACCESS EXCLUSIVE. Drop the constraint ``bounds`` afterwards.
+    """
+    since, until = bounds(month)
+    return f"ALTER TABLE {TABLE} ATTACH PARTITION {name} FOR VALUES FROM ('{since}') TO ('{until}')"
