@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -132,8 +132,10 @@ async def _run(settings: Settings, steps: list[tuple[Callable[..., None], str]],
 
 
 @asynccontextmanager
-async def migration_lock(settings: Settings, wait: float = LOCK_WAIT) -> AsyncIterator[AsyncConnection]:
-    """Hold the lock of all who change the schema; yields the connection that holds it.
+async def migration_lock(
+    settings: Settings, wait: float = LOCK_WAIT, server_settings: Mapping[str, str] = SESSION
+) -> AsyncIterator[AsyncConnection]:
+    """Hold the lock of all who change the schema; yields the connection that holds it, in autocommit.
 
     The lock belongs to a session of its own, outside any transaction, and is polled for: a session that
     blocks on it inside a transaction would deadlock with an index being built concurrently.
@@ -141,6 +143,7 @@ async def migration_lock(settings: Settings, wait: float = LOCK_WAIT) -> AsyncIt
     Args:
         settings: The database; advisory locks are per database.
         wait: Seconds to try.
+        server_settings: Of the session that is yielded.
 
     Raises:
         DatabaseError: another session holds it; the text names that session.
@@ -148,7 +151,7 @@ async def migration_lock(settings: Settings, wait: float = LOCK_WAIT) -> AsyncIt
     async with connect(
         settings,
         "occupancy-db migration lock",
-        server_settings={**SESSION, "idle_session_timeout": "0"},
+        server_settings={**server_settings, "idle_session_timeout": "0"},
         autocommit=True,
     ) as connection:
         deadline = time.monotonic() + wait

@@ -74,15 +74,15 @@ def create_standalone(name: str, month: date) -> str:
 
 
 def prepare(name: str) -> str:
-    """The statement that gives a stand-alone table the indexes, keys, defaults and triggers of a partition."""
+    """The statement that gives a stand-alone table the keys, indexes, defaults and triggers it needs."""
     return f"SELECT hourly.prepare_partition('{name}')"
 
 
 def attach(name: str, month: date) -> str:
     """The statement that makes a prepared table a partition.
 
-    It takes SHARE UPDATE EXCLUSIVE on the table, beside which everybody reads and writes on, where CREATE TABLE
-    … PARTITION OF would take ACCESS EXCLUSIVE. Drop the constraint ``bounds`` afterwards.
+    It takes SHARE UPDATE EXCLUSIVE on the table, beside which everybody reads and writes on, where CREATE
+    TABLE … PARTITION OF would take ACCESS EXCLUSIVE. Drop the constraint ``bounds`` afterwards.
     """
     since, until = bounds(month)
     return f"ALTER TABLE {TABLE} ATTACH PARTITION {name} FOR VALUES FROM ('{since}') TO ('{until}')"

@@ -13,6 +13,7 @@ from occupancy_db.cli import (
     history,
     init,
     migrate,
+    partitions,
     reset,
     rollback,
     seed,
@@ -73,6 +74,7 @@ app.command("create-migration")(create_migration.create_migration)
 app.command("test-connection")(test_connection.test_connection)
 app.command("check-tables")(check_tables.check_tables)
 app.command("cleanup")(cleanup.cleanup)
+app.add_typer(partitions.app, name="partitions")
 app.command("seed")(seed.seed)
 app.command("reset")(reset.reset)
 

@@ -4,41 +4,67 @@ import asyncio
 from typing import Annotated
 
 import typer
-from sqlalchemy import text
+from rich.filesize import decimal
 
+from occupancy_db import retention
+from occupancy_db.cli.options import LockWait
 from occupancy_db.cli.output import Json, out
-from occupancy_db.connection import connect
-from occupancy_db.migrate import SESSION
+from occupancy_db.migrate import LOCK_WAIT
 from occupancy_db.settings import Settings
-
-# Both ask the database what is old, so that the announcement and the deed cannot differ.
-COUNT = text("SELECT count(*) FROM sensor_readings WHERE timestamp < (SELECT retention_cutoff(:months))")
-REMOVE = text("SELECT cleanup_old_sensor_readings(:months)")
 
 
 def cleanup(
     months: Annotated[int, typer.Option(min=1, max=1200, help="How many months of readings to keep.")] = 6,
-    dry_run: Annotated[bool, typer.Option(help="Only count what would go; the default.")] = True,
+    transitions_months: Annotated[
+        int | None,
+        typer.Option(min=1, max=1200, help="Of room transitions; left alone if not given."),
+    ] = None,
+    predictions_months: Annotated[
+        int | None,
+        typer.Option(min=1, max=1200, help="Of predictions; left alone if not given."),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option(help="Only say what would go; the default.")] = True,
+    lock_wait: LockWait = LOCK_WAIT,
     json: Json = False,
 ) -> None:
-    """Remove old sensor readings."""
-    asyncio.run(_cleanup(Settings(), months, dry_run))
+    """Remove old sensor readings; their hourly statistics stay.
 
-
-async def _cleanup(settings: Settings, months: int, dry_run: bool) -> None:
-    async with (
-        connect(settings, "occupancy-db cleanup", server_settings=SESSION) as connection,
-        connection.begin(),
-    ):
-        cutoff = await connection.scalar(text("SELECT retention_cutoff(:months)"), {"months": months})
-        rows = await connection.scalar(COUNT if dry_run else REMOVE, {"months": months})
-    data = {
-        "database": settings.database,
-        "months": months,
-        "cutoff": cutoff.isoformat() if cutoff else None,
-        "dry_run": dry_run,
-        "rows": rows,
+    Whole months are dropped, which gives their space back at once; writers are not held up.
+    """
+    settings = Settings()
+    keep = {
+        "sensor_readings": months,
+        "room_transitions": transitions_months,
+        "predictions": predictions_months,
     }
+    result = asyncio.run(
+        retention.cleanup(
+            settings,
+            {table: number for table, number in keep.items() if number},
+            dry_run=dry_run,
+            lock_wait=lock_wait,
+        )
+    )
     verb = "would be removed" if dry_run else "removed"
-    advice = ["run again with --no-dry-run to remove them"] if dry_run and rows else []
-    out.result(data, f"{rows:,} sensor readings before {cutoff:%Y-%m-%d %H:%M} UTC {verb}", *advice)
+    lines = []
+    for table, found in result.items():
+        before, after = decimal(found["bytes_before"]), decimal(found["bytes_after"])
+        dropped = f", {len(found['dropped'])} whole months among them" if found.get("dropped") else ""
+        lines.append(
+            f"{table}: {found['rows']:,} rows before {found['cutoff']:%Y-%m-%d %H:%M} UTC {verb}{dropped}; "
+            f"{before} before, {after} after"
+        )
+    if dry_run and any(found["rows"] for found in result.values()):
+        lines.append("run again with --no-dry-run to remove them")
+    readings = result["sensor_readings"]
+    out.result(
+        {
+            "database": settings.database,
+            "dry_run": dry_run,
+            "months": months,
+            "cutoff": readings["cutoff"].isoformat(),
+            "rows": readings["rows"],
+            "tables": result,
+        },
+        *lines,
+    )
