@@ -23,10 +23,10 @@ depends_on = None
 
 HOUR = "date_bin('1 hour', timestamp, 'epoch')"
 
-# The one formula. Sums are numeric: added up in any order, they are the same.
+# The one formula.
 SUMS = """
     count(*) AS reading_count,
-    sum(confidence::numeric) AS confidence_sum,
+    sum(confidence) AS confidence_sum,
     min(timestamp) AS first_reading,
     max(timestamp) AS last_reading
 """
@@ -38,10 +38,10 @@ COLUMNS = """
     hour timestamptz NOT NULL,
     first_reading timestamptz NOT NULL,
     last_reading timestamptz NOT NULL,
+    confidence_sum double precision NOT NULL,
     reading_count bigint NOT NULL,
     room room_type NOT NULL,
-    zone varchar(50) NOT NULL,
-    confidence_sum numeric NOT NULL
+    zone varchar(50) NOT NULL
 """
 
 TABLES = [
@@ -90,7 +90,7 @@ SELECT
     hour,
     sum(reading_count)::bigint AS reading_count,
     count(DISTINCT zone) AS active_zones,
-    (sum(confidence_sum) / sum(reading_count))::double precision AS avg_confidence,
+    sum(confidence_sum) / sum(reading_count) AS avg_confidence,
     min(first_reading) AS first_reading,
     max(last_reading) AS last_reading
 FROM (
@@ -106,7 +106,7 @@ GROUP BY room, hour
 """
 
 # Walks the index of the sums from one zone to the next, takes the latest hour of each, then what is open; and
-# reads one row a zone.
+# reads one row a zone. (The marks are an array because NOT EXISTS would be a hash join over all hours of a zone.)
 STATUS = """
 CREATE OR REPLACE VIEW room_occupancy_status AS
 WITH RECURSIVE zones AS (
@@ -131,7 +131,7 @@ newest AS (
             SELECT sums.last_reading
             FROM hourly.sums
             WHERE sums.room = zones.room AND sums.zone = zones.zone
-              AND NOT EXISTS (SELECT FROM hourly.marks WHERE marks.hour = sums.hour)
+              AND sums.hour <> ALL (ARRAY(SELECT DISTINCT hour FROM hourly.marks))
             ORDER BY sums.hour DESC
             LIMIT 1
         ) AS closed
