@@ -105,7 +105,7 @@ async def get_async_session() -> AsyncIterator[AsyncSession]:
     Raises:
         pydantic.ValidationError: the environment is unusable.
     """
-    async with Session(await _engine(), expire_on_commit=False) as session:
+    async with Session(await get_engine(), expire_on_commit=False) as session:
         yield session
 
 
@@ -123,7 +123,13 @@ _keepers: WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncGenerator[AsyncEngin
 _engines: WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncEngine] = WeakKeyDictionary()
 
 
-async def _engine() -> AsyncEngine:
+async def get_engine() -> AsyncEngine:
+    """The application's pooled engine of the running event loop; it is disposed of with the loop.
+
+    Raises:
+        pydantic.ValidationError: the environment is unusable.
+        DatabaseError: the root certificate cannot be read.
+    """
     loop = asyncio.get_running_loop()
     if loop not in _keepers:
         keeper = _keep_engine(create_engine(Settings()))

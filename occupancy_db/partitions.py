@@ -14,6 +14,10 @@ EARLIEST = datetime(2010, 1, 1, tzinfo=UTC)
 AHEAD = timedelta(days=1)
 """How far a sensor's clock may run ahead of ours."""
 
+HOURS_LOCK = int.from_bytes(b"occhours")
+"""The advisory lock of the hourly sums. Who brings readings into closed hours shares it, until the end of the
+transaction that marks them; the triggers of a partition do so by themselves (migration 004)."""
+
 
 def month_of(timestamp: datetime) -> date:
     """The first day of the UTC month that a moment belongs to.

@@ -13,8 +13,10 @@ BEGIN ATOMIC
         SELECT 'schema ' || nspname, nspowner, coalesce(nspacl, acldefault('n', nspowner))
         FROM pg_namespace WHERE nspname = 'public'
         UNION ALL
-        SELECT format('%s %s', relkind, oid::regclass), relowner, coalesce(relacl, acldefault('r', relowner))
-        FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p', 'v', 'm', 'f')
+        SELECT
+            format('%s %s', relkind, oid::regclass), relowner,
+            coalesce(relacl, acldefault(CASE relkind WHEN 'S' THEN 's' ELSE 'r' END::"char", relowner))
+        FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
         UNION ALL
         SELECT 'function ' || oid::regprocedure, proowner, coalesce(proacl, acldefault('f', proowner))
         FROM pg_proc WHERE pronamespace = 'public'::regnamespace
@@ -32,6 +34,7 @@ ALTER SCHEMA public OWNER TO occupancy;
 DO $$ BEGIN EXECUTE format('REVOKE ALL ON DATABASE %I FROM PUBLIC', current_database()); END $$;
 REVOKE ALL ON SCHEMA public FROM PUBLIC;
 REVOKE ALL ON ALL TABLES IN SCHEMA public FROM PUBLIC;
+REVOKE ALL ON ALL SEQUENCES IN SCHEMA public FROM PUBLIC;
 REVOKE ALL ON ALL ROUTINES IN SCHEMA public FROM PUBLIC;
 ALTER DEFAULT PRIVILEGES FOR ROLE occupancy REVOKE EXECUTE ON ROUTINES FROM PUBLIC;
 ALTER DEFAULT PRIVILEGES FOR ROLE occupancy REVOKE USAGE ON TYPES FROM PUBLIC;
@@ -50,6 +53,10 @@ REVOKE ALL ON ALL TABLES IN SCHEMA public FROM occupancy_app;
 GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO occupancy_app;
 ALTER DEFAULT PRIVILEGES FOR ROLE occupancy IN SCHEMA public
 GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO occupancy_app;
+-- A partition that is written to directly numbers its rows by a default, which asks for more than an identity column
+REVOKE ALL ON ALL SEQUENCES IN SCHEMA public FROM occupancy_app;
+GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO occupancy_app;
+ALTER DEFAULT PRIVILEGES FOR ROLE occupancy IN SCHEMA public GRANT USAGE ON SEQUENCES TO occupancy_app;
 
 -- Dashboards: rows to read
 GRANT USAGE ON SCHEMA public TO occupancy_readonly;

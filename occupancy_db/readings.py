@@ -1,0 +1,252 @@
+"""Live ingest: batches of readings from the application, straight into the partitions of their months."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from datetime import UTC, date, datetime
+from typing import Any, Final
+
+from occupancy_db.connection import get_engine
+from occupancy_db.errors import DatabaseError, ExitCode
+from occupancy_db.models.enums import RoomType
+from occupancy_db.partitions import AHEAD, EARLIEST, TABLE, absurd, following, month_of, partition_name
+
+ROOMS: Final = frozenset(room.value for room in RoomType)
+ZONE_LENGTH: Final = 50
+ENTITY_LENGTH: Final = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One state of one zone.
+
+    Attributes:
+        timestamp: When it was measured, with a time zone.
+        room: A ``RoomType`` or its value.
+        zone: 1 to 50 characters.
+        state: Whether the zone is occupied.
+        source_entity: Home Assistant entity id, 1 to 100 characters.
+        confidence: 0 to 1.
+    """
+
+    timestamp: datetime
+    room: RoomType | str
+    zone: str
+    state: bool
+    source_entity: str
+    confidence: float = 1.0
+
+
+class InvalidReadings(ValueError):  # noqa: N818  # what is wrong, not that something is
+    """Readings that cannot be taken; none of their batch was written.
+
+    Attributes:
+        problems: The index of each bad reading in the batch, and what is wrong with it.
+    """
+
+    SHOWN = 5
+
+    def __init__(self, problems: list[tuple[int, str]]) -> None:
+        """Name the first few, and say how many more there are."""
+        shown = "; ".join(f"reading {index}: {reason}" for index, reason in problems[: self.SHOWN])
+        more = f"; and {len(problems) - self.SHOWN} more" if len(problems) > self.SHOWN else ""
+        super().__init__(f"{len(problems)} invalid: {shown}{more}")
+        self.problems = problems
+
+
+# In the order of Row.
+COLUMNS: Final = ("timestamp", "room", "zone", "state", "source_entity", "confidence")
+Row = tuple[datetime, str, str, bool, str, float]
+
+_FIELDS: Final = frozenset(field.name for field in fields(Reading))
+_REQUIRED: Final = _FIELDS - {"confidence"}
+
+# (room, zone, source_entity) that have been found good: a home has a few dozen, which come again and again.
+_known: dict[tuple[str, str, str], None] = {}
+_KNOWN_LIMIT: Final = 10_000
+
+# A partition that is being detached still takes rows under its name, and they would go with it. This query
+# holds a lock on the table until the transaction ends, which a detachment waits for.
+_PARTITIONS = f"""
+    SELECT relname
+    FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid
+    WHERE inhparent = '{TABLE}'::regclass AND NOT inhdetachpending
+      AND NOT EXISTS (SELECT FROM ONLY {TABLE})
+"""  # noqa: S608
+
+
+async def ingest(readings: Iterable[Reading | Mapping[str, Any]]) -> int:
+    """Write readings in one transaction: all of them or none.
+
+    It runs on the pooled connections of the event loop, as sessions do, and copies each month's readings into
+    its partition directly: a COPY into the table itself would insert row by row on behalf of its triggers.
+
+    Args:
+        readings: ``Reading`` objects, or mappings with their fields as keys.
+
+    Returns:
+        How many were written.
+
+    Raises:
+        InvalidReadings: some are unusable; found before anything is sent.
+        DatabaseError: a month has no partition.
+        sqlalchemy.exc.DBAPIError: no connection.
+        asyncpg.PostgresError: the server refused, or a lock or timeout got in the way.
+    """
+    months = by_month(readings, datetime.now(UTC))
+    if not months:
+        return 0
+    async with (await get_engine()).connect() as connection:
+        # COPY is the driver's, and so is its transaction.
+        driver: Any = (await connection.get_raw_connection()).driver_connection
+        async with driver.transaction():
+            present = {row["relname"] for row in await driver.fetch(_PARTITIONS)}
+            missing = [month for month in sorted(months) if partition_name(month) not in present]
+            if missing:
+                raise _no_partition(missing, present)
+            for month in sorted(months):
+                await driver.copy_records_to_table(
+                    partition_name(month), records=months[month], columns=COLUMNS
+                )
+    return sum(map(len, months.values()))
+
+
+def by_month(readings: Iterable[Reading | Mapping[str, Any]], now: datetime) -> dict[date, list[Row]]:
+    """Validate readings and part them by the UTC month they belong to.
+
+    Args:
+        readings: As for ``ingest``.
+        now: The present, with a time zone.
+
+    Raises:
+        InvalidReadings: some are unusable.
+    """
+    months: dict[date, list[Row]] = {}
+    problems: list[tuple[int, str]] = []
+    rows: list[Row] = []
+    since = until = EARLIEST  # of the month that rows belongs to, as far as timestamps are believable
+    known = _known
+    for index, reading in enumerate(readings):
+        # What a good reading goes through is written out here: it is a third of what ingest costs the client.
+        if isinstance(reading, Reading):
+            timestamp, state, confidence = reading.timestamp, reading.state, reading.confidence
+            room, zone, entity = reading.room, reading.zone, reading.source_entity
+            try:
+                if (
+                    since <= timestamp < until
+                    and (state is True or state is False)
+                    and type(confidence) is float
+                    and 0.0 <= confidence <= 1.0
+                    and (room, zone, entity) in known
+                ):
+                    rows.append((timestamp, room, zone, state, entity, confidence))
+                    continue
+            except TypeError:  # not comparable, not hashable: the same is found out below, in words
+                pass
+        problem = _problem(reading, now)
+        if problem is not None:
+            problems.append((index, problem))
+            continue
+        row = _row(reading)
+        if len(known) >= _KNOWN_LIMIT:
+            known.clear()
+        known[row[1], row[2], row[4]] = None
+        month = month_of(row[0])
+        rows = months.setdefault(month, [])
+        rows.append(row)
+        since = max(EARLIEST, _midnight(month))
+        until = min(_midnight(following(month)), now + AHEAD)
+    if problems:
+        raise InvalidReadings(problems)
+    return months
+
+
+def _midnight(day: date) -> datetime:
+    return datetime(day.year, day.month, day.day, tzinfo=UTC)
+
+
+def _row(reading: Reading | Mapping[str, Any]) -> Row:
+    if not isinstance(reading, Reading):
+        reading = Reading(**reading)
+    confidence = float(reading.confidence)
+    return reading.timestamp, reading.room, reading.zone, reading.state, reading.source_entity, confidence
+
+
+def _problem(reading: Any, now: datetime) -> str | None:
+    if isinstance(reading, Mapping):
+        keys = set(reading)
+        if unknown := sorted(map(repr, keys - _FIELDS)):
+            return f"unknown key {', '.join(unknown)}"
+        if missing := sorted(_REQUIRED - keys):
+            return f"missing key {', '.join(missing)}"
+        reading = Reading(**reading)
+    if not isinstance(reading, Reading):
+        return f"not a Reading nor a mapping: {type(reading).__name__}"
+    return (
+        _timestamp_problem(reading.timestamp, now)
+        or room_problem(reading.room)
+        or text_problem("zone", reading.zone, ZONE_LENGTH)
+        or text_problem("source_entity", reading.source_entity, ENTITY_LENGTH)
+        or (None if isinstance(reading.state, bool) else f"state is not a bool: {_shown(reading.state)}")
+        or _confidence_problem(reading.confidence)
+    )
+
+
+def _timestamp_problem(value: Any, now: datetime) -> str | None:
+    if not isinstance(value, datetime):
+        return f"timestamp is not a datetime: {_shown(value)}"
+    if value.utcoffset() is None:
+        return f"timestamp has no time zone: {value.isoformat()}"
+    return absurd(value, now)
+
+
+def _confidence_problem(value: Any) -> str | None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return f"confidence is not a number: {_shown(value)}"
+    return None if 0 <= value <= 1 else f"confidence is not between 0 and 1: {_shown(value)}"
+
+
+def room_problem(value: Any) -> str | None:
+    """Why a room is none, or None if it is one."""
+    if isinstance(value, str) and value in ROOMS:
+        return None
+    return f"unknown room {_shown(value)}"
+
+
+def text_problem(name: str, value: Any, longest: int) -> str | None:
+    """Why a column of text cannot hold a value, or None if it can.
+
+    Args:
+        name: What to call it.
+        value: Anything.
+        longest: In characters.
+    """
+    if not isinstance(value, str):
+        return f"{name} is not text: {_shown(value)}"
+    if not value:
+        return f"{name} is empty"
+    if len(value) > longest:
+        return f"{name} is longer than {longest} characters: {_shown(value)}"
+    if "\0" in value:
+        return f"{name} contains a NUL character"
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return f"{name} is not valid Unicode"
+    return None
+
+
+def _shown(value: Any) -> str:
+    words = repr(value)
+    return words if len(words) <= 60 else f"{words[:60]}…"
+
+
+def _no_partition(missing: list[date], present: set[str]) -> DatabaseError:
+    months = ", ".join(f"{month:%Y-%m}" for month in missing)
+    names = sorted(name.removeprefix(f"{TABLE}_").replace("_", "-") for name in present)
+    kept = f"there are partitions from {names[0]} to {names[-1]}" if names else "there is no partition at all"
+    return DatabaseError(
+        ExitCode.FAILED,
+        f"no partition for readings of {months}: {kept}; nothing was written",
+        "Bring readings of removed months in with 'occupancy-db import'; 'occupancy-db partitions maintain' "
+        "makes the months to come.",
+    )

@@ -1,0 +1,209 @@
+"""Live ingest as the application uses it."""
+
+import math
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import asdict, replace
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+
+import asyncpg
+import pytest
+from psycopg2.extensions import cursor as Cursor  # noqa: N812
+
+from occupancy_db.connection import dispose_engine, get_engine
+from occupancy_db.errors import DatabaseError
+from occupancy_db.models import RoomType
+from occupancy_db.partitions import following, month_of, partition_name
+from occupancy_db.readings import InvalidReadings, Reading, ingest
+from tests.database.conftest import ROOT, Database
+
+NOW = datetime.now(UTC).replace(microsecond=123456)
+GOOD = Reading(NOW, RoomType.OFFICE, "desk", True, "binary_sensor.desk", 0.25)
+
+
+@pytest.fixture(autouse=True)
+async def application(database: Database, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Database]:
+    """This process, set up for the database by its environment."""
+    for name, value in database.environment().items():
+        if name.startswith("POSTGRES_"):
+            monkeypatch.setenv(name, value)
+    yield database
+    await dispose_engine()
+
+
+@pytest.fixture
+def as_application(database: Database, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The application's user, with the rights that the access role gives it."""
+    roles = ["app", "readonly", "backup", "monitor"]
+    database.cluster.execute(
+        *(f"CREATE ROLE occupancy_{role} LOGIN PASSWORD 'of-the-{role}'" for role in roles)
+    )
+    privileges = (ROOT / "roles/access/files/privileges.sql").read_text()
+    database.cluster.execute(privileges, database=database.name)
+    monkeypatch.setenv("POSTGRES_USER", "occupancy_app")
+    monkeypatch.setenv("POSTGRES_PASSWORD", "of-the-app")
+    yield
+    for role in roles:
+        database.cluster.execute(f"DROP OWNED BY occupancy_{role}", database=database.name)
+        database.cluster.execute(f"DROP OWNED BY occupancy_{role}", f"DROP ROLE occupancy_{role}")
+
+
+def rows(cursor: Cursor) -> list[tuple[Any, ...]]:
+    cursor.execute(
+        "SELECT timestamp, room::text, zone, state, source_entity, confidence "
+        "FROM sensor_readings ORDER BY timestamp"
+    )
+    return cursor.fetchall()
+
+
+async def test_readings_and_mappings_arrive_as_they_are(cursor: Cursor) -> None:
+    east = NOW.astimezone(timezone(timedelta(hours=5, minutes=30))) - timedelta(days=70)
+    batch: list[Reading | dict[str, Any]] = [
+        GOOD,
+        replace(GOOD, timestamp=east, room="bedroom", zone="Ünïcode\t\\N\n'", state=False, confidence=1.0),
+        replace(GOOD, timestamp=NOW - timedelta(seconds=1), confidence=1),
+        {key: value for key, value in asdict(GOOD).items() if key != "confidence"},
+    ]
+    assert await ingest(batch) == 4
+    assert rows(cursor) == [
+        (east, "bedroom", "Ünïcode\t\\N\n'", False, "binary_sensor.desk", 1.0),
+        (NOW - timedelta(seconds=1), "office", "desk", True, "binary_sensor.desk", 1.0),
+        (NOW, "office", "desk", True, "binary_sensor.desk", 0.25),
+        (NOW, "office", "desk", True, "binary_sensor.desk", 1.0),
+    ]
+    cursor.execute(
+        "SELECT count(DISTINCT id), count(*) FILTER (WHERE created_at > now() - interval '1 min') "
+        "FROM sensor_readings"
+    )
+    assert cursor.fetchone() == (4, 4)
+
+
+async def test_each_row_goes_to_the_month_it_belongs_to(cursor: Cursor) -> None:
+    """In UTC, to the microsecond, wherever the batch has been before."""
+    edge = datetime(NOW.year, NOW.month, 1, tzinfo=UTC)
+    west = timezone(timedelta(hours=-8))
+    batch = [
+        replace(GOOD, timestamp=moment.astimezone(zone))
+        for moment in (edge, edge - timedelta(microseconds=1), edge, edge - timedelta(days=40))
+        for zone in (UTC, west)
+    ]
+    assert await ingest(iter(batch)) == 8
+    cursor.execute("SELECT tableoid::regclass::text, count(*) FROM sensor_readings GROUP BY 1")
+    here = month_of(edge)
+    assert dict(cursor.fetchall()) == {
+        partition_name(here): 4,
+        partition_name(following(here, -1)): 2,
+        partition_name(following(here, -2)): 2,
+    }
+
+
+async def test_nothing_is_nothing(cursor: Cursor) -> None:
+    assert await ingest([]) == 0
+    assert rows(cursor) == []
+
+
+BAD: dict[str, dict[str, Any]] = {
+    "timestamp has no time zone": {"timestamp": NOW.replace(tzinfo=None)},
+    "timestamp is not a datetime": {"timestamp": "2026-11-01T00:00:00Z"},
+    "was the clock set": {"timestamp": datetime(1970, 1, 1, tzinfo=UTC)},
+    "in the future": {"timestamp": NOW + timedelta(days=3)},
+    "unknown room 'attic'": {"room": "attic"},
+    "unknown room None": {"room": None},
+    "unknown room ['office']": {"room": ["office"]},
+    "zone is empty": {"zone": ""},
+    "zone is longer than 50": {"zone": "x" * 51},
+    "zone contains a NUL": {"zone": "a\0b"},
+    "zone is not valid Unicode": {"zone": "\ud800"},
+    "zone is not text": {"zone": 7},
+    "source_entity is longer than 100": {"source_entity": "x" * 101},
+    "source_entity is not text": {"source_entity": None},
+    "state is not a bool: 1": {"state": 1},
+    "state is not a bool: 'on'": {"state": "on"},
+    "confidence is not between 0 and 1: nan": {"confidence": math.nan},
+    "confidence is not between 0 and 1: 1.01": {"confidence": 1.01},
+    "confidence is not between 0 and 1: -1": {"confidence": -1},
+    "confidence is not a number: True": {"confidence": True},
+    "confidence is not a number: '0.5'": {"confidence": "0.5"},
+}
+
+
+@pytest.mark.parametrize("reason", BAD)
+@pytest.mark.parametrize("warm", [False, True])
+async def test_a_bad_reading_is_named_and_nothing_is_written(cursor: Cursor, reason: str, warm: bool) -> None:
+    bad: dict[str, Any] = {**asdict(GOOD), **BAD[reason]}
+    batch: list[Any] = [GOOD] * warm + [Reading(**bad), GOOD, bad]
+    with pytest.raises(InvalidReadings) as caught:
+        await ingest(batch)
+    assert [index for index, _ in caught.value.problems] == [warm, 2 + warm]
+    assert all(reason in problem for _, problem in caught.value.problems)
+    assert reason in str(caught.value)
+    assert rows(cursor) == []
+
+
+async def test_keys_are_checked_and_many_problems_are_summed_up() -> None:
+    good = asdict(GOOD)
+    batch: list[Any] = [{**good, "id": 1}, {"zone": "desk"}, 5] + [{**good, "state": 2}] * 10
+    with pytest.raises(
+        InvalidReadings, match=r"^13 invalid: reading 0: unknown key 'id'.*; and 8 more$"
+    ) as caught:
+        await ingest(batch)
+    assert caught.value.problems[1:3] == [
+        (1, "missing key room, source_entity, state, timestamp"),
+        (2, "not a Reading nor a mapping: int"),
+    ]
+
+
+async def test_a_month_without_a_partition_stops_the_batch(cursor: Cursor) -> None:
+    with pytest.raises(
+        DatabaseError, match=r"no partition for readings of 2024-02: .* from \d{4}-\d\d to \d{4}-\d\d"
+    ):
+        await ingest([GOOD, replace(GOOD, timestamp=datetime(2024, 2, 29, tzinfo=UTC))])
+    assert rows(cursor) == []
+
+
+async def test_a_month_that_is_being_detached_takes_nothing(cursor: Cursor) -> None:
+    """Its table still has the name, but what is written there would go with it."""
+    cursor.execute(f"ALTER TABLE sensor_readings DETACH PARTITION {partition_name(month_of(NOW))}")
+    with pytest.raises(DatabaseError, match="no partition"):
+        await ingest([GOOD])
+    cursor.execute(f"SELECT count(*) FROM {partition_name(month_of(NOW))}")
+    assert cursor.fetchone() == (0,)
+
+
+async def test_a_failure_in_the_second_month_takes_the_first_back(cursor: Cursor) -> None:
+    month = partition_name(month_of(NOW))
+    cursor.execute(f"ALTER TABLE {month} ADD CHECK (zone <> 'refused')")
+    batch = [replace(GOOD, timestamp=NOW - timedelta(days=40)), replace(GOOD, zone="refused")]
+    with pytest.raises(asyncpg.CheckViolationError):
+        await ingest(batch)
+    assert rows(cursor) == []
+    assert await ingest(batch[:1]) == 1  # on the same connection
+
+
+@pytest.mark.usefixtures("as_application")
+async def test_the_application_may_ingest(cursor: Cursor) -> None:
+    assert await ingest([GOOD, replace(GOOD, timestamp=NOW - timedelta(days=40))]) == 2
+    assert len(rows(cursor)) == 2
+
+
+async def test_closed_hours_are_marked_and_the_statistics_stay_exact(cursor: Cursor) -> None:
+    cursor.execute("SELECT hourly.close(now())")
+    late = NOW - timedelta(hours=3)
+    await ingest([replace(GOOD, timestamp=late), GOOD])
+    cursor.execute("SELECT sum(reading_count) FROM sensor_reading_stats")
+    assert cursor.fetchone() == (2,)
+    cursor.execute("SELECT hour FROM hourly.marks WHERE hour > now() - interval '5 hours'")
+    assert (late.replace(minute=0, second=0, microsecond=0),) in cursor.fetchall()
+
+
+@pytest.mark.parametrize("environment", ["development", "testing", "production"])
+async def test_every_profile_takes_readings(
+    database: Database, cursor: Cursor, monkeypatch: pytest.MonkeyPatch, environment: str
+) -> None:
+    monkeypatch.setenv("ENVIRONMENT", environment)
+    monkeypatch.setenv("POSTGRES_SSLMODE", "disable")
+    monkeypatch.setenv("POSTGRES_DB", "other" if environment == "testing" else database.name)
+    monkeypatch.setenv("POSTGRES_TEST_DB", database.name if environment == "testing" else "other")
+    assert (await get_engine()).url.database == database.name
+    assert [await ingest([GOOD]) for _ in range(3)] == [1, 1, 1]
+    assert len(rows(cursor)) == 3
