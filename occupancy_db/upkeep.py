@@ -291,8 +291,12 @@ class Maintenance:
                 self.guard.scalar, text("SELECT hourly.refresh(:hours)"), {"hours": HOURS_AT_ONCE}
             )
             if not refreshed:
-                return hours
+                break
             hours += refreshed
+        if hours >= HOURS_AT_ONCE:
+            # Much has changed, and the planner should know before autovacuum comes by.
+            await patiently(self.guard.execute, text("VACUUM (ANALYZE) hourly.sums, hourly.marks"))
+        return hours
 
 
 @asynccontextmanager

@@ -77,6 +77,29 @@ class Database:
     def alembic(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return self.run("alembic", "-c", str(ROOT / "alembic.ini"), *arguments)
 
+    def psql(self, script: str) -> None:
+        """Run a script as the owner; any error is a failure."""
+        self._program("psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", input=script)
+
+    def dump(self) -> str:
+        """Schema and rows, as the owner dumps them."""
+        return self._program("pg_dump")
+
+    def _program(self, program: str, *arguments: str, input: str | None = None) -> str:  # noqa: A002
+        result = subprocess.run(
+            [
+                self.cluster.bin / program, *arguments,
+                "-h", self.cluster.host, "-p", str(self.cluster.port), "-U", OWNER, self.name,
+            ],
+            env={"PGPASSWORD": PASSWORD},
+            input=input,
+            capture_output=True,
+            text=True,
+            check=False,
+        )  # fmt: skip
+        assert result.returncode == 0, result.stderr
+        return result.stdout
+
     def connect(self, **options: str) -> psycopg2.extensions.connection:
         return self.cluster.connect(self.name, OWNER, PASSWORD, **options)
 

@@ -59,27 +59,12 @@ def test_offline_sql_makes_the_same_schema(empty: Database, template: str) -> No
     script = empty.alembic("upgrade", "head", "--sql")
     assert script.returncode == 0
     assert not re.search(r"sensor_readings_\d{4}", script.stdout), "months belong to the day it is applied"
-    psql(empty, script.stdout)
+    empty.psql(script.stdout)
     assert empty.cluster.dump_schema(empty.name) == empty.cluster.dump_schema(template)
 
     script = empty.alembic("downgrade", f"{HEAD}:base", "--sql")
-    psql(empty, script.stdout)
+    empty.psql(script.stdout)
     assert [name for _, name in objects(empty) if "alembic_version" not in name] == []
-
-
-def psql(database: Database, script: str) -> None:
-    result = subprocess.run(
-        [
-            database.cluster.bin / "psql", "-X", "-q", "-v", "ON_ERROR_STOP=1",
-            "-h", database.cluster.host, "-p", str(database.cluster.port), "-U", "occupancy", database.name,
-        ],
-        env={"PGPASSWORD": database.environment()["POSTGRES_PASSWORD"]},
-        input=script,
-        text=True,
-        check=False,
-        capture_output=True,
-    )  # fmt: skip
-    assert result.returncode == 0, result.stderr
 
 
 def test_ten_runners_at_once_all_succeed_and_one_applies(empty: Database) -> None:
@@ -121,7 +106,7 @@ def test_a_migration_gives_up_rather_than_queue_behind_a_reader(
     reader = database.connect()
     reader.autocommit = False
     with reader.cursor() as cursor:
-        cursor.execute("SELECT count(*) FROM predictions")
+        cursor.execute("SELECT count(*) FROM sensor_readings")
     with pytest.raises(Exception, match="lock timeout") as raised:
         asyncio.run(migrate.downgrade(database.settings()))
     known = explain(raised.value)
