@@ -89,6 +89,8 @@ def test_every_variable_of_the_wrong_kind_is_named(
             "Not so: nobody, occupancy_app",
         ),
         ({"container_images_source": "registry"}, "container_images_ops"),
+        ({"retention_months": 0}, "between 1 and 1200, and are 0, 24, 12."),
+        ({"retention_cleanup_schedule": "@daily"}, "Not so: @daily."),
     ],
 )
 def test_refused(refused: Callable[..., str], variables: dict[str, Any], says: str) -> None:

@@ -18,7 +18,7 @@ end_container() {
 metric() { printf '# HELP %s %s\n# TYPE %s gauge\n%s{job="%s"} %s\n' "$1" "$2" "$1" "$1" "$job" "$3"; }
 
 run() {
-  local code=0 start=$EPOCHSECONDS success level=5
+  local code=0 start=$EPOCHSECONDS end success level=5
   exec 9>"/run/occupancy/$job.lock"
   if ! flock --nonblock 9; then
     echo "<4>skipped: the run before this one is still at work"
@@ -27,9 +27,10 @@ run() {
   end_container # of a run that could not do it itself
   timeout --kill-after=15 "$limit" "$@" </dev/null || code=$?
   end_container
+  end=$EPOCHSECONDS
   success=$(awk '/^occupancy_job_last_success/ {print $2}' "$metrics" 2>/dev/null || true)
   case $code in
-    0) success=$EPOCHSECONDS ;;
+    0) success=$end ;;
     9) level=4 ;;
     *) level=3 ;;
   esac
@@ -37,10 +38,10 @@ run() {
     metric occupancy_job_last_start_timestamp_seconds "When the last run began." "$start"
     metric occupancy_job_last_success_timestamp_seconds "When a run last succeeded; 0 is never." "${success:-0}"
     metric occupancy_job_last_exit_code "How the last run ended; 9 is no fault, 124 and 137 are the time limit." "$code"
-    metric occupancy_job_last_duration_seconds "How long the last run took." "$((EPOCHSECONDS - start))"
+    metric occupancy_job_last_duration_seconds "How long the last run took." "$((end - start))"
   } >"$metrics.tmp"
   mv "$metrics.tmp" "$metrics"
-  echo "<$level>ended with exit code $code after $((EPOCHSECONDS - start)) s"
+  echo "<$level>ended with exit code $code after $((end - start)) s"
   return "$code"
 }
 

@@ -1,0 +1,169 @@
+"""The scheduled jobs: as cron runs them, one at a time, within their time, and with a trace of how it went."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+
+import pytest
+from testinfra.backend.base import CommandResult
+from testinfra.host import Host
+
+testinfra_hosts = ["ansible://occupancy"]
+
+TABLE = "/etc/cron.d/occupancy-retention"
+METRICS = "/var/lib/occupancy/metrics"
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def ticking(host: Host) -> Iterator[None]:
+    """A job that cron runs every minute; the last test here waits for it, and the others go on meanwhile."""
+    line = f"* * * * * root PATH={PATH} occupancy-job ticking 60 occupancy-db current\n"
+    host.check_output("printf 'MAILTO=\"\"\n%%s' %s > /etc/cron.d/occupancy-ticking", line)
+    yield
+    host.check_output(
+        f"rm -f /etc/cron.d/occupancy-ticking {METRICS}/occupancy_ticking.prom {METRICS}/occupancy_probe.prom"
+    )
+
+
+def scheduled(host: Host) -> dict[str, str]:
+    """The command of every job, as the table has it."""
+    lines = re.findall(r"^(?:\S+ ){5}root (.+)$", host.file(TABLE).content_string, re.MULTILINE)
+    return {line.split()[1]: line for line in lines}
+
+
+def as_cron(host: Host, command: str) -> CommandResult:
+    """Run a command with what cron gives it: no terminal, and next to no environment."""
+    return host.run(
+        f"env -i HOME=/root LOGNAME=root SHELL=/bin/sh PATH={PATH} /bin/sh -c %s </dev/null", command
+    )
+
+
+def metrics(host: Host, job: str) -> dict[str, int]:
+    """What the job's file says, by the part of the name that differs."""
+    text = host.file(f"{METRICS}/occupancy_{job}.prom").content_string
+    found = re.findall(
+        r'^occupancy_job_last_(\w+?)(?:_timestamp)?(?:_seconds)?\{job="(\w+)"\} (\d+)$', text, re.MULTILINE
+    )
+    assert {name for _, name, _ in found} == {job}
+    assert text.count("# TYPE ") == text.count("# HELP ") == len(found) == 4
+    return {name: int(value) for name, _, value in found}
+
+
+def log(host: Host, job: str, *arguments: str) -> str:
+    """What the job has said in the journal."""
+    said: str = host.check_output(
+        f"journalctl --sync; journalctl --quiet --output cat --identifier occupancy-{job} {' '.join(arguments)}"
+    )
+    return said
+
+
+def test_the_table(host: Host) -> None:
+    table = host.file(TABLE)
+    assert (table.user, table.group, table.mode) == ("root", "root", 0o644)
+    assert scheduled(host) == {
+        "maintain": "occupancy-job maintain 600 occupancy-db partitions maintain --months-ahead 3",
+        "cleanup": "occupancy-job cleanup 3600 occupancy-db cleanup --no-dry-run --months 12 --transitions-months 24 --predictions-months 12",
+    }
+    assert "\n*/15 * * * * root occupancy-job maintain" in table.content_string
+    assert "\n5 3 * * * root occupancy-job cleanup" in table.content_string
+
+
+def test_cron_is_there_after_a_boot_too(host: Host) -> None:
+    assert host.service("cron").is_running
+    assert host.service("cron").is_enabled
+
+
+def test_only_root_writes_metrics(host: Host) -> None:
+    directory = host.file(METRICS)
+    assert (directory.user, directory.group, directory.mode) == ("root", "root", 0o755)
+
+
+@pytest.mark.parametrize("job", ["maintain", "cleanup"])
+def test_a_job_as_cron_runs_it(host: Host, job: str) -> None:
+    before = time.time() - 5  # the host's clock is this one, in whole seconds
+    run = as_cron(host, scheduled(host)[job])
+    assert run.rc == 0, run.stderr
+    found = metrics(host, job)
+    assert found["exit_code"] == 0
+    assert before < found["start"] <= found["success"] == found["start"] + found["duration"]
+    assert "ended with exit code 0" in log(host, job)
+    assert host.file(f"{METRICS}/occupancy_{job}.prom").mode == 0o644  # for who collects them
+    assert host.check_output(f"ls {METRICS} | grep -vc 'prom$' || true") == "0"
+
+
+def test_the_coming_months_are_there(host: Host) -> None:
+    found = json.loads(host.check_output("occupancy-db partitions status --json"))
+    now = datetime.now(UTC)
+    coming = [divmod(now.year * 12 + now.month - 1 + ahead, 12) for ahead in range(4)]
+    names = {month["name"] for month in found["months"] if month["attached"]}
+    assert {f"sensor_readings_{year}_{month + 1:02}" for year, month in coming} <= names
+    assert found["plan"] == []
+
+
+@pytest.mark.parametrize(("code", "severity"), [(5, "err"), (9, "warning")])
+def test_a_job_that_fails(host: Host, code: int, severity: str) -> None:
+    assert as_cron(host, "occupancy-job probe 60 echo works").rc == 0
+    success = metrics(host, "probe")["success"]
+    since = host.check_output("sleep 1; date +@%s")  # so that now is later than the success
+    run = as_cron(host, f"occupancy-job probe 60 sh -c 'echo broken; exit {code}'")
+    assert run.rc == code
+    found = metrics(host, "probe")
+    assert found["exit_code"] == code
+    assert found["success"] == success < found["start"]
+    assert "broken" in log(host, "probe", "--since", since)
+    line = f"ended with exit code {code}"
+    assert line in log(host, "probe", "--since", since, "--priority", f"{severity}..{severity}")
+
+
+def test_a_job_that_overlaps_is_skipped(host: Host) -> None:
+    host.check_output("occupancy-job probe 60 true")
+    before = metrics(host, "probe")
+    host.check_output("(occupancy-job probe 60 sleep 4 >/dev/null 2>&1 &); sleep 1")
+    run = as_cron(host, "occupancy-job probe 60 touch /run/overlapped")
+    assert run.rc == 9
+    assert "skipped" in log(host, "probe")
+    assert not host.file("/run/overlapped").exists
+    assert metrics(host, "probe") == before  # the one that runs will write them
+    assert host.check_output("flock --wait 30 /run/occupancy/probe.lock echo free") == "free"
+    assert metrics(host, "probe")["duration"] >= 3
+
+
+def test_a_job_that_takes_too_long_ends_with_container_and_session(
+    host: Host, superuser: Callable[[str], str]
+) -> None:
+    wait = (
+        "import asyncio; from sqlalchemy import text; from occupancy_db.connection import connect; from occupancy_db.settings import Settings\n"
+        "async def main():\n"
+        "    async with connect(Settings(), 'too long') as connection:\n"
+        "        await connection.execute(text('SELECT pg_sleep(60)'))\n"
+        "asyncio.run(main())\n"
+    )
+    host.check_output("printf %%s %s > /run/too-long.py", wait)
+    compose = "docker compose --project-directory /opt/occupancy run --rm --no-deps -T"
+    command = (
+        f'{compose} --name "occupancy-$OCCUPANCY_JOB" --entrypoint python3 ops -c "$(cat /run/too-long.py)"'
+    )
+    host.check_output("printf %%s %s > /run/too-long.sh", command)
+    sessions = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'too long'"
+    containers = "docker ps --all --quiet --filter name=occupancy-probe"
+
+    host.check_output("(occupancy-job probe 6 sh /run/too-long.sh >/run/too-long.log 2>&1 &); sleep 4")
+    assert (superuser(sessions), len(host.check_output(containers).split())) == ("1", 1)
+    host.check_output("flock --wait 45 /run/occupancy/probe.lock true")
+    assert (superuser(sessions), host.check_output(containers)) == ("0", "")
+    assert metrics(host, "probe")["exit_code"] == 124
+    assert host.run("pgrep -f 'too[-]long'").rc != 0
+
+
+def test_cron_runs_what_is_scheduled(host: Host) -> None:
+    deadline = time.monotonic() + 75
+    while not host.file(f"{METRICS}/occupancy_ticking.prom").exists:
+        assert time.monotonic() < deadline, host.check_output("journalctl --unit cron --lines 20")
+        time.sleep(1)
+    assert metrics(host, "ticking")["exit_code"] == 0, log(host, "ticking")
+    assert "(head)" in log(host, "ticking")
