@@ -166,7 +166,7 @@ def finish(month: Month) -> list[str]:
     elif month.attached:  # retired, and killed before the first step
         statements.append(detach(month.name))
     if month.retired:
-        statements.append(forget_month(month.name))
+        statements.append(forget_month(month.name, summed=False))
     return statements
 
 
@@ -185,9 +185,15 @@ def detach(name: str) -> str:
     return f"ALTER TABLE {partitions.TABLE} DETACH PARTITION {name} CONCURRENTLY"
 
 
-def forget_month(name: str) -> str:
-    """The statement that drops a detached month, keeps its sums, and says how many readings it had."""
-    return f"SELECT hourly.forget_month('{name}')"
+def forget_month(name: str, *, summed: bool) -> str:
+    """The statement that drops a detached month, keeps its sums, and says how many readings it had.
+
+    Args:
+        name: The month's table.
+        summed: Whether its hours were summed up before it was detached, and not again since; otherwise they
+            are counted now.
+    """
+    return f"SELECT hourly.forget_month('{name}', {summed})"
 
 
 async def maintain(settings: Settings, months_ahead: int, lock_wait: float = LOCK_WAIT) -> dict[str, Any]:
@@ -276,8 +282,8 @@ class Maintenance:
         await patiently(attempt)
 
     async def forget_month(self, name: str) -> int:
-        """Drop a detached month and keep its sums; returns how many readings it had."""
-        return int(await patiently(self.guard.scalar, text(forget_month(name))))
+        """Drop a month that has just been detached and keep its sums; returns how many readings it had."""
+        return int(await patiently(self.guard.scalar, text(forget_month(name, summed=True))))
 
     async def sum_hours(self) -> int:
         """Close the hours that are over, and sum up those that are closed; returns how many.

@@ -346,10 +346,11 @@ SELECT count(*) FROM gone
 $$
 """
 
-# Drops a month that has been detached and keeps its sums; says how many readings it had. The sums that are at
-# hand are taken where they account for every reading, otherwise the month is counted again.
+# Drops a month that has been detached and keeps its sums; says how many readings it had. Takes the sums that
+# are at hand if they are said to be of before the month was detached, and no hour of it is marked or open;
+# otherwise the month is counted again.
 FORGET_MONTH = f"""
-CREATE FUNCTION hourly.forget_month(detached regclass) RETURNS bigint
+CREATE FUNCTION hourly.forget_month(detached regclass, summed boolean) RETURNS bigint
 LANGUAGE plpgsql
 SET search_path = pg_catalog, public, pg_temp
 AS $$
@@ -357,18 +358,17 @@ DECLARE
     month timestamp := to_date(right(detached::text, 7), 'YYYY_MM');
     since timestamptz := month AT TIME ZONE 'UTC';
     until timestamptz := (month + interval '1 month') AT TIME ZONE 'UTC';
-    counted bigint;
-    summed bigint;
+    removed bigint;
 BEGIN
     EXECUTE format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE', detached);
-    EXECUTE format('SELECT count(*) FROM %s', detached) INTO counted;
-    SELECT sum(reading_count) INTO summed FROM hourly.sums
-    WHERE hour >= since AND hour < until
-      AND NOT EXISTS (SELECT FROM hourly.marks WHERE hour >= since AND hour < until);
-    IF counted = summed THEN
+    IF summed AND until <= (SELECT closed_before FROM hourly.watermark)
+        AND NOT EXISTS (SELECT FROM hourly.marks WHERE hour >= since AND hour < until)
+    THEN
+        SELECT coalesce(sum(reading_count), 0) INTO removed FROM hourly.sums WHERE hour >= since AND hour < until;
         INSERT INTO hourly.history SELECT * FROM hourly.sums WHERE hour >= since AND hour < until
         {ADD_TO_HISTORY};
     ELSE
+        EXECUTE format('SELECT count(*) FROM %s', detached) INTO removed;
         EXECUTE format(
             $statement$
             INSERT INTO hourly.history (hour, room, zone, reading_count, confidence_sum, first_reading, last_reading)
@@ -379,7 +379,7 @@ BEGIN
     DELETE FROM hourly.sums WHERE hour >= since AND hour < until;
     DELETE FROM hourly.marks WHERE hour >= since AND hour < until;
     EXECUTE format('DROP TABLE %s', detached);
-    RETURN counted;
+    RETURN removed;
 END
 $$
 """
