@@ -11,6 +11,7 @@ from occupancy_db.cli import (
     create_migration,
     current,
     history,
+    import_readings,
     init,
     migrate,
     partitions,
@@ -75,6 +76,7 @@ app.command("test-connection")(test_connection.test_connection)
 app.command("check-tables")(check_tables.check_tables)
 app.command("cleanup")(cleanup.cleanup)
 app.add_typer(partitions.app, name="partitions")
+app.command("import")(import_readings.import_readings)
 app.command("seed")(seed.seed)
 app.command("reset")(reset.reset)
 

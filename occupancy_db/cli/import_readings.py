@@ -1,0 +1,145 @@
+"""``occupancy-db import``."""
+
+import asyncio
+import sys
+import time
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+from occupancy_db import importer
+from occupancy_db.cli.output import Json, out
+from occupancy_db.errors import DatabaseError, ExitCode
+from occupancy_db.formats import Format, Options, Reader, Rejects, read_entities
+from occupancy_db.settings import Settings
+
+
+def import_readings(
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILE...", help="CSV with a header, or NDJSON; plain or gzip.")
+    ],
+    form: Annotated[
+        Format | None, typer.Option("--format", help="Of all files; if not given, of each by its content.")
+    ] = None,
+    column: Annotated[
+        list[str] | None,
+        typer.Option(metavar="OURS=THEIRS", help="The files' name of a column; once for each that differs."),
+    ] = None,
+    entities: Annotated[
+        Path | None,
+        typer.Option(
+            help="For a history of Home Assistant: which entity is where (CSV entity_id,room,zone)."
+        ),
+    ] = None,
+    timezone: Annotated[
+        str | None, typer.Option(help="Of timestamps without an offset, as Europe/Berlin; else refused.")
+    ] = None,
+    rejects: Annotated[
+        Path | None,
+        typer.Option(help="Where rows go that cannot be taken; FILE.rejects.csv here, if not given."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only read and check; no database is asked.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Bring in the history of sensors: all good rows of all files, or none if the run is cut short.
+
+    Readings that are there already are left out, so the same files can be given again. Rows that cannot be
+    taken stop nothing; they are written to a file, and the exit code is 1.
+    """
+    options = Options(
+        form,
+        _columns(column or []),
+        read_entities(entities) if entities else None,
+        _zone(timezone) if timezone else None,
+    )
+    settings = None if dry_run else Settings()
+    began = time.monotonic()
+    with Rejects(rejects or Path(f"{files[0].name}.rejects.csv")) as bad, _progress() as progress:
+        reader = Reader(files, options, bad, datetime.now(UTC))
+        task = progress.add_task("reading", total=reader.size)
+
+        def announce(what: str) -> None:
+            progress.update(task, description=what, completed=reader.position)
+
+        report = (
+            asyncio.run(importer.run(settings, reader, announce)) if settings else check(reader, announce)
+        )
+    seconds = time.monotonic() - began
+    speed = report.read / max(seconds, 0.001)
+    data = {
+        **asdict(report),
+        "dry_run": dry_run,
+        "rejects": str(bad.path) if bad.count else None,
+        "seconds": round(seconds, 3),
+        "rows_per_second": round(speed),
+    }
+    counts = f"{report.imported:,} {'good' if dry_run else 'imported'}"
+    if not dry_run:
+        counts += (
+            f", {report.duplicates:,} already there, {report.in_history:,} of hours that are only history now"
+        )
+    out.result(
+        data,
+        f"{report.read:,} rows read in {seconds:.1f} s ({speed:,.0f}/s): {counts}, "
+        f"{report.no_state:,} without a state, {report.rejected:,} rejected",
+        *(f"  {month}  {rows:,}" for month, rows in report.months.items()),
+        *(f"rejected: {words}" for words in bad.first),
+        *([f"all rejected rows: {bad.path}"] if bad.count else []),
+        *(f"warning: {words}" for words in report.warnings),
+    )
+    if bad.count:
+        raise typer.Exit(ExitCode.FAILED)
+
+
+def check(reader: Reader, announce: importer.Announce) -> importer.Report:
+    """Read everything and bring in nothing."""
+    more = True
+    while more:
+        more = reader.advance()
+        while month := reader.fullest():
+            reader.take(month)
+            announce(f"{month:%Y-%m}")
+    return importer.Report(
+        read=reader.read,
+        imported=reader.months.total(),
+        no_state=reader.no_state,
+        rejected=reader.rejects.count,
+        months={f"{month:%Y-%m}": rows for month, rows in sorted(reader.months.items())},
+    )
+
+
+def _progress() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        disable=out.json or not sys.stderr.isatty(),
+    )
+
+
+def _columns(pairs: list[str]) -> dict[str, str]:
+    columns = dict(pair.partition("=")[::2] for pair in pairs)
+    if bad := [pair for pair in pairs if not all(pair.partition("="))]:
+        raise DatabaseError(
+            ExitCode.USAGE, f"--column {bad[0]} is not ours=theirs", "As in --column zone=area."
+        )
+    return columns
+
+
+def _zone(name: str) -> ZoneInfo:
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise DatabaseError(
+            ExitCode.USAGE, f"there is no time zone {name} here", "As in --timezone Europe/Berlin."
+        ) from None

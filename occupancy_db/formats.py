@@ -1,0 +1,604 @@
+"""Files of readings as rows of binary COPY: CSV and NDJSON, plain or gzip, ours or Home Assistant's.
+
+Binary, so that no character of a file can be taken for COPY's own, and the server need not parse times again.
+"""
+
+import csv
+import gzip
+import io
+import json
+import re
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from enum import StrEnum
+from operator import itemgetter
+from pathlib import Path
+from struct import Struct
+from typing import Any, Final, Protocol, Self, cast
+from zoneinfo import ZoneInfo
+
+from occupancy_db.errors import DatabaseError, ExitCode
+from occupancy_db.partitions import AHEAD, EARLIEST, absurd, following, month_of
+from occupancy_db.readings import ENTITY_LENGTH, ZONE_LENGTH, room_problem, text_problem
+
+COPY_COLUMNS: Final = ("room", "zone", "state", "source_entity", "confidence", "timestamp")
+"""The columns of a row, in order."""
+
+COPY_HEADER: Final = b"PGCOPY\n\xff\r\n\0" + bytes(8)
+COPY_TRAILER: Final = b"\xff\xff"
+
+STEP: Final = 2000
+"""Rows that are parsed at once: some 4 ms, in which nothing else happens."""
+
+OURS: Final = ("timestamp", "room", "zone", "state", "source_entity", "confidence")
+HOME_ASSISTANT: Final = ("last_changed", "entity_id", "state")
+
+STATES: Final = {
+    **dict.fromkeys(["true", "t", "1", "on", "yes"], True),
+    **dict.fromkeys(["false", "f", "0", "off", "no"], False),
+}
+STATELESS: Final = frozenset({"unavailable", "unknown", ""})
+"""What Home Assistant records when a sensor says nothing."""
+
+_POSTGRES_EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
+_int16 = Struct(">h").pack
+_int32 = Struct(">i").pack
+_int64 = Struct(">q").pack
+_float8 = Struct(">d").pack
+
+# What has been found good is remembered, up to so many different values.
+_REMEMBERED: Final = 50_000
+
+
+class Format(StrEnum):
+    """How rows are written in a file."""
+
+    CSV = "csv"
+    NDJSON = "ndjson"
+
+
+@dataclass
+class Options:
+    """What the files do not say themselves.
+
+    Attributes:
+        format: Of all files; None to look at each.
+        columns: Their names for our columns, where they differ.
+        entities: Room and zone of each entity, for the history of Home Assistant; None if files are not that.
+        timezone: Of timestamps without an offset; None to refuse those.
+    """
+
+    format: Format | None = None
+    columns: dict[str, str] = field(default_factory=dict)
+    entities: dict[str, tuple[str, str]] | None = None
+    timezone: ZoneInfo | None = None
+
+
+class Rejects:
+    """The rows that were not taken, in a CSV file that is made with the first of them.
+
+    Attributes:
+        path: Of the file.
+        count: How many rows.
+        first: The first few, for a person: file, line and reason.
+    """
+
+    SHOWN = 3
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.count = 0
+        self.first: list[str] = []
+        self._stack = ExitStack()
+        self._writer: Any = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def add(self, file: Path, line: int, reason: str, row: str) -> None:
+        """Write one down.
+
+        Args:
+            file: Where it was.
+            line: Where it begins, counted from 1.
+            reason: What is wrong with it.
+            row: As it stands there.
+        """
+        if self._writer is None:
+            # What was not UTF-8 comes out as it came in.
+            target = self.path.open("w", encoding="utf-8", errors="surrogateescape", newline="")
+            self._writer = csv.writer(self._stack.enter_context(target))
+            self._writer.writerow(["file", "line", "reason", "row"])
+        self._writer.writerow([file, line, reason, row])
+        self.count += 1
+        if len(self.first) < self.SHOWN:
+            self.first.append(f"{file}, line {line}: {reason}")
+
+
+class _Rows(Protocol):
+    """What csv.reader is, too: goes on with the next row after it has raised an error."""
+
+    @property
+    def line_num(self) -> int: ...
+    def __iter__(self) -> Iterator[Any]: ...
+    def __next__(self) -> Any: ...
+
+
+class _BadLineError(Exception):
+    """A line that is no row."""
+
+
+class _Reject(Exception):  # noqa: N818  # an outcome
+    """A row that cannot be taken, and why."""
+
+
+class _NoState(Exception):  # noqa: N818
+    """A row that says nothing."""
+
+
+class Reader:
+    """Reads files one after the other, and keeps what it has parsed by month until it is taken.
+
+    Attributes:
+        read: Rows seen, good or bad.
+        no_state: Rows without a state.
+        months: Good rows of each month.
+        waiting: Good rows that have not been taken.
+    """
+
+    def __init__(self, files: list[Path], options: Options, rejects: Rejects, now: datetime) -> None:
+        """Look at the head of each file.
+
+        Args:
+            files: At least one.
+            options: What they do not say themselves.
+            rejects: Takes the rows that are not.
+            now: The present, with a time zone: nothing is from after it.
+
+        Raises:
+            DatabaseError: a file is missing or is not what it should be.
+        """
+        self.read = 0
+        self.no_state = 0
+        self.months: Counter[date] = Counter()
+        self.waiting = 0
+        self.rejects = rejects
+        self._options = options
+        self._now = now
+        self._parts: dict[date, list[bytes]] = {}
+        self._position: Callable[[], int] = int
+        self._done = 0
+        for path in files:
+            with _opened(path) as file:
+                _rows(file, options)
+        self.size = sum(path.stat().st_size for path in files)
+        self._steps = self._parse(files)
+
+    @property
+    def position(self) -> int:
+        """How many of the ``size`` bytes have been read."""
+        return self._done + self._position()
+
+    def advance(self) -> bool:
+        """Parse some rows; False if there are no more.
+
+        Raises:
+            DatabaseError: a file cannot be read on.
+        """
+        return next(self._steps, False)
+
+    def fullest(self) -> date | None:
+        """The month that most of the waiting rows belong to, None if no row waits."""
+        return max(
+            filter(self._parts.get, self._parts), key=lambda month: len(self._parts[month]), default=None
+        )
+
+    def take(self, month: date) -> bytes:
+        """The waiting rows of a month, which wait no longer."""
+        parts = self._parts[month]
+        self.waiting -= len(parts) // 3
+        block = b"".join(parts)
+        parts.clear()
+        return block
+
+    def _parse(self, files: list[Path]) -> Iterator[bool]:
+        for path in files:
+            with _opened(path) as file:
+                self._position = file.position
+                try:
+                    yield from self._parse_file(file)
+                except (OSError, EOFError, zlib.error) as error:
+                    raise DatabaseError(
+                        ExitCode.FAILED, f"cannot read on in {path}: {error}", "Nothing was imported."
+                    ) from error
+                self._position = int
+            self._done += path.stat().st_size
+
+    def _parse_file(self, file: "_File") -> Iterator[bool]:
+        rows, shape = _rows(file, self._options)
+        judge = _Judge(shape, self._options, self._now)
+        while True:
+            try:
+                yield from self._parse_rows(file, rows, judge, shape)
+                return
+            except (csv.Error, _BadLineError) as error:
+                self.read += 1
+                self._reject(file, rows, None, str(error))
+                yield True
+
+    def _parse_rows(self, file: "_File", rows: _Rows, judge: "_Judge", shape: "_Shape") -> Iterator[bool]:
+        # 100 million times: what a row goes through once its like is known to be good is written out here,
+        # with everything that it needs in local variables.
+        key, time, score, width = shape.key, shape.time, shape.score, shape.width
+        known, scores, parse = judge.known, judge.scores, judge.parse
+        one = scores[""]
+        since = until = EARLIEST
+        month = month_of(EARLIEST)
+        parts: list[bytes] = []
+        left = STEP
+        added = 0
+        try:
+            for row in rows:
+                if left <= 0:
+                    self._count(month, added)
+                    added, left = 0, STEP
+                    yield True
+                left -= 1
+                try:
+                    start = known[key(row)]
+                    middle = one if score is None else scores[row[score]]
+                    moment = parse(row[time])
+                    inside = since <= moment < until and len(row) == width
+                except (KeyError, IndexError, TypeError, ValueError):
+                    inside = False
+                if not inside:
+                    if not row:  # an empty line
+                        continue
+                    try:
+                        start, middle, moment = judge.judge(row)
+                    except _NoState:
+                        self.read += 1
+                        self.no_state += 1
+                        continue
+                    except _Reject as problem:
+                        self.read += 1
+                        self._reject(file, rows, row, str(problem))
+                        continue
+                    if not since <= moment < until:
+                        self._count(month, added)
+                        added = 0
+                        month = month_of(moment)
+                        since, until = judge.window(month)
+                        parts = self._parts.setdefault(month, [])
+                parts += (start, middle, _int64((moment - _POSTGRES_EPOCH) // _MICROSECOND))
+                added += 1
+        finally:
+            self._count(month, added)
+
+    def _count(self, month: date, added: int) -> None:
+        if added:
+            self.read += added
+            self.waiting += added
+            self.months[month] += added
+
+    def _reject(self, file: "_File", rows: _Rows, row: Any, reason: str) -> None:
+        line, words = rows.line_num, ""
+        if isinstance(rows, _JsonRows):
+            words = rows.line.strip()
+        elif row is not None:
+            line -= sum(len(_LINE_ENDS.findall(value)) for value in row)  # where it begins, not where it ends
+            words = _csv_line(row)
+        self.rejects.add(file.path, line, reason, words)
+
+
+_LINE_ENDS = re.compile(r"\r\n|\r|\n")
+
+
+def _csv_line(row: list[str]) -> str:
+    target = io.StringIO()
+    csv.writer(target, lineterminator="").writerow(row)
+    return target.getvalue()
+
+
+@dataclass(frozen=True)
+class _Shape:
+    """Where in a row things are."""
+
+    key: Callable[[Any], Any]
+    time: int
+    score: int | None
+    width: int
+
+
+class _Judge:
+    """What is known of good rows, and the long way for a row that is not known."""
+
+    def __init__(self, shape: _Shape, options: Options, now: datetime) -> None:
+        self.known: dict[Any, bytes] = {}
+        self.scores: dict[Any, bytes] = {"": _score(1.0), None: _score(1.0)}
+        self.parse = _parser(options.timezone)
+        self._shape = shape
+        self._entities = options.entities
+        self._now = now
+
+    def window(self, month: date) -> tuple[datetime, datetime]:
+        """From when to when timestamps are believable and belong to a month."""
+        since, until = (
+            datetime(day.year, day.month, day.day, tzinfo=UTC) for day in (month, following(month))
+        )
+        return max(since, EARLIEST), min(until, self._now + AHEAD)
+
+    def judge(self, row: list[Any]) -> tuple[bytes, bytes, datetime]:
+        """The parts of a good row.
+
+        Raises:
+            _Reject: it is not good.
+            _NoState: it says nothing.
+        """
+        shape = self._shape
+        if len(row) != shape.width:
+            raise _Reject(f"{len(row)} fields instead of {shape.width}")
+        key = shape.key(row)
+        start = self._start(*key)
+        middle = self._score(None if shape.score is None else row[shape.score])
+        moment = self._moment(row[shape.time])
+        if len(self.known) >= _REMEMBERED:
+            self.known.clear()
+        self.known[key] = start
+        return start, middle, moment
+
+    def _start(self, *key: Any) -> bytes:
+        if self._entities is None:
+            room, zone, state, entity = key
+        else:
+            entity, state = key
+            if not isinstance(entity, str) or entity not in self._entities:
+                raise _Reject(f"no room for entity {entity!r}")
+            if state is None or (isinstance(state, str) and state.lower() in STATELESS):
+                raise _NoState
+            room, zone = self._entities[entity]
+        problem = (
+            room_problem(room)
+            or text_problem("zone", zone, ZONE_LENGTH)
+            or text_problem("source_entity", entity, ENTITY_LENGTH)
+        )
+        if problem:
+            raise _Reject(problem)
+        return _start(room, zone, _state(state), entity)
+
+    def _score(self, value: Any) -> bytes:
+        if value is None or value == "":
+            return self.scores[""]
+        try:
+            score = None if isinstance(value, bool) else float(value)
+        except (TypeError, ValueError, OverflowError):
+            score = None
+        if score is None:
+            raise _Reject(f"confidence is not a number: {value!r}")
+        if not 0 <= score <= 1:
+            raise _Reject(f"confidence is not between 0 and 1: {value!r}")
+        if len(self.scores) >= _REMEMBERED:
+            empty = self.scores[""]
+            self.scores.clear()
+            self.scores.update({"": empty, None: empty})
+        self.scores[value] = packed = _score(score)
+        return packed
+
+    def _moment(self, value: Any) -> datetime:
+        if value is None or value == "":
+            raise _Reject("no timestamp")
+        try:
+            moment = self.parse(value)
+            if moment.utcoffset() is None:
+                raise _Reject(f"timestamp has no time zone: {value}")
+            problem = absurd(moment, self._now)
+        except (TypeError, ValueError, OverflowError):
+            raise _Reject(f"timestamp is not ISO 8601: {value!r}") from None
+        if problem:
+            raise _Reject(problem)
+        return moment
+
+
+def _state(value: Any) -> bool:
+    if isinstance(value, bool):
+        return value
+    known = STATES.get(value.lower() if isinstance(value, str) else str(value))
+    if known is None:
+        raise _Reject(f"state is neither true nor false: {value!r}")
+    return known
+
+
+def _start(room: str, zone: str, state: bool, entity: str) -> bytes:
+    """A row of COPY up to the confidence."""
+    values = (room.encode(), zone.encode(), bytes([state]), entity.encode())
+    return _int16(len(COPY_COLUMNS)) + b"".join(_int32(len(value)) + value for value in values)
+
+
+def _score(score: float) -> bytes:
+    """The confidence, and how long the timestamp is that follows."""
+    return _int32(8) + _float8(score) + _int32(8)
+
+
+def _parser(timezone: ZoneInfo | None) -> Callable[[Any], datetime]:
+    if timezone is None:
+        return datetime.fromisoformat
+
+    def parse(value: Any) -> datetime:
+        moment = datetime.fromisoformat(value)
+        # As UTC: two moments of one zone would be compared by their clocks, and the hour that comes twice
+        # in autumn would be one.
+        return (moment if moment.tzinfo else moment.replace(tzinfo=timezone)).astimezone(UTC)
+
+    return parse
+
+
+class _File:
+    """An open file: its text, and how far it has been read."""
+
+    def __init__(self, path: Path, stack: ExitStack) -> None:
+        self.path = path
+        stored: Any = stack.enter_context(path.open("rb", buffering=1 << 16))
+        self.position = stored.tell
+        source: Any = stored
+        if stored.peek(2)[:2] == b"\x1f\x8b":
+            source = stack.enter_context(gzip.GzipFile(fileobj=stored))
+        self.head: bytes = source.peek(4096)
+        self.text = stack.enter_context(
+            # A row that is not UTF-8 shall be rejected, not stop the others.
+            io.TextIOWrapper(source, encoding="utf-8-sig", errors="surrogateescape", newline="")
+        )
+
+
+class _opened:  # noqa: N801  # a function in all but form
+    """Opens a file of readings."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._stack = ExitStack()
+
+    def __enter__(self) -> _File:
+        try:
+            file = _File(self._path, self._stack)
+        except (OSError, EOFError, zlib.error) as error:
+            self._stack.close()
+            reason = getattr(error, "strerror", None) or str(error)
+            raise _unusable(self._path, reason, "Check the path and the file.") from error
+        if b"\0" in file.head:
+            self._stack.close()
+            raise _unusable(self._path, "it is not UTF-8 text", "It must be CSV or NDJSON, plain or gzip.")
+        return file
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+
+class _JsonRows:
+    """One object a line, as the values of the wanted columns."""
+
+    def __init__(self, lines: Iterator[str], columns: dict[str, str]) -> None:
+        self.line_num = 0
+        self.line = ""
+        self._lines = lines
+        self._columns = list(columns.values())
+        self._score = columns.get("confidence")
+
+    def __iter__(self) -> Iterator[list[Any]]:
+        return self
+
+    def __next__(self) -> list[Any]:
+        while True:
+            self.line = next(self._lines)
+            self.line_num += 1
+            if not self.line.isspace():
+                break
+        try:
+            row = json.loads(self.line)
+        except (ValueError, RecursionError) as error:
+            raise _BadLineError(f"not JSON: {error}") from None
+        if not isinstance(row, dict):
+            raise _BadLineError("not a JSON object")
+        if isinstance(row.get(self._score), bool):  # which would be found among the numbers, as 0 or 1
+            raise _BadLineError(f"confidence is not a number: {row[self._score]}")
+        return [row.get(column) for column in self._columns]
+
+
+def _rows(file: _File, options: Options) -> tuple[_Rows, _Shape]:
+    """The rows of a file, and where in them things are.
+
+    Raises:
+        DatabaseError: the columns are not there.
+    """
+    ours = OURS if options.entities is None else HOME_ASSISTANT
+    unknown = sorted(set(options.columns) - set(ours))
+    if unknown:
+        raise _unusable(
+            file.path, f"no column of ours is called {', '.join(unknown)}", f"Ours: {', '.join(ours)}."
+        )
+    theirs = {column: options.columns.get(column, column) for column in ours}
+    first = file.head.removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
+    if first == b"[" and options.format is not Format.CSV:
+        raise _unusable(file.path, "it is one JSON array", "Write an object a line: jq -c '.[]'.")
+    form = options.format or (Format.NDJSON if first == b"{" else Format.CSV)
+    if form is Format.NDJSON:
+        return _JsonRows(file.text, theirs), _shape(list(theirs), dict.fromkeys(theirs))
+    rows = csv.reader(file.text, strict=True)
+    try:
+        header = [name.strip() for name in next(rows, [])]
+    except csv.Error as error:
+        raise _unusable(file.path, f"its header is not CSV ({error})", "Check the first line.") from error
+    if options.entities is None and {"entity_id", "state", "last_changed"} <= set(header):
+        raise _unusable(
+            file.path,
+            "it is a history of Home Assistant, which knows no rooms",
+            "Give them with --entities FILE, a CSV of entity_id,room,zone.",
+        )
+    wanted = {
+        column: name
+        for column, name in theirs.items()
+        if column != "confidence" or column in options.columns or name in header
+    }
+    missing = [name for name in wanted.values() if name not in header]
+    if missing:
+        raise _unusable(
+            file.path,
+            f"it has no column {', '.join(missing)}, but {', '.join(header) or 'nothing'}",
+            "Tell its names with --column ours=theirs.",
+        )
+    twice = [name for name in wanted.values() if header.count(name) > 1]
+    if twice:
+        raise _unusable(file.path, f"it has more than one column {', '.join(twice)}", "Rename the others.")
+    return cast(_Rows, rows), _shape(header, dict(wanted))
+
+
+def _shape(header: list[str], names: dict[str, str | None]) -> _Shape:
+    where = {column: header.index(name or column) for column, name in names.items()}
+    if "entity_id" in where:
+        return _Shape(
+            itemgetter(where["entity_id"], where["state"]), where["last_changed"], None, len(header)
+        )
+    key = itemgetter(*(where[column] for column in ("room", "zone", "state", "source_entity")))
+    return _Shape(key, where["timestamp"], where.get("confidence"), len(header))
+
+
+def read_entities(path: Path) -> dict[str, tuple[str, str]]:
+    """Which room and zone each entity of Home Assistant stands for.
+
+    Args:
+        path: A CSV file with the columns entity_id, room, zone.
+
+    Raises:
+        DatabaseError: it cannot be used.
+    """
+    hint = "It must be a CSV of entity_id,room,zone."
+    entities: dict[str, tuple[str, str]] = {}
+    try:
+        with _opened(path) as file:
+            rows = csv.DictReader(file.text, strict=True)
+            if not {"entity_id", "room", "zone"} <= set(rows.fieldnames or ()):
+                raise _unusable(path, "its header is another", hint)
+            for row in rows:
+                entity, room, zone = row["entity_id"], row["room"], row["zone"]
+                problem = (
+                    text_problem("entity_id", entity, ENTITY_LENGTH)
+                    or room_problem(room)
+                    or text_problem("zone", zone, ZONE_LENGTH)
+                    or (f"{entity} is there twice" if entity in entities else None)
+                )
+                if problem:
+                    raise _unusable(path, f"line {rows.line_num}: {problem}", hint)
+                entities[entity] = (room, zone)
+    except csv.Error as error:
+        raise _unusable(path, str(error), hint) from error
+    return entities
+
+
+def _unusable(path: Path, what: str, hint: str) -> DatabaseError:
+    return DatabaseError(ExitCode.FAILED, f"cannot import {path}: {what}", hint)

@@ -1,0 +1,343 @@
+"""History brought in: months are filled as tables of their own, then made whole, then made partitions.
+
+One transaction for everything. Nobody sees, or waits for, anything of it until the last few milliseconds.
+"""
+
+# ruff: noqa: S608  # names of tables and columns are made here and in partitions, from months
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from datetime import date
+from typing import Any, Final
+
+import asyncpg
+
+from occupancy_db.connection import connect
+from occupancy_db.errors import DatabaseError, ExitCode
+from occupancy_db.formats import COPY_COLUMNS, COPY_HEADER, COPY_TRAILER, Reader
+from occupancy_db.migrate import SESSION, migration_lock
+from occupancy_db.partitions import (
+    HOURS_LOCK,
+    TABLE,
+    attach,
+    bounds,
+    create_standalone,
+    partition_name,
+    prepare,
+)
+from occupancy_db.settings import Settings
+
+IMPORT_SESSION: Final = {
+    **SESSION,
+    # For the indexes of a month: one at a time, so the container has room for it.
+    "maintenance_work_mem": "128MB",
+    "max_parallel_maintenance_workers": "1",
+    # For finding duplicates.
+    "work_mem": "32MB",
+}
+
+OTHERS: Final = 64_000
+"""How many rows of other months may wait, some 6 MB, until their turn comes."""
+
+SWAP_WAIT: Final = 60.0
+"""Seconds to try to put full months in the place of empty ones; then their rows are inserted."""
+_SWAP_LOCK: Final = "100ms"  # that long everybody waits behind each try
+_SWAP_PAUSE: Final = 0.4
+
+# One reading is another's duplicate if it says the same, of the same sensor, at the same moment.
+_SAME: Final = ("timestamp", "room", "zone", "source_entity", "state")
+_COPIED: Final = ", ".join((*COPY_COLUMNS, "created_at"))
+
+Announce = Callable[[str], None]
+"""Told what is being done, again and again while files are read."""
+
+
+@dataclass
+class Report:
+    """What an import did.
+
+    Attributes:
+        read: Rows of the files, of which each is counted in one of the next five.
+        imported: New readings.
+        duplicates: Readings that were there, or came twice.
+        in_history: Readings of hours that retention has summed up and removed.
+        no_state: Rows that say nothing.
+        rejected: Rows that cannot be taken.
+        months: New readings by month.
+        warnings: What did not work, and does no harm.
+    """
+
+    read: int = 0
+    imported: int = 0
+    duplicates: int = 0
+    in_history: int = 0
+    no_state: int = 0
+    rejected: int = 0
+    months: dict[str, int] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+
+async def run(settings: Settings, reader: Reader, announce: Announce) -> Report:
+    """Bring the readings of files in: all that are good, or none if anything fails.
+
+    Args:
+        settings: The database; the user must own it.
+        reader: The files.
+        announce: See there.
+
+    Raises:
+        DatabaseError: no connection, other maintenance is at work, or a file cannot be read on.
+        asyncpg.PostgresError: the server refused. Nothing was imported.
+    """
+    report = Report()
+    async with (
+        migration_lock(settings),
+        connect(settings, "occupancy-db import", server_settings=IMPORT_SESSION) as connection,
+    ):
+        # COPY is the driver's, and so is its transaction.
+        driver: Any = (await connection.get_raw_connection()).driver_connection
+        async with driver.transaction(isolation="read_committed"):
+            months = _Months(driver, report, announce)
+            await months.load(reader)
+            await months.finish()
+        announce("summing up")
+        try:
+            while await driver.fetchval("SELECT hourly.refresh(500)"):
+                pass
+        except asyncpg.PostgresError as error:
+            report.warnings.append(
+                f"the hours are not summed up yet ({error}): until the next upkeep they are recounted"
+            )
+    report.read, report.no_state, report.rejected = reader.read, reader.no_state, reader.rejects.count
+    report.imported = sum(report.months.values())
+    report.months = {month: rows for month, rows in sorted(report.months.items()) if rows}
+    return report
+
+
+class _Months:
+    """The months of one import."""
+
+    def __init__(self, driver: Any, report: Report, announce: Announce) -> None:
+        self._driver = driver
+        self._report = report
+        self._announce = announce
+        self._staged: dict[date, int] = {}  # and how many readings
+
+    async def load(self, reader: Reader) -> None:
+        """Copy each month into a table of its own; one COPY lasts while rows are of one month."""
+        while True:
+            month = reader.fullest()
+            if month is None:
+                if reader.advance():
+                    continue
+                return
+            if month not in self._staged:
+                await self._stage(month)
+            status = await self._driver.copy_to_table(
+                _staging(month),
+                source=self._blocks(reader, month),
+                columns=COPY_COLUMNS,
+                format="binary",
+                # No row is written a second time, to say that everybody may see it: the table is new.
+                freeze=True,
+            )
+            self._staged[month] += _rows(status)
+
+    async def _blocks(self, reader: Reader, month: date) -> AsyncIterator[bytes]:
+        # While the next block is parsed, the server takes the last from the socket: no thread is needed.
+        yield COPY_HEADER
+        more = True
+        while more and reader.waiting < OTHERS:
+            yield reader.take(month)
+            self._announce(f"{month:%Y-%m}")
+            await asyncio.sleep(0)
+            more = reader.advance()
+        yield reader.take(month) + COPY_TRAILER
+
+    async def _stage(self, month: date) -> None:
+        name = partition_name(month)
+        if await self._driver.fetchval(
+            "SELECT NOT relispartition FROM pg_class WHERE oid = to_regclass($1)", name
+        ):
+            raise DatabaseError(
+                ExitCode.FAILED,
+                f"{name} is no partition but a table by itself, as when retention was cut short",
+                "Run 'occupancy-db partitions maintain' first.",
+            )
+        sequence = await self._driver.fetchval("SELECT pg_get_serial_sequence($1, 'id')", TABLE)
+        await self._driver.execute(create_standalone(_staging(month), month))
+        await self._driver.execute(
+            f"ALTER TABLE {_staging(month)} ALTER COLUMN id SET DEFAULT nextval('{sequence}')"
+        )
+        self._staged[month] = 0
+
+    async def finish(self) -> None:
+        """Make each month whole, and part of the table."""
+        attachable = []
+        for month in sorted(self._staged):
+            self._announce(f"{month:%Y-%m}: indexes")
+            await self._leave_out_history(month)
+            merges = await self._holds_rows(month)
+            if not merges:
+                await self._driver.execute(prepare(_staging(month)))
+            else:
+                await self._driver.execute(f"ALTER TABLE {_staging(month)} ADD PRIMARY KEY (timestamp, id)")
+            await self._leave_out_duplicates(month)
+            await self._driver.execute(f"ANALYZE {_staging(month)}")
+            if not self._staged[month]:
+                await self._driver.execute(f"DROP TABLE {_staging(month)}")
+            elif merges:
+                await self._merge(month)
+            else:
+                attachable.append(month)
+        self._announce("attaching")
+        await self._attach(attachable)
+
+    async def _leave_out_history(self, month: date) -> None:
+        since, until = bounds(month)
+        gone = await self._driver.execute(f"""
+            DELETE FROM {_staging(month)} AS staged USING hourly.history
+            WHERE history.hour >= '{since}' AND history.hour < '{until}'
+              AND history.hour = date_bin('1 hour', staged.timestamp, 'epoch')
+              AND history.room = staged.room AND history.zone = staged.zone
+        """)
+        self._report.in_history += _rows(gone)
+        self._staged[month] -= _rows(gone)
+
+    async def _leave_out_duplicates(self, month: date) -> None:
+        name = _staging(month)
+        twice = f"SELECT timestamp FROM {name} GROUP BY timestamp HAVING count(*) > 1"
+        if not await self._driver.fetchval(f"SELECT EXISTS ({twice})"):
+            return
+        # The triggers of a partition would mark hours, of which there are none yet.
+        await self._driver.execute(f"ALTER TABLE {name} DISABLE TRIGGER USER")
+        gone = await self._driver.execute(f"""
+            DELETE FROM {name} AS staged USING (
+                SELECT timestamp, id,
+                       row_number() OVER (PARTITION BY {", ".join(_SAME)} ORDER BY id) AS number
+                FROM {name} WHERE timestamp IN ({twice})
+            ) AS numbered
+            WHERE number > 1 AND staged.timestamp = numbered.timestamp AND staged.id = numbered.id
+        """)
+        await self._driver.execute(f"ALTER TABLE {name} ENABLE TRIGGER USER")
+        self._report.duplicates += _rows(gone)
+        self._staged[month] -= _rows(gone)
+
+    async def _merge(self, month: date) -> None:
+        """Insert what is not there yet; the triggers mark its hours."""
+        self._announce(f"{month:%Y-%m}: merging")
+        name, partition = _staging(month), partition_name(month)
+        inserted = _rows(
+            await self._driver.execute(f"""
+                INSERT INTO {partition} ({_COPIED})
+                SELECT {_COPIED} FROM {name} AS staged
+                WHERE NOT EXISTS (
+                    SELECT FROM {partition} AS present
+                    WHERE {" AND ".join(f"present.{column} = staged.{column}" for column in _SAME)}
+                )
+            """)
+        )
+        self._report.duplicates += self._staged[month] - inserted
+        self._report.months[f"{month:%Y-%m}"] = inserted
+        await self._driver.execute(f"DROP TABLE {name}")
+
+    async def _attach(self, months: list[date]) -> None:
+        """Make prepared months partitions, in the place of the empty ones that are there."""
+        deadline = time.monotonic() + SWAP_WAIT
+        while months:
+            try:
+                async with self._driver.transaction():  # whose end by an error lets go of the locks
+                    await self._exchange(months)
+            except _FilledError as error:
+                filled = error.months
+            except asyncpg.LockNotAvailableError:
+                if time.monotonic() < deadline:
+                    await asyncio.sleep(_SWAP_PAUSE)
+                    continue
+                # Somebody reads on and on. Beside him nothing can be exchanged, but rows can be inserted.
+                filled = [month for month in months if await self._exists(month)]
+                if not filled:
+                    raise
+                deadline = time.monotonic() + SWAP_WAIT
+            else:
+                self._report.months.update({f"{month:%Y-%m}": self._staged[month] for month in months})
+                return
+            for month in filled:
+                await self._merge(month)
+            months = [month for month in months if month not in filled]
+
+    async def _exchange(self, months: list[date]) -> None:
+        driver = self._driver
+        await driver.execute(f"SET LOCAL lock_timeout = '{_SWAP_LOCK}'")
+        await driver.execute(f"SELECT pg_advisory_xact_lock_shared({HOURS_LOCK})")
+        for month in months:
+            await driver.execute(f"""
+                INSERT INTO hourly.marks
+                SELECT hour
+                FROM (SELECT min(timestamp) AS first, max(timestamp) AS last FROM {_staging(month)}) AS span,
+                    generate_series(date_bin('1 hour', first, 'epoch'), last, '1 hour') AS hour
+                WHERE hour < (SELECT closed_before FROM hourly.watermark)
+            """)
+        empty = [month for month in months if await self._exists(month)]
+        for month in set(months) - set(empty):
+            await self._put_in_place(month)
+        if not empty:
+            return
+        # From here on everybody waits, for milliseconds.
+        await driver.execute(f"LOCK TABLE ONLY {TABLE} IN ACCESS EXCLUSIVE MODE")
+        names = [partition_name(month) for month in empty]
+        await driver.execute(f"LOCK TABLE {', '.join(names)} IN ACCESS EXCLUSIVE MODE")
+        filled = [month for month in empty if await self._holds_rows(month)]
+        if filled:
+            raise _FilledError(filled)
+        for month, name in zip(empty, names, strict=True):
+            await driver.execute(f"ALTER TABLE {TABLE} DETACH PARTITION {name}; DROP TABLE {name}")
+            await self._put_in_place(month)
+
+    async def _put_in_place(self, month: date) -> None:
+        staging, name = _staging(month), partition_name(month)
+        indexes = await self._driver.fetch(
+            "SELECT relname FROM pg_index JOIN pg_class ON oid = indexrelid WHERE indrelid = $1::regclass",
+            staging,
+        )
+        renamed = [
+            f"ALTER INDEX {row['relname']} RENAME TO {row['relname'].replace(staging, name, 1)}"
+            for row in indexes
+        ]
+        await self._driver.execute(
+            ";".join(
+                [
+                    f"ALTER TABLE {staging} RENAME TO {name}",
+                    *renamed,
+                    attach(name, month),
+                    f"ALTER TABLE {name} DROP CONSTRAINT bounds",
+                ]
+            )
+        )
+
+    async def _exists(self, month: date) -> bool:
+        return bool(await self._driver.fetchval("SELECT to_regclass($1) IS NOT NULL", partition_name(month)))
+
+    async def _holds_rows(self, month: date) -> bool:
+        return await self._exists(month) and bool(
+            await self._driver.fetchval(f"SELECT EXISTS (SELECT FROM {partition_name(month)})")
+        )
+
+
+class _FilledError(Exception):
+    """Partitions that were empty have got rows."""
+
+    def __init__(self, months: list[date]) -> None:
+        super().__init__(months)
+        self.months = months
+
+
+def _staging(month: date) -> str:
+    return f"import_{month:%Y_%m}"
+
+
+def _rows(status: str) -> int:
+    """How many rows a statement was about, from the server's word on it: ``DELETE 3``."""
+    return int(status.rsplit(" ", 1)[1])
