@@ -15,7 +15,7 @@ from occupancy_db.models import Base
 from occupancy_db.settings import Settings
 
 EXPECTED = {
-    "table": set(Base.metadata.tables),
+    "table": {*Base.metadata.tables, "hourly.history", "hourly.marks", "hourly.sums", "hourly.watermark"},
     "view": {"room_occupancy_status", "sensor_reading_stats"},
     "enum": {"prediction_type", "room_type"},
     "function": {"cleanup_old_sensor_readings", "retention_cutoff"},
@@ -23,21 +23,21 @@ EXPECTED = {
 
 # A partitioned table holds nothing itself: its figures are the sums over its leaves.
 TABLES = text("""
-    SELECT root.relname AS name,
+    SELECT concat(nullif(nspname, 'public') || '.', root.relname) AS name,
            count(leaf.oid) FILTER (WHERE leaf.oid <> root.oid) AS partitions,
            sum(greatest(leaf.reltuples, pg_stat_get_live_tuples(leaf.oid)))::bigint AS rows,
            sum(pg_total_relation_size(leaf.oid))::bigint AS bytes,
            pg_size_pretty(sum(pg_total_relation_size(leaf.oid))) AS size
     FROM pg_class AS root
+    JOIN pg_namespace ON pg_namespace.oid = root.relnamespace AND nspname IN ('public', 'hourly')
     CROSS JOIN LATERAL (
         SELECT relid FROM pg_partition_tree(root.oid) WHERE isleaf
         UNION SELECT root.oid WHERE root.relkind = 'r'
     ) AS tree
     JOIN pg_class AS leaf ON leaf.oid = tree.relid
-    WHERE root.relnamespace = 'public'::regnamespace
-      AND root.relkind IN ('r', 'p') AND NOT root.relispartition
-    GROUP BY root.relname
-    ORDER BY root.relname
+    WHERE root.relkind IN ('r', 'p') AND NOT root.relispartition
+    GROUP BY nspname, root.relname
+    ORDER BY nspname = 'hourly', root.relname
 """)
 
 OTHERS = text("""

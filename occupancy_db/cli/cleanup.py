@@ -51,8 +51,8 @@ def cleanup(
         before, after = decimal(found["bytes_before"]), decimal(found["bytes_after"])
         dropped = f", {len(found['dropped'])} whole months among them" if found.get("dropped") else ""
         lines.append(
-            f"{table}: {found['rows']:,} rows before {found['cutoff']:%Y-%m-%d %H:%M} UTC {verb}{dropped}; "
-            f"{before} before, {after} after"
+            f"{found['rows']:,} {table.replace('_', ' ')} before {found['cutoff']:%Y-%m-%d %H:%M} UTC "
+            f"{verb}{dropped}: {before} → {after}"
         )
     if dry_run and any(found["rows"] for found in result.values()):
         lines.append("run again with --no-dry-run to remove them")

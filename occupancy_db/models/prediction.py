@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import CheckConstraint, Identity, Index, Integer, String, desc, func
+from sqlalchemy import CheckConstraint, Identity, Index, Integer, String, desc, func, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -56,10 +56,12 @@ class Prediction(Base):
         # The predictions of a day, whatever the room; also what retention removes.
         Index("ix_predictions_prediction_made_at", desc("prediction_made_at")),
         # Which distributions contain a value (@>, @?, @@); jsonb_path_ops is smaller and faster for these.
+        # Predictions without a distribution are left out.
         Index(
             "ix_predictions_probability_distribution",
             "probability_distribution",
             postgresql_using="gin",
             postgresql_ops={"probability_distribution": "jsonb_path_ops"},
+            postgresql_where=text("probability_distribution IS NOT NULL"),
         ),
     )

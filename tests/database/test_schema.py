@@ -236,17 +236,15 @@ def test_the_last_hour_of_a_room_touches_only_current_partitions_by_index(
     [
         (
             "SELECT * FROM sensor_readings WHERE zone = 'zone 5' ORDER BY timestamp DESC LIMIT 5",
-            "zone_timestamp",
+            "zone_timestamp_idx",
         ),
         (
-            "SELECT timestamp FROM sensor_readings WHERE room = 'office' AND zone = 'zone 3' "
-            "ORDER BY timestamp DESC LIMIT 1",
-            "room_zone_timestamp",
+            "SELECT * FROM sensor_readings WHERE zone = 'zone 5' AND timestamp > now() - interval '190 days'",
+            "zone_timestamp_idx",
         ),
         (
-            "SELECT timestamp FROM sensor_readings WHERE room = 'office' AND state "
-            "ORDER BY timestamp DESC LIMIT 1",
-            "room_timestamp_idx1",
+            "SELECT * FROM sensor_readings WHERE room = 'office' ORDER BY timestamp DESC LIMIT 5",
+            "pkey",
         ),
     ],
 )
@@ -257,9 +255,17 @@ def test_indexes_serve_the_queries_they_are_for(cursor: Cursor, query: str, inde
     assert row is not None
     cursor.execute("SELECT relname FROM pg_class WHERE relispartition AND relkind = 'r' AND relpages > 0")
     filled = {name for (name,) in cursor.fetchall()}
-    assert {
-        scan.get("Index Name") for scan in scans(row[0][0]["Plan"]) if scan["Relation Name"] in filled
-    } == {f"{name}_{index}_idx".replace("_idx1_idx", "_idx1") for name in filled}
+    used = {
+        scan.get("Index Name") or index_of(scan)
+        for scan in scans(row[0][0]["Plan"])
+        if scan["Relation Name"] in filled
+    }
+    assert used == {f"{name}_{index}" for name in filled}
+
+
+def index_of(scan: dict[str, Any]) -> str | None:
+    """A bitmap heap scan has its index in the node below."""
+    return next((child.get("Index Name") for child in scan.get("Plans", [])), None)
 
 
 def test_gin_finds_distributions_by_what_they_contain(cursor: Cursor) -> None:
