@@ -33,7 +33,7 @@ def status(months_ahead: MonthsAhead = 3, json: Json = False) -> None:
         {"database": settings.database, **found},
         table,
         f"hours before {hours['closed_before']} are closed: {hours['sums']:,} sums, "
-        f"{hours['marked']:,} hours to sum up, {hours['history']:,} sums of readings that retention has removed"
+        f"{hours['marked']:,} hours to sum up, {hours['history']:,} sums of removed readings"
         if hours["closed_before"]
         else "no hour has been closed yet",
         *_plan(found["plan"], found["strays"], "upkeep would"),
