@@ -87,6 +87,9 @@ def test_only_root_writes_metrics(host: Host) -> None:
 def test_a_job_as_cron_runs_it(host: Host, job: str) -> None:
     before = time.time() - 5  # the host's clock is this one, in whole seconds
     run = as_cron(host, scheduled(host)[job])
+    if run.rc == 9:  # cron has just begun the same
+        host.check_output(f"flock --wait 60 /run/occupancy/{job}.lock true")
+        run = as_cron(host, scheduled(host)[job])
     assert run.rc == 0, run.stderr
     found = metrics(host, job)
     assert found["exit_code"] == 0

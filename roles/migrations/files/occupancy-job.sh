@@ -9,10 +9,11 @@ shift 2
 export OCCUPANCY_JOB=$job # occupancy-db names its container after it
 metrics=$(sed -n 's/^OCCUPANCY_DATA_DIR=//p' /opt/occupancy/.env)/metrics/occupancy_$job.prom
 
-# The container belongs to the engine, and goes on when the client that started it is killed.
+# The container belongs to the engine, and goes on when the client that started it is killed. An engine that hangs must
+# not hold up the job.
 end_container() {
-  docker stop -t 15 "occupancy-$job" || true
-  docker rm --force "occupancy-$job" || true
+  timeout 30 docker stop -t 15 "occupancy-$job" || true
+  timeout 30 docker rm --force "occupancy-$job" || true
 } >/dev/null 2>&1
 
 metric() { printf '# HELP %s %s\n# TYPE %s gauge\n%s{job="%s"} %s\n' "$1" "$2" "$1" "$1" "$job" "$3"; }
