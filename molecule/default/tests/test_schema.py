@@ -47,10 +47,10 @@ def test_enums(server: Server) -> None:
 def test_indexes(server: Server) -> None:
     definitions = " ".join(names(server, "SELECT indexdef FROM pg_indexes WHERE schemaname = 'public'"))
     for part in (
-        '(room, "timestamp" DESC)',
-        '(zone, "timestamp" DESC)',
+        '("timestamp", id)',
+        '(zone, "timestamp")',
         "USING gin (probability_distribution",
-        "WHERE state",
+        "WHERE (probability_distribution IS NOT NULL)",
     ):
         assert part in definitions
 
@@ -92,6 +92,48 @@ def test_views_follow_what_is_written(server: Server) -> None:
         server.query(
             "occupancy_app", "DELETE FROM sensor_readings WHERE source_entity = 'binary_sensor.view'"
         )
+
+
+def test_the_application_ingests_batches_and_reads_them_back(server: Server) -> None:
+    program = """
+import asyncio
+from datetime import UTC, datetime, timedelta
+from occupancy_db.connection import dispose_engine
+from occupancy_db.readings import Reading, ingest
+
+async def main():
+    now = datetime.now(UTC)
+    batch = [
+        Reading(now - timedelta(seconds=n), "office", "desk", n % 2 == 0, "binary_sensor.batch") for n in range(2000)
+    ]
+    print(await ingest(batch))
+    await dispose_engine()
+
+asyncio.run(main())
+"""
+    said = subprocess.run(
+        [ROOT / ".venv/bin/python", "-c", program],
+        env=server.environment("occupancy_app"),
+        cwd="/",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    try:
+        assert (said.returncode, said.stdout) == (0, "2000\n"), said.stderr
+        counted = "SELECT sum(reading_count) FROM sensor_reading_stats WHERE room = 'office' AND hour > now() - interval '3 hours'"
+        assert server.query("occupancy_readonly", counted) == [(2000,)]
+    finally:
+        server.query(
+            "occupancy_app", "DELETE FROM sensor_readings WHERE source_entity = 'binary_sensor.batch'"
+        )
+
+
+@pytest.mark.parametrize("user", ["occupancy_app", "occupancy_readonly"])
+@pytest.mark.parametrize("statement", ["DELETE FROM hourly.sums", "SELECT hourly.refresh(1)"])
+def test_nobody_but_the_owner_touches_the_hourly_sums(server: Server, user: str, statement: str) -> None:
+    with pytest.raises(psycopg2.errors.InsufficientPrivilege):
+        server.query(user, statement)
 
 
 def test_cleanup_removes_old_readings_and_counts_them(server: Server) -> None:
