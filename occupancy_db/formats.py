@@ -304,8 +304,8 @@ _LINE_ENDS = re.compile(r"\r\n|\r|\n")
 
 def _csv_line(row: list[str]) -> str:
     target = io.StringIO()
-    csv.writer(target, lineterminator="").writerow(row)
-    return target.getvalue()
+    csv.writer(target).writerow(row)
+    return target.getvalue().removesuffix("\r\n")
 
 
 @dataclass(frozen=True)
@@ -471,7 +471,7 @@ class _opened:  # noqa: N801  # a function in all but form
             self._stack.close()
             reason = getattr(error, "strerror", None) or str(error)
             raise _unusable(self._path, reason, "Check the path and the file.") from error
-        if b"\0" in file.head:
+        if b"\0" in file.head.partition(b"\n")[0]:
             self._stack.close()
             raise _unusable(self._path, "it is not UTF-8 text", "It must be CSV or NDJSON, plain or gzip.")
         return file
@@ -532,8 +532,8 @@ def _rows(file: _File, options: Options) -> tuple[_Rows, _Shape]:
     rows = csv.reader(file.text, strict=True)
     try:
         header = [name.strip() for name in next(rows, [])]
-    except csv.Error as error:
-        raise _unusable(file.path, f"its header is not CSV ({error})", "Check the first line.") from error
+    except (csv.Error, OSError, EOFError, zlib.error) as error:
+        raise _unusable(file.path, f"its header cannot be read ({error})", "Check the first line.") from error
     if options.entities is None and {"entity_id", "state", "last_changed"} <= set(header):
         raise _unusable(
             file.path,
