@@ -91,7 +91,8 @@ def test_maintain_creates_the_coming_months_once_and_complete(database: Database
     assert answer(database, "partitions", "maintain", "--months-ahead", "5")["created"] == [name(5)]
     assert attached(cursor) == months
     assert answer(database, "partitions", "maintain", "--months-ahead", "5")["created"] == []
-    insert(cursor, "sensor_readings", timestamp=NOW + timedelta(days=40))
+    for table in ("sensor_readings", f"sensor_readings_{NOW + timedelta(days=40):%Y_%m}"):
+        write(cursor, NOW + timedelta(days=40), random.Random(1), table)
 
 
 def test_a_dry_run_prints_the_sql_that_then_does_the_same(database: Database, cursor: Cursor) -> None:
@@ -215,6 +216,28 @@ def test_rows_that_nobody_has_summed_up_are_kept_in_the_history(database: Databa
     cursor.execute("SELECT cleanup_old_sensor_readings(4)")
     assert ask(cursor, STATS) == before
     answer(database, "cleanup", "--months", "2", "--no-dry-run")
+    assert ask(cursor, STATS) == before
+
+
+def test_an_hour_that_is_removed_in_pieces_is_one_hour_of_the_history(cursor: Cursor) -> None:
+    hour = datetime(NOW.year, NOW.month, 1, tzinfo=UTC) - timedelta(days=30)
+    for minute in (1, 20, 40, 59):
+        insert(cursor, "sensor_readings", timestamp=hour + timedelta(minutes=minute), confidence=minute / 100)
+    before = ask(cursor, STATS)
+    for minute in (10, 30, 60):
+        cursor.execute("SELECT hourly.forget('-infinity', %s)", [hour + timedelta(minutes=minute)])
+        assert ask(cursor, STATS) == before
+    assert ask(cursor, "SELECT count(*), sum(reading_count) FROM hourly.history") == [(1, 4)]
+
+
+def test_a_month_with_a_late_row_is_counted_when_it_goes(database: Database, cursor: Cursor) -> None:
+    fill(cursor, 500)
+    sum_up(cursor)
+    write(cursor, NOW - timedelta(days=150), random.Random(1))  # after its hour was summed up
+    before = ask(cursor, STATS)
+    table = f"sensor_readings_{NOW - timedelta(days=150):%Y_%m}"
+    detached(database, table)
+    cursor.execute(f"SELECT hourly.forget_month('{table}', true)")
     assert ask(cursor, STATS) == before
 
 
