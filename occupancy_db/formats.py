@@ -221,6 +221,7 @@ class Reader:
                     ) from error
                 self._position = int
             self._done += path.stat().st_size
+            yield True
 
     def _parse_file(self, file: "_File") -> Iterator[bool]:
         rows, shape = _rows(file, self._options)
