@@ -161,7 +161,7 @@ async def test_a_month_without_a_partition_stops_the_batch(cursor: Cursor) -> No
     assert rows(cursor) == []
 
 
-async def test_a_month_that_is_being_detached_takes_nothing(cursor: Cursor) -> None:
+async def test_a_month_that_has_been_detached_takes_nothing(cursor: Cursor) -> None:
     """Its table still has the name, but what is written there would go with it."""
     cursor.execute(f"ALTER TABLE sensor_readings DETACH PARTITION {partition_name(month_of(NOW))}")
     with pytest.raises(DatabaseError, match="no partition"):
