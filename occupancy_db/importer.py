@@ -13,6 +13,7 @@ from datetime import date
 from typing import Any, Final
 
 import asyncpg
+from sqlalchemy.exc import DBAPIError
 
 from occupancy_db.connection import connect
 from occupancy_db.errors import DatabaseError, ExitCode
@@ -28,6 +29,7 @@ from occupancy_db.partitions import (
     prepare,
 )
 from occupancy_db.settings import Settings
+from occupancy_db.upkeep import sum_hours
 
 IMPORT_SESSION: Final = {
     **SESSION,
@@ -46,8 +48,6 @@ SWAP_WAIT: Final = 60.0
 _SWAP_LOCK: Final = "100ms"  # that long everybody waits behind each try
 _SWAP_PAUSE: Final = 0.4
 
-_HOURS: Final = 500
-"""How many hours are summed up in one transaction."""
 
 # One reading is another's duplicate if it says the same, of the same sensor, at the same moment.
 _SAME: Final = ("timestamp", "room", "zone", "source_entity", "state")
@@ -96,7 +96,7 @@ async def run(settings: Settings, reader: Reader, announce: Announce) -> Report:
     """
     report = Report()
     async with (
-        migration_lock(settings),
+        migration_lock(settings) as guard,
         connect(settings, "occupancy-db import", server_settings=IMPORT_SESSION) as connection,
     ):
         # COPY is the driver's, and so is its transaction.
@@ -107,10 +107,8 @@ async def run(settings: Settings, reader: Reader, announce: Announce) -> Report:
             await months.finish()
         announce("summing up")
         try:
-            # Until few are left, not until none is: beside a writer of late readings there is always one.
-            while await driver.fetchval(f"SELECT hourly.refresh({_HOURS})") == _HOURS:
-                pass
-        except asyncpg.PostgresError as error:
+            await sum_hours(guard)
+        except (DatabaseError, DBAPIError) as error:
             report.warnings.append(
                 f"the hours are not summed up yet ({error}): until the next upkeep they are recounted"
             )

@@ -20,6 +20,7 @@ from occupancy_db.upkeep import (
     finish,
     maintenance,
     patiently,
+    sum_hours,
 )
 
 ROWS_AT_ONCE = 20_000
@@ -104,7 +105,7 @@ async def _remove_readings(session: Maintenance, _table: str, cutoff: datetime) 
         if month.detaching or month.retired:
             await session.run(Step("finish", month.name, finish(month)))
     # With the hours summed up, a month that is dropped need not be read again.
-    await session.sum_hours()
+    await sum_hours(session.guard)
 
     rows, dropped = 0, []
     for month in await find_months(session.guard):

@@ -218,7 +218,7 @@ async def maintain(settings: Settings, months_ahead: int, lock_wait: float = LOC
         for step in plan(months, datetime.now(UTC), months_ahead):
             await session.run(step)
             done[step.kind].append(step.table)
-        hours = await session.sum_hours()
+        hours = await sum_hours(session.guard)
     return {
         "finished": done["finish"],
         "completed": done["complete"],
@@ -285,24 +285,30 @@ class Maintenance:
         """Drop a month that has just been detached and keep its sums; returns how many readings it had."""
         return int(await patiently(self.guard.scalar, text(forget_month(name, summed=True))))
 
-    async def sum_hours(self) -> int:
-        """Close the hours that are over, and sum up those that are closed; returns how many.
 
-        An hour is over five minutes after its end, so that readings which come a little late need no mark.
-        """
-        await patiently(self.guard.execute, text("SELECT hourly.close(now() - interval '5 minutes')"))
-        hours = 0
-        while True:
-            refreshed = await patiently(
-                self.guard.scalar, text("SELECT hourly.refresh(:hours)"), {"hours": HOURS_AT_ONCE}
-            )
-            if not refreshed:
-                break
-            hours += refreshed
-        if hours >= HOURS_AT_ONCE:
-            # Much has changed, and the planner should know before autovacuum comes by.
-            await patiently(self.guard.execute, text("VACUUM (ANALYZE) hourly.sums, hourly.marks"))
-        return hours
+async def sum_hours(connection: AsyncConnection) -> int:
+    """Close the hours that are over, and sum up those that are closed; returns how many.
+
+    An hour is over five minutes after its end, so that readings which come a little late need no mark.
+
+    Args:
+        connection: In autocommit, of who holds the lock of all maintenance.
+
+    Raises:
+        DatabaseError: a lock was not obtained in time; what is not summed up is recounted on demand.
+    """
+    await patiently(connection.execute, text("SELECT hourly.close(now() - interval '5 minutes')"))
+    hours, refreshed = 0, HOURS_AT_ONCE
+    # Until few are left, not until none is: beside a writer of late readings there is always one.
+    while refreshed == HOURS_AT_ONCE:
+        refreshed = await patiently(
+            connection.scalar, text("SELECT hourly.refresh(:hours)"), {"hours": HOURS_AT_ONCE}
+        )
+        hours += refreshed
+    if hours >= HOURS_AT_ONCE:
+        # Much has changed, and the planner should know before autovacuum comes by.
+        await patiently(connection.execute, text("VACUUM (ANALYZE) hourly.sums, hourly.marks"))
+    return hours
 
 
 @asynccontextmanager
