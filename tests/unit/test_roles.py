@@ -200,7 +200,8 @@ def test_links_lead_somewhere(document: str) -> None:
 
 
 def test_readme_lists_every_exit_code() -> None:
-    cells = re.findall(r"(?<=\| )(\d+) \| ([^|]+?) (?=\|)", read("README.md"))
+    (section,) = re.findall(r"^### Exit codes\n(.*?)^##", read("README.md"), re.MULTILINE | re.DOTALL)
+    cells = re.findall(r"(?<=\| )(\d+) \| ([^|]+?) (?=\|)", section)
     assert {int(code): meaning for code, meaning in cells} == {int(code): code.label for code in ExitCode}
 
 
