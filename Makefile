@@ -4,6 +4,9 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 
+# Readings that make bench measures with: a year of them.
+ROWS ?= 10000000
+
 # Further arguments for ansible-playbook: make up ANSIBLE_ARGS="--inventory inventories/home --ask-become-pass"
 ANSIBLE_ARGS ?=
 
@@ -63,7 +66,7 @@ export MSG
 
 ##@ Working on it
 
-.PHONY: test test-fast lint format docs
+.PHONY: test test-fast lint format bench docs
 test: .venv/.synced ## Everything that proves the product: lint, unit, database, Molecule
 	@scripts/test.sh
 test-fast: .venv/.synced ## The seconds-long loop: Python lint, unit and database tests, no Docker
@@ -73,6 +76,8 @@ lint: .venv/.synced ## All linters
 	@scripts/lint.sh
 format: .venv/.synced ## Format the Python code
 	@$(BIN)/ruff check --fix --quiet && $(BIN)/ruff format --quiet
+bench: images ## Measure beside the manual's schema, some minutes: make bench [ROWS=10000000]
+	@$(BIN)/python -m bench.timeseries --rows $(ROWS)
 docs: .venv/.synced ## Write the roles' READMEs from their argument_specs
 	@for role in roles/*/; do \
 	  $(BIN)/aar-doc "$$role" markdown; \

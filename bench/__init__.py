@@ -1,0 +1,1 @@
+"""What keeping readings costs, measured beside the schema of the operator's manual."""

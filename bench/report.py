@@ -1,0 +1,391 @@
+"""The results: a table on the terminal, JSON, and a report with plots."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from rich.console import Console
+from rich.table import Table
+
+mpl.use("Agg")
+from matplotlib import pyplot as plt
+
+RESULTS = Path(__file__).parent / "results"
+
+Details = dict[str, Any]
+Figures = dict[str, float]
+
+# What a figure means, and what it should be: at least, or at most.
+TARGETS: dict[str, tuple[str, str, float]] = {
+    "live_vs_manual": ("live path, times as fast as the manual's schema", "≥", 3),
+    "import_vs_manual": ("import, times as fast as COPY into the manual's schema", "≥", 5),
+    "import_vs_raw_copy": ("import, of the speed of a bare COPY", "≥", 0.5),
+    "bytes_per_row": ("bytes of a reading, everything included", "≤", 200),
+    "status_ms": ("room_occupancy_status, ms", "≤", 10),
+    "stats_day_ms": ("sensor_reading_stats of 24 hours, ms", "≤", 50),
+    "growth_status": ("room_occupancy_status, times as slow as in the small size", "≤", 1.3),
+    "growth_stats_day": ("sensor_reading_stats of 24 hours, the same", "≤", 1.3),
+    "growth_last_hour": ("a room's last hour, the same", "≤", 1.3),
+    "retention_s": ("six of twelve months removed, whole months, seconds", "≤", 1),
+    "retention_slowest_write_ms": ("slowest write beside the whole of it, ms", "≤", 100),
+}
+
+OURS, MANUALS, LIMIT = "#1f6f8b", "#c8553d", "#9a9a9a"
+
+
+def figures(details: Details) -> Figures:
+    """What the details come to."""
+    loads, answers, rows = details["loads"], details["queries"]["ours"], details["rows"]
+
+    def times(faster: str, slower: str) -> float:
+        ratio: float = loads[faster]["rows_per_second"] / loads[slower]["rows_per_second"]
+        return round(ratio, 2)
+
+    def growth(query: str) -> float:
+        ratio: float = answers[query]["ours"]["median_ms"] / answers[query]["ours_small"]["median_ms"]
+        return round(ratio, 2)
+
+    def milliseconds(query: str) -> float:
+        return round(float(answers[query]["ours"]["median_ms"]), 2)
+
+    ours = max(_bytes_per_row(details, "ours"), _bytes_per_row(details, "ours_live"))
+    return {
+        "live_vs_manual": times("live", "manual_live"),
+        "import_vs_manual": times("import_history", "manual_copy"),
+        "import_vs_raw_copy": times("import", "raw_copy"),
+        "bytes_per_row": round(ours, 1),
+        "manual_bytes_per_row": round(_bytes_per_row(details, "manual"), 1),
+        "status_ms": milliseconds("status"),
+        "stats_day_ms": milliseconds("stats_day"),
+        "last_hour_ms": milliseconds("last_hour"),
+        "growth_status": growth("status"),
+        "growth_stats_day": growth("stats_day"),
+        "growth_last_hour": growth("last_hour"),
+        "retention_s": details["retention"]["ours"]["months_s"],
+        "retention_slowest_write_ms": details["retention"]["ours"]["slowest_ms"],
+        "rows": rows,
+    }
+
+
+def _bytes_per_row(details: Details, database: str) -> float:
+    rows: int = details["manual_rows" if database == "manual" else "rows"]
+    total: int = sum(details["bytes"][database].values())
+    return total / rows
+
+
+def met(name: str, value: float) -> bool:
+    """Whether a figure is what it should be."""
+    _, sense, target = TARGETS[name]
+    return value >= target if sense == "≥" else value <= target
+
+
+def write(details: Details) -> None:
+    """Write all files, and show the figures."""
+    found = figures(details)
+    RESULTS.mkdir(exist_ok=True)
+    text = json.dumps({"figures": found, **details}, indent=2, ensure_ascii=False)
+    (RESULTS / "timeseries.json").write_text(text + "\n", encoding="utf-8")
+    mpl.rcParams.update(
+        {
+            "svg.hashsalt": "bench",
+            "svg.fonttype": "none",
+            "font.family": "sans-serif",
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+        }
+    )
+    _plot_loads(details)
+    _plot_queries(details)
+    _plot_bytes(details)
+    (RESULTS / "timeseries.md").write_text(_markdown(details, found), encoding="utf-8")
+    table = Table(
+        "Figure", "Measured", "Target", "", title=f"{details['rows']:,} rows, {details['seconds']} s"
+    )
+    for name, (meaning, sense, target) in TARGETS.items():
+        verdict = "[green]met[/]" if met(name, found[name]) else "[red]missed[/]"
+        table.add_row(meaning, f"{found[name]:g}", f"{sense} {target:g}", verdict)
+    Console().print(table)
+    Console().print(f"written: {RESULTS.relative_to(RESULTS.parents[1])}/timeseries.md and .json")
+
+
+# Plots
+
+
+def _save(figure: Any, name: str) -> None:
+    figure.savefig(RESULTS / f"{name}.svg", bbox_inches="tight", metadata={"Date": None, "Creator": None})
+    plt.close(figure)
+
+
+def _plot_loads(details: Details) -> None:
+    bars = [
+        ("ORM, manual's schema", "manual_orm", MANUALS),
+        ("live, manual's schema", "manual_live", MANUALS),
+        ("live, ours", "live", OURS),
+        ("COPY, manual's schema", "manual_copy", MANUALS),
+        ("import, ours", "import", OURS),
+        ("COPY, no index at all", "raw_copy", LIMIT),
+    ]
+    figure, axes = plt.subplots(figsize=(7, 2.8))
+    values = [details["loads"][key]["rows_per_second"] / 1000 for _, key, _ in bars]
+    drawn = axes.barh([label for label, _, _ in bars], values, color=[colour for _, _, colour in bars])
+    axes.bar_label(drawn, fmt="%.0f", padding=3)
+    axes.set_xlabel("thousand rows a second")
+    _save(figure, "loads")
+
+
+def _plot_queries(details: Details) -> None:
+    labels = {
+        "status": "status",
+        "stats_day": "stats, 24 h",
+        "last_hour": "last hour",
+        "zone_day": "zone's day",
+    }
+    figure, axes = plt.subplots(figsize=(7, 3.2))
+    sizes = {"_small": details["small_rows"], "": details["rows"]}
+    bars = [
+        (
+            party,
+            f"{party}{suffix}",
+            details["manual_rows"] if party == "manual" and not suffix else rows,
+            colour,
+            alpha,
+        )
+        for party, colour in (("ours", OURS), ("manual", MANUALS))
+        for (suffix, rows), alpha in zip(sizes.items(), (0.55, 1.0), strict=True)
+    ]
+    for n, (party, database, rows, colour, alpha) in enumerate(bars):
+        values = [details["queries"][party][query][database]["median_ms"] for query in labels]
+        places = [place + (n - 1.5) * 0.2 for place in range(len(labels))]
+        drawn = axes.bar(
+            places, values, 0.2, color=colour, alpha=alpha, label=f"{party}, {rows / 1e6:g} M rows"
+        )
+        axes.bar_label(drawn, labels=[_short(value) for value in values], fontsize=7, padding=1)
+    axes.set_yscale("log")
+    axes.set_ylabel("milliseconds, logarithmic")
+    axes.set_xticks(range(len(labels)), list(labels.values()))
+    axes.legend(frameon=False, fontsize=8)
+    _save(figure, "queries")
+
+
+def _plot_bytes(details: Details) -> None:
+    parties = [("ours", "ours_live", details["rows"]), ("manual's schema", "manual", details["manual_rows"])]
+    figure, axes = plt.subplots(figsize=(7, 1.8))
+    left = [0.0] * len(parties)
+    for part, label, colour in (
+        ("tables", "tables", OURS),
+        ("indexes", "indexes", MANUALS),
+        ("hourly_sums", "hourly sums", LIMIT),
+    ):
+        values = [details["bytes"][database][part] / rows for _, database, rows in parties]
+        drawn = axes.barh([name for name, _, _ in parties], values, left=left, color=colour, label=label)
+        axes.bar_label(
+            drawn, labels=[f"{v:.0f}" if v > 10 else "" for v in values], label_type="center", color="white"
+        )
+        left = [a + b for a, b in zip(left, values, strict=True)]
+    axes.set_xlabel("bytes per reading")
+    axes.legend(frameon=False, fontsize=8)
+    _save(figure, "bytes")
+
+
+# The report
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _rows(header: list[str], rows: list[list[str]]) -> str:
+    rule = ["---"] + ["---:"] * (len(header) - 1)
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in [header, rule, *rows])
+
+
+def _markdown(details: Details, found: Figures) -> str:
+    machine, server = details["machine"], details["server"]
+    rows, small, live, manual = (details[name] for name in ("rows", "small_rows", "live_rows", "manual_rows"))
+    verdicts = _rows(
+        ["Figure", "Measured", "Target", "Met"],
+        [
+            [
+                f"`{name}`: {meaning}",
+                f"{found[name]:g}",
+                f"{sense} {target:g}",
+                "yes" if met(name, found[name]) else "**no**",
+            ]
+            for name, (meaning, sense, target) in TARGETS.items()
+        ],
+    )
+    return f"""# A year of readings, beside the manual's schema
+
+Generated by `make bench`, do not edit. {details["date"]}; {rows:,} rows in {details["seconds"] / 60:.0f} minutes on
+{machine["cores"]} cores ({machine["cpu"]}), {machine["memory_gib"]:g} GiB; PostgreSQL {server["version"]}.
+
+{verdicts}
+
+## Loading
+
+{_loads_table(details)}
+
+![Rows a second](loads.svg)
+
+## Queries
+
+Medians in milliseconds, planning included.
+
+{_queries_table(details)}
+
+![Milliseconds by query and size](queries.svg)
+
+## Bytes per reading
+
+{_bytes_table(details)}
+
+![Bytes per reading](bytes.svg)
+
+## Retention
+
+Six months are kept, while two writers insert a row every 5 ms.
+
+{_retention_table(details)}
+
+Of ours, {details["retention"]["ours"]["months"]} whole months took {details["retention"]["ours"]["months_s"]:g} s
+(`retention_s`: from the first one's detachment to the last one's end), and the rows of the month that is being left
+{details["retention"]["ours"]["trim_s"]:g} s (in small transactions).
+
+## Writers beside upkeep
+
+Milliseconds of a single-row insert; two writers, one every 5 ms.
+
+{_latency_table(details)}
+
+## How to repeat it
+
+```bash
+make bench                  # ten million rows
+make bench ROWS=1000000     # or as many as you like, in steps of 100,000
+```
+
+It needs Docker, the cores for itself and {rows * 500 / 1e9 + 8:.0f} GB of disk, and leaves nothing behind but these files.
+All details are in [timeseries.json](timeseries.json).
+
+## What was compared
+
+- **The home**: 6 rooms, 17 zones, ten million readings a year, in order, ending now. A larger number of rows is a longer
+  history at the same rate. The newest rows are the same in every size.
+- **The server**: one container of the product's image for all, {server["limits"]["cpus"]} CPUs,
+  {server["limits"]["memory"]} of memory, {server["settings"]["shared_buffers"]} shared buffers, checksums and everything
+  durable; clients on the same machine, over TLS. Between measurements it is vacuumed and checkpointed.
+- **The manual's schema** is `bench/manual.py`: one table, seven indexes, plain views, DELETE. It is written to in the best
+  way that there is, not in the manual's own: COPY of the same file, and on the live path COPY of batches that nobody
+  validates. The manual's own way, objects of an ORM, is `ORM` above. It held {manual:,} rows.
+- **Import**: `occupancy-db import` of CSV files as a person runs it, from the start of the interpreter to its end.
+  `import_vs_manual` is of the same files (what the manual's table held before its live rows), `import_vs_raw_copy` of all.
+- **Live**: the newest {live:,} rows in batches of 5,000 by four tasks with the application's pool, on top of the history. Their
+  hours were closed already, so each batch also marked its hours to be summed up again: now it would not have to.
+- **Growth**: the times at {rows:,} rows divided by those at {small:,}; runs of both alternate.
+- **Bytes**: tables, indexes and TOAST after VACUUM, and for ours the hourly sums and the empty months ahead. The figure is the
+  larger one of a history that was imported as a whole and one whose newest rows came over the live path.
+- **Limits**: one run on one machine, with warm caches; client and server share its cores; rows come in the order of their
+  time, and nothing reads while they are loaded.
+"""
+
+
+LOADS = {
+    "raw_copy": "COPY into a table without indexes",
+    "import": "`occupancy-db import`, everything",
+    "import_history": "`occupancy-db import`, what is before the live rows",
+    "manual_copy": "COPY into the manual's schema",
+    "live": "`readings.ingest`",
+    "manual_live": "COPY of the same batches into the manual's schema",
+    "manual_orm": "ORM `add_all` and commit, the manual's schema",
+}
+
+
+def _loads_table(details: Details) -> str:
+    return _rows(
+        ["Way", "Rows", "Seconds", "Rows a second"],
+        [
+            [label, f"{load['rows']:,}", f"{load['seconds']:.1f}", f"{load['rows_per_second']:,}"]
+            for label, load in ((label, details["loads"][key]) for key, label in LOADS.items())
+        ],
+    )
+
+
+QUERIES = {
+    "status": "`room_occupancy_status`",
+    "stats_day": "`sensor_reading_stats`, 24 hours",
+    "last_hour": "a room's last hour",
+    "zone_day": "a zone's last day",
+    "distribution": "predictions whose distribution contains a value",
+}
+
+
+def _queries_table(details: Details) -> str:
+    databases = [("ours", "ours_small"), ("ours", "ours"), ("manual", "manual_small"), ("manual", "manual")]
+    header = [
+        "Query",
+        f"ours, {details['small_rows']:,}",
+        f"ours, {details['rows']:,}",
+        f"manual's, {details['small_rows']:,}",
+        f"manual's, {details['manual_rows']:,}",
+    ]
+    return _rows(
+        header,
+        [
+            [
+                label,
+                *(
+                    _short(details["queries"][party][query][database]["median_ms"])
+                    for party, database in databases
+                ),
+            ]
+            for query, label in QUERIES.items()
+        ],
+    )
+
+
+def _bytes_table(details: Details) -> str:
+    parties = {
+        "ours": "ours, imported",
+        "ours_live": "ours, the newest rows over the live path",
+        "manual": "the manual's schema",
+    }
+    lines = []
+    for database, label in parties.items():
+        rows = details["manual_rows" if database == "manual" else "rows"]
+        parts = [details["bytes"][database][part] / rows for part in ("tables", "indexes", "hourly_sums")]
+        lines.append([label, *(f"{value:.1f}" for value in (*parts, sum(parts)))])
+    return _rows(["", "Tables", "Indexes", "Hourly sums", "Together"], lines)
+
+
+def _retention_table(details: Details) -> str:
+    lines = []
+    for party, label in (("ours", "`occupancy-db cleanup`"), ("manual", "the manual's DELETE")):
+        found = details["retention"][party]
+        returned = found["bytes_before"] - found["bytes_after"]
+        lines.append(
+            [
+                label,
+                f"{found['rows']:,}",
+                f"{found['seconds']:.2f}",
+                f"{max(returned, 0) / 1e6:,.0f} of {found['bytes_before'] / 1e6:,.0f} MB",
+                *(f"{found[name]:g}" for name in ("p50_ms", "p99_ms", "slowest_ms")),
+            ]
+        )
+    header = ["", "Rows", "Seconds", "Returned at once", "Writes: p50, ms", "p99, ms", "slowest, ms"]
+    return _rows(header, lines)
+
+
+def _latency_table(details: Details) -> str:
+    return _rows(
+        ["Beside", "Seconds", "Writes", "p50", "p99", "Slowest"],
+        [
+            [
+                beside,
+                f"{found['seconds']:.1f}",
+                f"{found['writes']:,}",
+                *(f"{found[n]:g}" for n in ("p50_ms", "p99_ms", "slowest_ms")),
+            ]
+            for beside, found in details["write_latency"].items()
+        ],
+    )

@@ -1,0 +1,186 @@
+"""A throwaway server: a container and a volume of its own, TLS with a certificate made for it, SCRAM."""
+
+import json
+import secrets
+import ssl
+import subprocess
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import asyncpg
+import trustme
+
+from occupancy_db.settings import Environment, Settings
+
+ROOT = Path(__file__).parents[1]
+MANIFEST = ROOT / "dist/images/manifest.json"
+
+NAME = "occupancy-bench"
+"""Of the container and of its volume."""
+
+OWNER = "occupancy"
+LIMITS = {"cpus": "2", "memory": "4g", "shm-size": "1g"}
+
+SETTINGS = {
+    "shared_buffers": "512MB",
+    "maintenance_work_mem": "128MB",
+    "max_wal_size": "4GB",
+    "timezone": "UTC",
+    "log_checkpoints": "off",
+    "listen_addresses": "*",
+    "ssl": "on",
+    "ssl_cert_file": "/var/lib/postgresql/data/server.pem",
+    "ssl_key_file": "/var/lib/postgresql/data/server.pem",
+}
+"""The same for everything that is measured; what is not here is PostgreSQL's default, durability included."""
+
+# As the compose file makes a cluster, but for the way in.
+_INITIALISE = """
+set -eu
+umask 077
+read -r password
+printf '%s' "$password" >/tmp/password
+initdb --pgdata="$PGDATA" --username=postgres --pwfile=/tmp/password --auth=scram-sha-256 --data-checksums \
+    --encoding=UTF8 --locale=C.UTF-8 --lc-collate=C >/dev/null
+echo 'hostssl all all all scram-sha-256' >>"$PGDATA/pg_hba.conf"
+cat >"$PGDATA/server.pem"
+"""
+
+
+class NoEngineError(Exception):
+    """There is nothing to run the server with."""
+
+
+class Server:
+    """A running PostgreSQL; gone at the end of its ``with``, whatever ends it.
+
+    Attributes:
+        image: What it runs.
+        port: On 127.0.0.1.
+    """
+
+    def __init__(self, work: Path) -> None:
+        """Find the image.
+
+        Args:
+            work: A directory for the CA certificate.
+
+        Raises:
+            NoEngineError: no image was made ready, or no engine is running.
+        """
+        try:
+            self.image: str = json.loads(MANIFEST.read_text(encoding="utf-8"))["postgres"]["image"]
+            _docker("image", "inspect", self.image)
+        except (OSError, subprocess.CalledProcessError) as error:
+            raise NoEngineError("no engine with the server's image: run 'make images' first") from error
+        self.port = 0
+        self._ca_file = work / "ca.crt"
+        self._password = secrets.token_urlsafe(24)
+
+    def __enter__(self) -> Self:
+        self._remove()
+        try:
+            self._start()
+        except BaseException:
+            self._remove()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._remove()
+
+    def _start(self) -> None:
+        ca = trustme.CA()
+        ca.cert_pem.write_to_path(self._ca_file)
+        self.ssl = ssl.create_default_context(cafile=str(self._ca_file))
+        pem = ca.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.bytes()
+        hardened = ["--user=999:999", "--cap-drop=ALL", "--security-opt=no-new-privileges", "--tmpfs=/tmp"]
+        data = f"--volume={NAME}:/var/lib/postgresql/data"
+        _docker("volume", "create", NAME)
+        _docker(
+            *("run", "--rm", "--interactive", "--network=none", *hardened, data),
+            *("--entrypoint=/bin/sh", self.image, "-c", _INITIALISE),
+            stdin=self._password.encode() + b"\n" + pem,
+        )
+        limits = [f"--{name}={value}" for name, value in LIMITS.items()]
+        settings = [f"-c{name}={value}" for name, value in SETTINGS.items()]
+        _docker(
+            *("run", "--detach", f"--name={NAME}", "--publish=127.0.0.1::5432", *hardened, *limits, data),
+            *("--tmpfs=/var/run/postgresql:uid=999,gid=999", "--entrypoint=postgres", self.image, *settings),
+        )
+        self.port = int(_docker("port", NAME, "5432/tcp").splitlines()[0].rsplit(":", 1)[1])
+        for _ in range(300):
+            try:
+                _docker("exec", NAME, "pg_isready", "--quiet", "--host=127.0.0.1")
+            except subprocess.CalledProcessError:
+                time.sleep(0.1)
+            else:
+                return
+        raise TimeoutError(f"the server did not start: {_docker('logs', '--tail=20', NAME)}")
+
+    def _remove(self) -> None:
+        for command in (("rm", "--force", "--volumes", NAME), ("volume", "rm", "--force", NAME)):
+            subprocess.run(["docker", *command], check=False, capture_output=True)
+
+    async def connect(self, database: str, user: str = OWNER) -> Any:
+        """A connection of asyncpg's own, over TLS."""
+        return await asyncpg.connect(
+            host="127.0.0.1",
+            port=self.port,
+            user=user,
+            password=self._password,
+            database=database,
+            ssl=self.ssl,
+        )
+
+    async def administer(self, *statements: str, database: str = "postgres") -> None:
+        """Run statements as the superuser, each by itself."""
+        connection = await self.connect(database, "postgres")
+        try:
+            for statement in statements:
+                await connection.execute(statement)
+        finally:
+            await connection.close()
+
+    async def create_owner(self) -> None:
+        """Make the role that owns all databases; no superuser."""
+        await self.administer(f"CREATE ROLE {OWNER} LOGIN PASSWORD '{self._password}'")
+
+    async def create_database(self, name: str) -> None:
+        """Make an empty database."""
+        await self.administer(f"CREATE DATABASE {name} OWNER {OWNER}")
+
+    async def drop_database(self, name: str) -> None:
+        """Take a database away, with whoever is in it."""
+        await self.administer(f"DROP DATABASE {name} WITH (FORCE)")
+
+    async def settle(self, *databases: str) -> None:
+        """Have nothing left to do in the background: vacuumed, analyzed, and all of it on disk."""
+        for database in databases:
+            await self.administer("VACUUM (ANALYZE)", database=database)
+        await self.administer("CHECKPOINT")
+
+    def environment(self, database: str) -> dict[str, str]:
+        """The variables that lead the product to a database, with the production profile."""
+        return {
+            "ENVIRONMENT": Environment.PRODUCTION.value,
+            "POSTGRES_HOST": "127.0.0.1",
+            "POSTGRES_PORT": str(self.port),
+            "POSTGRES_DB": database,
+            "POSTGRES_USER": OWNER,
+            "POSTGRES_PASSWORD": self._password,
+            "POSTGRES_SSLROOTCERT": str(self._ca_file),
+        }
+
+    def settings(self, database: str) -> Settings:
+        """The same as the product's settings."""
+        return Settings(**{name.lower(): value for name, value in self.environment(database).items()})  # type: ignore[arg-type]
+
+
+def _docker(*arguments: str, stdin: bytes | None = None) -> str:
+    done = subprocess.run(["docker", *arguments], input=stdin, check=True, capture_output=True)
+    return (done.stdout + done.stderr).decode().strip()

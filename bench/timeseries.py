@@ -1,0 +1,270 @@
+"""Measure the product beside the schema of the operator's manual, in one throwaway server.
+
+Writes ``bench/results/``: ``timeseries.json`` with everything and ``figures``, and a report with plots.
+"""
+
+import argparse
+import asyncio
+import fcntl
+import os
+import platform
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from bench import home, loads, manual, queries, report, upkeep
+from bench.server import LIMITS, ROOT, SETTINGS, NoEngineError, Server
+from occupancy_db.settings import Settings
+from occupancy_db.upkeep import maintain
+
+CACHE = ROOT / ".cache/bench"
+STEP = 100_000
+SMALL = 1_000_000
+LIVE = 3_000_000
+MANUAL = 10_000_000
+BYTES_PER_ROW = 500
+"""On disk at the fullest: the files, and both parties."""
+
+console = Console(stderr=True)
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How many rows of what; each counted back from the newest.
+
+    Attributes:
+        rows: All.
+        small: The small size that growth is measured against.
+        live: The rows that come over the live path, on top of the rest.
+        manual: What the manual's schema holds: no more than ten million, which would take hours.
+    """
+
+    rows: int
+    small: int
+    live: int
+    manual: int
+
+    @classmethod
+    def of(cls, rows: int) -> "Sizes":
+        """The sizes for so many rows."""
+        return cls(rows, min(SMALL, rows // 10), min(LIVE, rows * 3 // 10), min(rows, MANUAL))
+
+
+class Files:
+    """The rows as CSV, cut where somebody begins or ends to read."""
+
+    def __init__(self, directory: Path, sizes: Sizes, end: datetime) -> None:
+        cuts = sorted({sizes.rows, sizes.manual, sizes.live, sizes.small, 0}, reverse=True)
+        self._files = []
+        for since, until in pairwise(cuts):
+            path = directory / f"{since}.csv"
+            home.write(path, since, until, end)
+            self._files.append((since, until, path))
+
+    def between(self, since: int, until: int = 0) -> list[Path]:
+        """The files of the rows from one to before another, counted back from the newest."""
+        return [path for first, last, path in self._files if first <= since and last >= until]
+
+    @property
+    def bytes(self) -> int:
+        """Of all files."""
+        return sum(path.stat().st_size for _, _, path in self._files)
+
+
+@contextmanager
+def step(what: str) -> Any:
+    """Say what is being done, and how long it took."""
+    start = time.perf_counter()
+    with console.status(what):
+        yield
+    console.print(f"{time.perf_counter() - start:7.1f} s  {what}", highlight=False)
+
+
+async def measure(server: Server, sizes: Sizes, directory: Path) -> dict[str, Any]:
+    """Everything, one thing at a time."""
+    end = datetime.now(UTC).replace(microsecond=0)
+    loaded: dict[str, loads.Load] = {}
+    bytes_: dict[str, dict[str, int]] = {}
+
+    with step(f"{sizes.rows:,} rows as CSV"):
+        files = Files(directory, sizes, end)
+    await server.create_owner()
+
+    with step("raw: COPY into a table without indexes"):
+        await server.create_database("raw")
+        connection = await server.connect("raw")
+        await connection.execute(loads.RAW)
+        await connection.close()
+        await server.settle()
+        loaded["raw_copy"] = await loads.copy(server, "raw", "raw", files.between(sizes.rows))
+        await server.drop_database("raw")
+
+    history = sizes.rows - sizes.live
+    with step(f"ours: import of {history:,} rows, then {sizes.live:,} live"):
+        await _create(server, "ours_live")
+        await server.settle()
+        loaded["import_history"] = loads.run_import(
+            server, "ours_live", files.between(sizes.rows, sizes.live)
+        )
+        await maintain(server.settings("ours_live"), upkeep.MONTHS_AHEAD)
+        await server.settle("ours_live")
+        loaded["live"] = await loads.live_ours(server, "ours_live", sizes.live, end)
+        await _check_rows(server, "ours_live", sizes.rows)
+        await maintain(server.settings("ours_live"), upkeep.MONTHS_AHEAD)
+        await server.settle("ours_live")
+        bytes_["ours_live"] = await queries.size(server, "ours_live")
+
+    with step("ours: writers beside upkeep"):
+        beside_upkeep = await upkeep.beside_upkeep(server, "ours_live")
+        await server.drop_database("ours_live")
+
+    history = sizes.manual - sizes.live
+    with step(f"manual: COPY of {history:,} rows, then {sizes.live:,} live"):
+        await _create(server, "manual")
+        await server.settle()
+        loaded["manual_copy"] = await loads.copy(
+            server, "manual", "sensor_readings", files.between(sizes.manual, sizes.live)
+        )
+        await server.settle("manual")
+        loaded["manual_live"] = await loads.live_manual(server, "manual", sizes.live, end)
+        await _check_rows(server, "manual", sizes.manual)
+        await server.settle("manual")
+        bytes_["manual"] = await queries.size(server, "manual")
+
+    with step(f"ours: import of all {sizes.rows:,} rows"):
+        await _create(server, "ours")
+        await server.settle()
+        loaded["import"] = loads.run_import(server, "ours", files.between(sizes.rows))
+        await _check_rows(server, "ours", sizes.rows)
+        await maintain(server.settings("ours"), upkeep.MONTHS_AHEAD)
+        await server.settle("ours")
+        bytes_["ours"] = await queries.size(server, "ours")
+
+    with step(f"both: the newest {sizes.small:,} rows, and predictions"):
+        for database in ("ours_small", "manual_small"):
+            await _create(server, database)
+        newest = files.between(sizes.small)
+        loaded["import_small"] = loads.run_import(server, "ours_small", newest)
+        await maintain(server.settings("ours_small"), upkeep.MONTHS_AHEAD)
+        loaded["manual_copy_small"] = await loads.copy(server, "manual_small", "sensor_readings", newest)
+        databases = ["ours", "ours_small", "manual", "manual_small"]
+        for database in databases:
+            await queries.add_predictions(server, database, end)
+        await server.settle(*databases)
+
+    with step("ours: queries"):
+        answers = {"ours": await queries.measure(server, ["ours", "ours_small"])}
+    with step("manual: queries"):
+        answers["manual"] = await queries.measure(server, ["manual", "manual_small"])
+
+    with step("manual: rows as objects of the ORM"):
+        loaded["manual_orm"] = await loads.orm_manual(server, "manual", end)
+    await server.settle("manual")
+
+    with step("ours: retention beside writers"):
+        retirement = {"ours": await upkeep.retire_ours(server, "ours")}
+    with step("manual: retention beside writers"):
+        retirement["manual"] = await upkeep.retire_manual(server, "manual")
+
+    connection = await server.connect("ours")
+    version = await connection.fetchval("SELECT current_setting('server_version')")
+    await connection.close()
+    return {
+        "date": f"{end:%Y-%m-%d %H:%M} UTC",
+        "rows": sizes.rows,
+        "small_rows": sizes.small,
+        "live_rows": sizes.live,
+        "manual_rows": sizes.manual,
+        "csv_bytes": files.bytes,
+        "machine": _machine(),
+        "server": {"version": version, "image": server.image, "limits": LIMITS, "settings": SETTINGS},
+        "loads": loaded,
+        "bytes": bytes_,
+        "queries": answers,
+        "write_latency": beside_upkeep,
+        "retention": retirement,
+    }
+
+
+async def _create(server: Server, database: str) -> None:
+    await server.create_database(database)
+    if database.startswith("ours"):
+        loads.migrate(server, database)
+        return
+    connection = await server.connect(database)
+    await connection.execute(manual.SCHEMA)
+    await connection.close()
+
+
+async def _check_rows(server: Server, database: str, expected: int) -> None:
+    connection = await server.connect(database)
+    found = await connection.fetchval("SELECT count(*) FROM sensor_readings")
+    await connection.close()
+    if found != expected:
+        raise RuntimeError(
+            f"{database} holds {found:,} rows, not {expected:,}: nothing that it measures counts"
+        )
+
+
+def _machine() -> dict[str, Any]:
+    models = [
+        line.partition(":")[2].strip()
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        if line.startswith("model name")
+    ]
+    return {
+        "cpu": models[0] if models else platform.machine(),
+        "cores": os.cpu_count(),
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        "python": platform.python_version(),
+    }
+
+
+def main() -> None:
+    """Entry point."""
+    parser = argparse.ArgumentParser(
+        prog="bench.timeseries", description=__doc__.splitlines()[0] if __doc__ else ""
+    )
+    parser.add_argument(
+        "--rows", type=int, default=10_000_000, help=f"a multiple of {STEP:,} (default: ten million)"
+    )
+    rows: int = parser.parse_args().rows
+    if rows <= 0 or rows % STEP:
+        parser.error(f"--rows must be a multiple of {STEP:,}")
+    # Nothing of what leads the developer's tools to a database may lead this to one.
+    for name in Settings.model_fields:
+        os.environ.pop(name.upper(), None)
+    CACHE.mkdir(parents=True, exist_ok=True)
+    if shutil.disk_usage(CACHE).free < rows * BYTES_PER_ROW + (8 << 30):
+        sys.exit(f"not enough disk: {(rows * BYTES_PER_ROW >> 30) + 8} GiB are needed")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    start = time.perf_counter()
+    with (CACHE / "lock").open("w") as lock, tempfile.TemporaryDirectory(dir=CACHE) as work:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            sys.exit("another benchmark is running here")
+        os.chdir(work)  # where no .env is
+        try:
+            with Server(Path(work)) as server:
+                details = asyncio.run(measure(server, Sizes.of(rows), Path(work)))
+        except NoEngineError as error:
+            sys.exit(str(error))
+        finally:
+            os.chdir(ROOT)
+    details["seconds"] = round(time.perf_counter() - start)
+    report.write(details)
+
+
+if __name__ == "__main__":
+    main()
