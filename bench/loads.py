@@ -143,8 +143,9 @@ async def _live(rows: list[Any], write: Callable[[list[Any]], Awaitable[Any]]) -
     gc.collect()
     gc.freeze()  # the rows that wait are the measurement's, not the client's
     try:
-        start = time.perf_counter()
+        start, busy = time.perf_counter(), time.process_time()
         await asyncio.gather(*(work() for _ in range(CONCURRENT)))
-        return load(len(rows), time.perf_counter() - start)
+        seconds, busy = time.perf_counter() - start, time.process_time() - busy
+        return {**load(len(rows), seconds), "client_cpu_seconds": round(busy, 3)}
     finally:
         gc.unfreeze()

@@ -24,7 +24,7 @@ RUNS = 21
 _WARM = 2
 # Where a query takes seconds, fewer runs tell the same.
 _ENOUGH_SECONDS = 15.0
-_ENOUGH_RUNS = 3
+_ENOUGH_RUNS = _WARM + 2
 
 SIZE = """
 SELECT coalesce(sum(pg_table_size(oid)) FILTER (WHERE readings), 0)::bigint AS tables,
