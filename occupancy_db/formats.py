@@ -18,7 +18,7 @@ from enum import StrEnum
 from operator import itemgetter
 from pathlib import Path
 from struct import Struct
-from typing import Any, Final, Protocol, Self, cast
+from typing import Any, Final, Protocol, Self
 from zoneinfo import ZoneInfo
 
 from occupancy_db.errors import DatabaseError, ExitCode
@@ -32,7 +32,13 @@ COPY_HEADER: Final = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 COPY_TRAILER: Final = b"\xff\xff"
 
 STEP: Final = 2000
-"""Rows that are parsed at once: some 4 ms, in which nothing else happens."""
+"""Rows that are parsed at once: a few milliseconds, in which nothing else happens."""
+
+ENOUGH: Final = 100_000
+"""Rows of a month that are worth a COPY while rows of other months come in: some 7 MB."""
+
+AT_MOST: Final = 1_500_000
+"""Rows that wait until their month is complete, so that it is stored by zone: some 100 MB."""
 
 OURS: Final = ("timestamp", "room", "zone", "state", "source_entity", "confidence")
 HOME_ASSISTANT: Final = ("last_changed", "entity_id", "state")
@@ -144,8 +150,33 @@ class _NoState(Exception):  # noqa: N818
     """A row that says nothing."""
 
 
+class _Month:
+    """The rows of a month that have not been taken, by zone.
+
+    Attributes:
+        month: Its first day.
+        since: From when on timestamps are believable and belong to it.
+        until: Until when.
+        zones: For each zone the parts of its rows, in the order of the files.
+        known: What rows of the same text columns are made of: the parts that say so, and where they go.
+        tails: The same for lines of CSV without their timestamp.
+        waiting: How many rows there are.
+    """
+
+    def __init__(self, month: date, now: datetime) -> None:
+        self.month = month
+        since, until = (
+            datetime(day.year, day.month, day.day, tzinfo=UTC) for day in (month, following(month))
+        )
+        self.since, self.until = max(since, EARLIEST), min(until, now + AHEAD)
+        self.zones: dict[str, list[bytes]] = {}
+        self.known: dict[Any, tuple[bytes, list[bytes]]] = {}
+        self.tails: dict[str, tuple[bytes, list[bytes]]] = {}
+        self.waiting = 0
+
+
 class Reader:
-    """Reads files one after the other, and keeps what it has parsed by month until it is taken.
+    """Reads files one after the other, and keeps what it has parsed by month and zone until it is taken.
 
     Attributes:
         read: Rows seen, good or bad.
@@ -173,7 +204,8 @@ class Reader:
         self.rejects = rejects
         self._options = options
         self._now = now
-        self._parts: dict[date, list[bytes]] = {}
+        self._months: dict[date, _Month] = {}
+        self._here = self._month(month_of(EARLIEST))
         self._position: Callable[[], int] = int
         self._done = 0
         for path in files:
@@ -197,17 +229,36 @@ class Reader:
 
     def fullest(self) -> date | None:
         """The month that most of the waiting rows belong to, None if no row waits."""
-        return max(
-            filter(self._parts.get, self._parts), key=lambda month: len(self._parts[month]), default=None
-        )
+        month = max(self._months.values(), key=lambda month: month.waiting)
+        return month.month if month.waiting else None
 
-    def take(self, month: date) -> bytes:
-        """The waiting rows of a month, which wait no longer."""
-        parts = self._parts[month]
-        self.waiting -= len(parts) // 3
-        block = b"".join(parts)
-        parts.clear()
-        return block
+    def ready(self) -> date | None:
+        """A month that is worth taking now: rows are of another already, or too many are waiting."""
+        month = max(
+            (month for month in self._months.values() if month is not self._here),
+            key=lambda month: month.waiting,
+            default=self._here,
+        )
+        if month is not self._here and month.waiting >= ENOUGH:
+            return month.month
+        return self.fullest() if self.waiting >= AT_MOST else None
+
+    def take(self, month: date) -> Iterator[bytes]:
+        """The waiting rows of a month, zone by zone, in blocks; they wait no longer."""
+        rows = self._months[month]
+        self.waiting -= rows.waiting
+        rows.waiting = 0
+        for zone in sorted(rows.zones, key=str.encode):
+            # The lists stay what they are: rows that are parsed meanwhile go into them, for the next time.
+            parts = rows.zones[zone][:]
+            rows.zones[zone].clear()
+            for first in range(0, len(parts), 2 * STEP):
+                yield b"".join(parts[first : first + 2 * STEP])
+
+    def _month(self, month: date) -> _Month:
+        if month not in self._months:
+            self._months[month] = _Month(month, self._now)
+        return self._months[month]
 
     def _parse(self, files: list[Path]) -> Iterator[bool]:
         for path in files:
@@ -225,76 +276,122 @@ class Reader:
 
     def _parse_file(self, file: "_File") -> Iterator[bool]:
         rows, shape = _rows(file, self._options)
-        judge = _Judge(shape, self._options, self._now)
-        while True:
-            try:
-                yield from self._parse_rows(file, rows, judge, shape)
-                return
-            except (csv.Error, _BadLineError) as error:
-                self.read += 1
-                self._reject(file, rows, None, str(error))
+        judge = _Judge(self._options, self._now)
+        if isinstance(rows, _CsvRows) and shape.time in (0, shape.width - 1):
+            parse = self._parse_lines(file, rows, judge, shape)
+        else:
+            parse = self._parse_rows(file, rows, judge, shape)
+        yield from parse
+
+    def _parse_lines(
+        self, file: "_File", rows: "_CsvRows", judge: "_Judge", shape: "_Shape"
+    ) -> Iterator[bool]:
+        """Lines of CSV whose timestamp is the first or the last column: the rest has been seen before.
+
+        100 million times: what such a line goes through is written out here, with everything that it needs
+        in local variables.
+        """
+        parse, first = judge.parse, shape.time == 0
+        here = self._here
+        since, until, tails = here.since, here.until, here.tails
+        left, added = STEP, 0
+        for line in rows.lines:
+            if left <= 0:
+                self._count(added)
+                added, left = 0, STEP
                 yield True
+            left -= 1
+            try:
+                if first:
+                    when, _, tail = line.partition(",")
+                else:
+                    tail, _, when = line.rpartition(",")
+                    when = when.rstrip("\r\n")
+                start, parts = tails[tail]
+                moment = parse(when)
+                if since <= moment < until:
+                    parts += (start, _int64((moment - _POSTGRES_EPOCH) // _MICROSECOND))
+                    added += 1
+                    continue
+            except (KeyError, TypeError, ValueError):
+                pass
+            self._count(added)
+            added = 0
+            found = self._place(file, rows, judge, shape, rows.row(line))
+            if found and '"' not in line and len(self._here.tails) < _REMEMBERED:
+                self._here.tails[tail] = found
+            here = self._here
+            since, until, tails = here.since, here.until, here.tails
+        self._count(added)
 
     def _parse_rows(self, file: "_File", rows: _Rows, judge: "_Judge", shape: "_Shape") -> Iterator[bool]:
-        # 100 million times: what a row goes through once its like is known to be good is written out here,
-        # with everything that it needs in local variables.
-        key, time, score, width = shape.key, shape.time, shape.score, shape.width
-        known, scores, parse = judge.known, judge.scores, judge.parse
-        one = scores[""]
-        since = until = EARLIEST
-        month = month_of(EARLIEST)
-        parts: list[bytes] = []
         left = STEP
-        added = 0
-        try:
-            for row in rows:
-                if left <= 0:
-                    self._count(month, added)
-                    added, left = 0, STEP
-                    yield True
-                left -= 1
-                try:
-                    start = known[key(row)]
-                    middle = one if score is None else scores[row[score]]
-                    moment = parse(row[time])
-                    inside = since <= moment < until and len(row) == width
-                except (KeyError, IndexError, TypeError, ValueError):
-                    inside = False
-                if not inside:
-                    if not row:  # an empty line
-                        continue
-                    try:
-                        start, middle, moment = judge.judge(row)
-                    except _NoState:
-                        self.read += 1
-                        self.no_state += 1
-                        continue
-                    except _Reject as problem:
-                        self.read += 1
-                        self._reject(file, rows, row, str(problem))
-                        continue
-                    if not since <= moment < until:
-                        self._count(month, added)
-                        added = 0
-                        month = month_of(moment)
-                        since, until = judge.window(month)
-                        parts = self._parts.setdefault(month, [])
-                parts += (start, middle, _int64((moment - _POSTGRES_EPOCH) // _MICROSECOND))
-                added += 1
-        finally:
-            self._count(month, added)
+        while True:
+            if left <= 0:
+                left = STEP
+                yield True
+            left -= 1
+            try:
+                row = next(rows)
+            except StopIteration:
+                return
+            except (csv.Error, _BadLineError) as error:
+                row = error
+            self._place(file, rows, judge, shape, row)
 
-    def _count(self, month: date, added: int) -> None:
+    def _place(
+        self, file: "_File", rows: _Rows, judge: "_Judge", shape: "_Shape", row: Any
+    ) -> tuple[bytes, list[bytes]] | None:
+        """Put a row where it belongs, or say why not; what it was made of, if that may be remembered."""
+        if not row:  # an empty line
+            return None
+        try:
+            if isinstance(row, Exception):
+                raise _Reject(str(row))
+            if len(row) != shape.width:
+                raise _Reject(f"{len(row)} fields instead of {shape.width}")
+            score = judge.score(None if shape.score is None else row[shape.score])
+            key = shape.key(row)
+            here = self._here
+            try:
+                start, parts = here.known[key]
+                moment = judge.parse(row[shape.time])
+                known = here.since <= moment < here.until
+            except (KeyError, TypeError, ValueError):
+                known = False
+            if not known:
+                start, zone = judge.start(*key)
+                moment = judge.moment(row[shape.time])
+                here = self._here = self._month(month_of(moment))
+                parts = here.zones.setdefault(zone, [])
+                if len(here.known) >= _REMEMBERED:
+                    here.known.clear()
+                here.known[key] = start, parts
+        except _NoState:
+            self.read += 1
+            self.no_state += 1
+            return None
+        except _Reject as problem:
+            self.read += 1
+            self._reject(file, rows, row, str(problem))
+            return None
+        start += score
+        parts += (start, _int64((moment - _POSTGRES_EPOCH) // _MICROSECOND))
+        self._count(1)
+        return start, parts
+
+    def _count(self, added: int) -> None:
         if added:
             self.read += added
             self.waiting += added
-            self.months[month] += added
+            self._here.waiting += added
+            self.months[self._here.month] += added
 
     def _reject(self, file: "_File", rows: _Rows, row: Any, reason: str) -> None:
         line, words = rows.line_num, ""
         if isinstance(rows, _JsonRows):
             words = rows.line.strip()
-        elif row is not None:
+        elif not isinstance(row, Exception):
             line -= sum(len(_LINE_ENDS.findall(value)) for value in row)  # where it begins, not where it ends
             words = _csv_line(row)
         self.rejects.add(file.path, line, reason, words)
@@ -320,43 +417,21 @@ class _Shape:
 
 
 class _Judge:
-    """What is known of good rows, and the long way for a row that is not known."""
+    """Whether a row is good, and what it is made of."""
 
-    def __init__(self, shape: _Shape, options: Options, now: datetime) -> None:
-        self.known: dict[Any, bytes] = {}
-        self.scores: dict[Any, bytes] = {"": _score(1.0), None: _score(1.0)}
+    def __init__(self, options: Options, now: datetime) -> None:
         self.parse = _parser(options.timezone)
-        self._shape = shape
+        self._scores: dict[Any, bytes] = {}
         self._entities = options.entities
         self._now = now
 
-    def window(self, month: date) -> tuple[datetime, datetime]:
-        """From when to when timestamps are believable and belong to a month."""
-        since, until = (
-            datetime(day.year, day.month, day.day, tzinfo=UTC) for day in (month, following(month))
-        )
-        return max(since, EARLIEST), min(until, self._now + AHEAD)
-
-    def judge(self, row: list[Any]) -> tuple[bytes, bytes, datetime]:
-        """The parts of a good row.
+    def start(self, *key: Any) -> tuple[bytes, str]:
+        """A row of COPY up to the confidence, and its zone.
 
         Raises:
             _Reject: it is not good.
             _NoState: it says nothing.
         """
-        shape = self._shape
-        if len(row) != shape.width:
-            raise _Reject(f"{len(row)} fields instead of {shape.width}")
-        key = shape.key(row)
-        start = self._start(*key)
-        middle = self._score(None if shape.score is None else row[shape.score])
-        moment = self._moment(row[shape.time])
-        if len(self.known) >= _REMEMBERED:
-            self.known.clear()
-        self.known[key] = start
-        return start, middle, moment
-
-    def _start(self, *key: Any) -> bytes:
         if self._entities is None:
             room, zone, state, entity = key
         else:
@@ -373,27 +448,40 @@ class _Judge:
         )
         if problem:
             raise _Reject(problem)
-        return _start(room, zone, _state(state), entity)
+        values = (room.encode(), zone.encode(), bytes([_state(state)]), entity.encode())
+        columns = b"".join(_int32(len(value)) + value for value in values)
+        return _int16(len(COPY_COLUMNS)) + columns, zone
 
-    def _score(self, value: Any) -> bytes:
-        if value is None or value == "":
-            return self.scores[""]
-        try:
-            score = None if isinstance(value, bool) else float(value)
-        except (TypeError, ValueError, OverflowError):
-            score = None
+    def score(self, value: Any) -> bytes:
+        """The confidence, and how long the timestamp is that follows.
+
+        Raises:
+            _Reject: it is not good.
+        """
+        packed = self._scores.get(value) if isinstance(value, str) else None
+        if packed is not None:
+            return packed
+        score: float | None = 1.0
+        if value is not None and value != "":
+            try:
+                score = None if isinstance(value, bool) else float(value)
+            except (TypeError, ValueError, OverflowError):
+                score = None
         if score is None:
             raise _Reject(f"confidence is not a number: {value!r}")
         if not 0 <= score <= 1:
             raise _Reject(f"confidence is not between 0 and 1: {value!r}")
-        if len(self.scores) >= _REMEMBERED:
-            empty = self.scores[""]
-            self.scores.clear()
-            self.scores.update({"": empty, None: empty})
-        self.scores[value] = packed = _score(score)
+        packed = _int32(8) + _float8(score) + _int32(8)
+        if isinstance(value, str) and len(self._scores) < _REMEMBERED:
+            self._scores[value] = packed
         return packed
 
-    def _moment(self, value: Any) -> datetime:
+    def moment(self, value: Any) -> datetime:
+        """The timestamp.
+
+        Raises:
+            _Reject: it is not good.
+        """
         if value is None or value == "":
             raise _Reject("no timestamp")
         try:
@@ -415,17 +503,6 @@ def _state(value: Any) -> bool:
     if known is None:
         raise _Reject(f"state is neither true nor false: {value!r}")
     return known
-
-
-def _start(room: str, zone: str, state: bool, entity: str) -> bytes:
-    """A row of COPY up to the confidence."""
-    values = (room.encode(), zone.encode(), bytes([state]), entity.encode())
-    return _int16(len(COPY_COLUMNS)) + b"".join(_int32(len(value)) + value for value in values)
-
-
-def _score(score: float) -> bytes:
-    """The confidence, and how long the timestamp is that follows."""
-    return _int32(8) + _float8(score) + _int32(8)
 
 
 def _parser(timezone: ZoneInfo | None) -> Callable[[Any], datetime]:
@@ -481,6 +558,54 @@ class _opened:  # noqa: N801  # a function in all but form
         self._stack.close()
 
 
+class _CsvRows:
+    """Rows of CSV, and the lines that they are made of.
+
+    Attributes:
+        lines: Those that no row has been made of.
+        line_num: How many have been read.
+    """
+
+    def __init__(self, lines: Iterator[str]) -> None:
+        self.line_num = 0
+        self.lines = self._counted(lines)
+        self._again: list[str] = []
+        self._reader = csv.reader(self._fed(), strict=True)
+
+    def __iter__(self) -> Iterator[list[str]]:
+        return self
+
+    def __next__(self) -> list[str]:
+        return next(self._reader)
+
+    def row(self, line: str) -> Any:
+        """The row that begins with a line; further lines are read if it goes on in them.
+
+        Returns:
+            The row, or the error that there is instead of one.
+        """
+        self._again.append(line)
+        try:
+            return next(self._reader, [])
+        except csv.Error as error:
+            self._again.clear()
+            return error
+
+    def _counted(self, lines: Iterator[str]) -> Iterator[str]:
+        for line in lines:
+            self.line_num += 1
+            yield line
+
+    def _fed(self) -> Iterator[str]:
+        while True:
+            if self._again:
+                yield self._again.pop()
+            elif (line := next(self.lines, None)) is not None:
+                yield line
+            else:
+                return
+
+
 class _JsonRows:
     """One object a line, as the values of the wanted columns."""
 
@@ -530,7 +655,7 @@ def _rows(file: _File, options: Options) -> tuple[_Rows, _Shape]:
     form = options.format or (Format.NDJSON if first == b"{" else Format.CSV)
     if form is Format.NDJSON:
         return _JsonRows(file.text, theirs), _shape(list(theirs), dict.fromkeys(theirs))
-    rows = csv.reader(file.text, strict=True)
+    rows = _CsvRows(file.text)
     try:
         header = [name.strip() for name in next(rows, [])]
     except (csv.Error, OSError, EOFError, zlib.error) as error:
@@ -556,7 +681,7 @@ def _rows(file: _File, options: Options) -> tuple[_Rows, _Shape]:
     twice = [name for name in wanted.values() if header.count(name) > 1]
     if twice:
         raise _unusable(file.path, f"it has more than one column {', '.join(twice)}", "Rename the others.")
-    return cast(_Rows, rows), _shape(header, dict(wanted))
+    return rows, _shape(header, dict(wanted))
 
 
 def _shape(header: list[str], names: dict[str, str | None]) -> _Shape:

@@ -17,7 +17,7 @@ from sqlalchemy.exc import DBAPIError
 
 from occupancy_db.connection import connect
 from occupancy_db.errors import DatabaseError, ExitCode
-from occupancy_db.formats import COPY_COLUMNS, COPY_HEADER, COPY_TRAILER, Reader
+from occupancy_db.formats import AT_MOST, COPY_COLUMNS, COPY_HEADER, COPY_TRAILER, Reader
 from occupancy_db.migrate import SESSION, migration_lock
 from occupancy_db.partitions import (
     HOURS_LOCK,
@@ -39,9 +39,6 @@ IMPORT_SESSION: Final = {
     # For finding duplicates.
     "work_mem": "32MB",
 }
-
-OTHERS: Final = 64_000
-"""How many rows of other months may wait, some 6 MB, until their turn comes."""
 
 SWAP_WAIT: Final = 60.0
 """Seconds to try to put full months in the place of empty ones; then their rows are inserted."""
@@ -128,13 +125,15 @@ class _Months:
         self._staged: dict[date, int] = {}  # and how many readings
 
     async def load(self, reader: Reader) -> None:
-        """Copy each month into a table of its own; one COPY lasts while rows are of one month."""
+        """Copy each month into a table of its own, zone by zone: a zone's history is then in one place."""
         while True:
-            month = reader.fullest()
+            month = reader.ready()
             if month is None:
                 if reader.advance():
                     continue
-                return
+                month = reader.fullest()
+                if month is None:
+                    return
             if month not in self._staged:
                 await self._stage(month)
             status = await self._driver.copy_to_table(
@@ -150,13 +149,13 @@ class _Months:
     async def _blocks(self, reader: Reader, month: date) -> AsyncIterator[bytes]:
         # While the next block is parsed, the server takes the last from the socket: no thread is needed.
         yield COPY_HEADER
-        more = True
-        while more and reader.waiting < OTHERS:
-            yield reader.take(month)
+        for block in reader.take(month):
+            yield block
             self._announce(f"{month:%Y-%m}")
             await asyncio.sleep(0)
-            more = reader.advance()
-        yield reader.take(month) + COPY_TRAILER
+            if reader.waiting < AT_MOST:
+                reader.advance()
+        yield COPY_TRAILER
 
     async def _stage(self, month: date) -> None:
         name = partition_name(month)

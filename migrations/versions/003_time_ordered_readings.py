@@ -1,10 +1,11 @@
 """Time-ordered readings
 
-Intent: two indexes on the readings instead of five, so that a reading is half as wide and is written twice as
-    fast: the primary key begins with the time and serves every range of time, whatever the room; the other
-    finds the history of a zone. Both ascend, so that they grow at right-hand edges, which packs their pages. And
-    the index of distributions leaves out the predictions that have none.
-Locks: ACCESS EXCLUSIVE on sensor_readings while the two indexes are built: 2 s per million readings.
+Intent: one B-tree on the readings instead of five, so that a reading is half as wide and is written four times
+    as fast. The primary key begins with the time and serves every range of time, whatever the room; it grows at
+    its right-hand edge, which packs its pages. A BRIN, which weighs next to nothing, finds the history of a zone
+    in months that are stored by zone, as imports store them. And the index of distributions leaves out the
+    predictions that have none.
+Locks: ACCESS EXCLUSIVE on sensor_readings while the indexes are built: 1 s per million readings.
 Reversible: yes, with the data.
 Phase: expand.
 
@@ -30,7 +31,9 @@ def upgrade() -> None:
     for index in ("room_timestamp", "zone_timestamp", "room_zone_timestamp", "active"):
         op.execute(f"DROP INDEX ix_sensor_readings_{index}")
     _key("timestamp, id")
-    op.execute("CREATE INDEX ix_sensor_readings_zone_timestamp ON sensor_readings (zone, timestamp)")
+    op.execute(
+        "CREATE INDEX ix_sensor_readings_zone ON sensor_readings USING brin (zone) WITH (pages_per_range = 32)"
+    )
     op.execute("DROP INDEX ix_predictions_probability_distribution")
     op.execute(f"{GIN_INDEX} WHERE probability_distribution IS NOT NULL")
     # A session takes its numbers in lots of 32: nextval() is a tenth of the work of a row that is copied in.
@@ -41,7 +44,7 @@ def downgrade() -> None:
     op.execute("ALTER TABLE sensor_readings ALTER COLUMN id SET CACHE 1")
     op.execute("DROP INDEX ix_predictions_probability_distribution")
     op.execute(GIN_INDEX)
-    op.execute("DROP INDEX ix_sensor_readings_zone_timestamp")
+    op.execute("DROP INDEX ix_sensor_readings_zone")
     _key("id, timestamp")
     for name, columns in [
         ("room_timestamp", "(room, timestamp DESC)"),

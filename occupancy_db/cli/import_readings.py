@@ -105,7 +105,8 @@ def check(reader: Reader, announce: importer.Announce) -> importer.Report:
     while more:
         more = reader.advance()
         while month := reader.fullest():
-            reader.take(month)
+            for _ in reader.take(month):
+                pass
             announce(f"{month:%Y-%m}")
     return importer.Report(
         read=reader.read,

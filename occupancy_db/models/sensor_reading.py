@@ -30,7 +30,13 @@ class SensorReading(Base):
         # The last hour of a room, the readings of a day: every range of time, whatever the room.
         PrimaryKeyConstraint("timestamp", "id"),
         CheckConstraint("confidence BETWEEN 0 AND 1", name="confidence"),
-        # The history of a zone, whatever its room.
-        Index("ix_sensor_readings_zone_timestamp", "zone", "timestamp"),
+        # The history of a zone, in months that are stored by zone, as imports store them. (A B-tree would
+        # cost a third of the ingest rate, and in months stored by time find each row on another page.)
+        Index(
+            "ix_sensor_readings_zone",
+            "zone",
+            postgresql_using="brin",
+            postgresql_with={"pages_per_range": 32},
+        ),
         {"postgresql_partition_by": "RANGE (timestamp)"},
     )

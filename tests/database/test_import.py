@@ -440,7 +440,9 @@ def test_memory_is_bounded(database: Database) -> None:
     file = write(database.directory / "a.csv", content)
     del content
     script = (
-        "import sys; from occupancy_db.cli import main; sys.argv = ['x', 'import', sys.argv[1]]\n"
+        "import sys; from occupancy_db import formats, importer; from occupancy_db.cli import main\n"
+        "formats.AT_MOST = importer.AT_MOST = 30_000; formats.ENOUGH = 3_000\n"
+        "sys.argv = ['x', 'import', sys.argv[1]]\n"
         "try: main()\n"
         "finally:\n"
         "    status = open('/proc/self/status').read()\n"
@@ -449,4 +451,18 @@ def test_memory_is_bounded(database: Database) -> None:
     result = database.run("python", "-c", script, file)
     assert result.returncode == 0, result.stderr
     assert "300,000 imported" in result.stdout
-    assert int(result.stderr) < 130_000  # kB, of which 70 MB are Python's
+    assert int(result.stderr) < 115_000  # kB, of which 70 MB are Python's; all rows at once take 131
+
+
+def test_a_month_is_stored_by_zone_and_a_zone_is_found_there(database: Database, cursor: Cursor) -> None:
+    since = datetime.combine(following(month_of(NOW), -2), datetime.min.time(), UTC)
+    bring_in(database, write(database.directory / "a.csv", rows(60_000, since, since + timedelta(days=27))))
+    table = partition_name(since.date())
+    cursor.execute(f"SELECT string_agg(zone, ',' ORDER BY ctid) FROM {table}")
+    row = cursor.fetchone()
+    assert row
+    zones = row[0].split(",")
+    assert zones == sorted(zones)
+    cursor.execute(f"VACUUM ANALYZE {table}")
+    cursor.execute(f"EXPLAIN SELECT * FROM sensor_readings WHERE zone = '{zones[0]}'")
+    assert f"{table}_zone_idx" in str(cursor.fetchall())

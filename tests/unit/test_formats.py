@@ -54,7 +54,7 @@ class Result:
             while more:
                 more = self.reader.advance()
                 while month := self.reader.fullest():
-                    rows = list(decode(self.reader.take(month)))
+                    rows = list(decode(b"".join(self.reader.take(month))))
                     assert {month_of(row[-1]) for row in rows} == {month}
                     self.rows += rows
         self.rejected: list[tuple[int, str, str]] = []
@@ -142,7 +142,7 @@ def test_rejects_have_the_line_where_the_row_begins(tmp_path: Path, end: str) ->
         (10, "4 fields instead of 6"),
     ]
     assert next(csv.reader(io.StringIO(result.rejected[0][2], newline="")))[2] == f"a{end}b"
-    assert [row[1] for row in result.rows] == ["desk", f"a{end}b", "desk"]
+    assert sorted(row[1] for row in result.rows) == [f"a{end}b", "desk", "desk"]
 
 
 BAD = {
