@@ -281,8 +281,8 @@ All details are in [timeseries.json](timeseries.json).
   validates. The manual's own way, objects of an ORM, is `ORM` above. It held {manual:,} rows.
 - **Import**: `occupancy-db import` of CSV files as a person runs it, from the start of the interpreter to its end.
   `import_vs_manual` is of the same files (what the manual's table held before its live rows), `import_vs_raw_copy` of all.
-- **Live**: the newest {live:,} rows in batches of 5,000 by four tasks with the application's pool, on top of the history. Their
-  hours were closed already, so each batch also marked its hours to be summed up again: now it would not have to.
+- **Live**: the newest {live:,} rows in batches of 5,000 by four tasks with the application's pool, on top of the history,
+  250,000 into one schema and then the same into the other. Their hours were open, as they were when such rows came in.
 - **Growth**: the times at {rows:,} rows divided by those at {small:,}; runs of both alternate.
 - **Bytes**: tables, indexes and TOAST after VACUUM, and for ours the hourly sums and the empty months ahead. The figure is the
   larger one of a history that was imported as a whole and one whose newest rows came over the live path.

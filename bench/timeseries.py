@@ -109,37 +109,36 @@ async def measure(server: Server, sizes: Sizes, directory: Path) -> dict[str, An
         loaded["raw_copy"] = await loads.copy(server, "raw", "raw", files.between(sizes.rows))
         await server.drop_database("raw")
 
-    history = sizes.rows - sizes.live
-    with step(f"ours: import of {history:,} rows, then {sizes.live:,} live"):
+    with step(f"ours: import of {sizes.rows - sizes.live:,} rows"):
         await _create(server, "ours_live")
         await server.settle()
         loaded["import_history"] = loads.run_import(
             server, "ours_live", files.between(sizes.rows, sizes.live)
         )
         await maintain(server.settings("ours_live"), upkeep.MONTHS_AHEAD)
-        await server.settle("ours_live")
-        loaded["live"] = await loads.live_ours(server, "ours_live", sizes.live, end)
-        await _check_rows(server, "ours_live", sizes.rows)
-        await maintain(server.settings("ours_live"), upkeep.MONTHS_AHEAD)
-        await server.settle("ours_live")
-        bytes_["ours_live"] = await queries.size(server, "ours_live")
 
-    with step("ours: writers beside upkeep"):
-        beside_upkeep = await upkeep.beside_upkeep(server, "ours_live")
-        await server.drop_database("ours_live")
-
-    history = sizes.manual - sizes.live
-    with step(f"manual: COPY of {history:,} rows, then {sizes.live:,} live"):
+    with step(f"manual: COPY of {sizes.manual - sizes.live:,} rows"):
         await _create(server, "manual")
         await server.settle()
         loaded["manual_copy"] = await loads.copy(
             server, "manual", "sensor_readings", files.between(sizes.manual, sizes.live)
         )
-        await server.settle("manual")
-        loaded["manual_live"] = await loads.live_manual(server, "manual", sizes.live, end)
+
+    with step(f"both in turns: {sizes.live:,} live rows"):
+        await server.settle("ours_live", "manual")
+        loaded["live"], loaded["manual_live"] = await loads.live(
+            server, "ours_live", "manual", sizes.live, end
+        )
+        await _check_rows(server, "ours_live", sizes.rows)
         await _check_rows(server, "manual", sizes.manual)
-        await server.settle("manual")
+        await maintain(server.settings("ours_live"), upkeep.MONTHS_AHEAD)
+        await server.settle("ours_live", "manual")
+        bytes_["ours_live"] = await queries.size(server, "ours_live")
         bytes_["manual"] = await queries.size(server, "manual")
+
+    with step("ours: writers beside upkeep"):
+        beside_upkeep = await upkeep.beside_upkeep(server, "ours_live")
+        await server.drop_database("ours_live")
 
     with step(f"ours: import of all {sizes.rows:,} rows"):
         await _create(server, "ours")
