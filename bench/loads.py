@@ -100,8 +100,8 @@ def _occupancy_db(server: Server, database: str, *arguments: str) -> str:
 async def live(server: Server, ours: str, theirs: str, rows: int, end: datetime) -> tuple[Load, Load]:
     """The newest rows in batches, now into one database, now into the other, so that noise meets both.
 
-    Ours come in by ``occupancy_db.readings.ingest``, on the application's own pool. Into the manual's schema the
-    same batches are copied as they are, with the same pool; the rows are tuples already.
+    Ours come in by ``occupancy_db.readings.ingest``, on the application's own pool. Into the manual's schema
+    the same batches are copied as they are, with the same pool; the rows are tuples already.
     """
     await _open_hours(server, ours, end - timedelta(milliseconds=rows * home.STEP))
     engine = create_engine(server.settings(theirs))

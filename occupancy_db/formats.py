@@ -204,6 +204,7 @@ class Reader:
         self.rejects = rejects
         self._options = options
         self._now = now
+        self._taken = False
         self._months: dict[date, _Month] = {}
         self._here = self._month(month_of(EARLIEST))
         self._position: Callable[[], int] = int
@@ -241,11 +242,13 @@ class Reader:
         )
         if month is not self._here and month.waiting >= ENOUGH:
             return month.month
-        return self.fullest() if self.waiting >= AT_MOST else None
+        # The first one need not be complete: so long nobody but the parser is at work.
+        return self.fullest() if self.waiting >= (AT_MOST if self._taken else ENOUGH) else None
 
     def take(self, month: date) -> Iterator[bytes]:
         """The waiting rows of a month, zone by zone, in blocks; they wait no longer."""
         rows = self._months[month]
+        self._taken = True
         self.waiting -= rows.waiting
         rows.waiting = 0
         for zone in sorted(rows.zones, key=str.encode):
