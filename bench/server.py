@@ -178,7 +178,8 @@ class Server:
 
     def settings(self, database: str) -> Settings:
         """The same as the product's settings."""
-        return Settings(**{name.lower(): value for name, value in self.environment(database).items()})  # type: ignore[arg-type]
+        variables = {name.lower(): value for name, value in self.environment(database).items()}
+        return Settings(**variables)  # type: ignore[arg-type]  # text, as in an environment: pydantic converts it
 
 
 def _docker(*arguments: str, stdin: bytes | None = None) -> str:

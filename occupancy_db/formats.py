@@ -57,8 +57,8 @@ _int32 = Struct(">i").pack
 _int64 = Struct(">q").pack
 _float8 = Struct(">d").pack
 
-# What has been found good is remembered, up to so many different values.
-_REMEMBERED: Final = 50_000
+# What has been found good is remembered, up to so many different values of all months together: some 30 MB.
+_REMEMBERED: Final = 100_000
 
 
 class Format(StrEnum):
@@ -142,11 +142,11 @@ class _BadLineError(Exception):
     """A line that is no row."""
 
 
-class _Reject(Exception):  # noqa: N818  # an outcome
+class _Reject(Exception):  # noqa: N818  # an outcome of reading, not an error
     """A row that cannot be taken, and why."""
 
 
-class _NoState(Exception):  # noqa: N818
+class _NoState(Exception):  # noqa: N818  # as above
     """A row that says nothing."""
 
 
@@ -205,6 +205,7 @@ class Reader:
         self._options = options
         self._now = now
         self._taken = False
+        self._remembered = 0
         self._months: dict[date, _Month] = {}
         self._here = self._month(month_of(EARLIEST))
         self._position: Callable[[], int] = int
@@ -251,10 +252,15 @@ class Reader:
         self._taken = True
         self.waiting -= rows.waiting
         rows.waiting = 0
-        for zone in sorted(rows.zones, key=str.encode):
-            # The lists stay what they are: rows that are parsed meanwhile go into them, for the next time.
-            parts = rows.zones[zone][:]
-            rows.zones[zone].clear()
+        # Its like may not come again, and other months need the room.
+        self._remembered -= len(rows.known) + len(rows.tails)
+        rows.known.clear()
+        rows.tails.clear()
+        # The lists stay what they are: rows that are parsed meanwhile go into them, for the next time.
+        taken = [rows.zones[zone][:] for zone in sorted(rows.zones, key=str.encode)]
+        for parts in rows.zones.values():
+            parts.clear()
+        for parts in taken:
             for first in range(0, len(parts), 2 * STEP):
                 yield b"".join(parts[first : first + 2 * STEP])
 
@@ -321,8 +327,9 @@ class Reader:
             self._count(added)
             added = 0
             found = self._place(file, rows, judge, shape, rows.row(line))
-            if found and '"' not in line and len(self._here.tails) < _REMEMBERED:
+            if found and '"' not in line and self._remembered < _REMEMBERED:
                 self._here.tails[tail] = found
+                self._remembered += 1
             here = self._here
             since, until, tails = here.since, here.until, here.tails
         self._count(added)
@@ -367,9 +374,9 @@ class Reader:
                 moment = judge.moment(row[shape.time])
                 here = self._here = self._month(month_of(moment))
                 parts = here.zones.setdefault(zone, [])
-                if len(here.known) >= _REMEMBERED:
-                    here.known.clear()
-                here.known[key] = start, parts
+                if key not in here.known and self._remembered < _REMEMBERED:
+                    here.known[key] = start, parts
+                    self._remembered += 1
         except _NoState:
             self.read += 1
             self.no_state += 1

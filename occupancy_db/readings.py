@@ -71,7 +71,7 @@ _PARTITIONS = f"""
     FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid
     WHERE inhparent = '{TABLE}'::regclass AND NOT inhdetachpending
       AND NOT EXISTS (SELECT FROM ONLY {TABLE})
-"""  # noqa: S608
+"""  # noqa: S608  # a name of ours
 
 
 async def ingest(readings: Iterable[Reading | Mapping[str, Any]]) -> int:

@@ -130,10 +130,10 @@ async def _remove_readings(session: Maintenance, _table: str, cutoff: datetime) 
 
 async def _trim(session: Maintenance, name: str, cutoff: datetime) -> int:
     """Remove a month's readings before a moment; returns how many."""
-    # Up to the reading so many further on, or else to the end: an index scan, and never more than it removes.
+    # Up to the reading so many further on, with all of its moment, or else to the end.
     batch = text(f"""
         SELECT hourly.forget('-infinity', coalesce(
-            (SELECT timestamp FROM {name} WHERE timestamp < :cutoff
+            (SELECT timestamp + interval '1 microsecond' FROM {name} WHERE timestamp < :cutoff
              ORDER BY timestamp OFFSET {ROWS_AT_ONCE} LIMIT 1),
             :cutoff))
     """)  # noqa: S608  # a name of ours

@@ -11,6 +11,7 @@ from typing import Any
 
 import asyncpg
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from occupancy_db import partitions
@@ -273,7 +274,7 @@ class Maintenance:
             nonlocal statement
             try:
                 await self.guard.execute(text(statement))
-            except Exception:
+            except DBAPIError:  # goes on to who repeats the attempt, which may have to be another one
                 (month,) = [month for month in await find_months(self.guard) if month.name == name]
                 if month.detaching:
                     (statement, *_) = finish(month)

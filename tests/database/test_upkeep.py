@@ -15,7 +15,7 @@ import psycopg2.extensions
 import pytest
 from psycopg2.extensions import cursor as Cursor  # noqa: N812
 
-from occupancy_db import upkeep
+from occupancy_db import retention, upkeep
 from occupancy_db.errors import ExitCode
 from occupancy_db.partitions import following, month_of, partition_name
 from tests.database.conftest import Database
@@ -205,6 +205,20 @@ def test_cleanup_drops_old_months_trims_the_boundary_and_keeps_the_sums(
     sum_up(cursor)
     assert ask(cursor, STATS) == before
     assert answer(database, "cleanup", "--months", "3", "--no-dry-run")["rows"] <= 1
+
+
+def test_more_rows_of_one_moment_than_are_removed_at_once(
+    database: Database, cursor: Cursor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retention, "ROWS_AT_ONCE", 3)
+    for moment in ask(
+        cursor, "SELECT retention_cutoff(2) - n * interval '1 s' FROM generate_series(0, 2) AS n"
+    ):
+        for _ in range(10):
+            insert(cursor, "sensor_readings", timestamp=moment[0])
+    done = asyncio.run(retention.cleanup(database.settings(), {"sensor_readings": 2}, dry_run=False))
+    assert done["sensor_readings"]["rows"] == 30
+    assert ask(cursor, "SELECT count(*) FROM sensor_readings") == [(0,)]
 
 
 def test_rows_that_nobody_has_summed_up_are_kept_in_the_history(database: Database, cursor: Cursor) -> None:

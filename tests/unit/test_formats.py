@@ -334,3 +334,36 @@ def test_what_is_remembered_is_bounded(tmp_path: Path, monkeypatch: pytest.Monke
         result = read(tmp_path, HEADER + "".join(lines * 2) + GOOD.replace("0.5\n", "\n"))
     assert len(result.rows) == 199
     assert {row[4] for row in result.rows if row[1] == "desk 42"} == {0.42}
+
+
+def test_what_waits_and_what_is_remembered_is_bounded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every line is another, of 24 months in turn, as in no file that anybody has."""
+    for name, value in {"STEP": 50, "ENOUGH": 500, "AT_MOST": 2000, "_REMEMBERED": 300}.items():
+        monkeypatch.setattr(f"occupancy_db.formats.{name}", value)
+    file = tmp_path / "readings"
+    lines = [
+        f"{NOW - timedelta(days=30 * (n % 24), seconds=n):%FT%TZ},office,desk,true,fp2.{n},0.{n}\n"
+        for n in range(20_000)
+    ]
+    file.write_text(HEADER + "".join(lines))
+    with Rejects(tmp_path / "bad.csv") as bad:
+        reader = Reader([file], Options(), bad, NOW)
+        taken = 0
+        while True:  # as the importer does it
+            month = reader.ready()
+            if month is None:
+                if reader.advance():
+                    continue
+                month = reader.fullest()
+                if month is None:
+                    break
+            assert reader.waiting <= 2000 + 50
+            remembered = [len(rows.known) + len(rows.tails) for rows in reader._months.values()]
+            assert sum(remembered) == reader._remembered <= 300
+            for block in reader.take(month):
+                taken += len(list(decode(block)))
+                if reader.waiting < 2000:
+                    reader.advance()
+    assert (taken, bad.count) == (len(lines), 0)

@@ -10,7 +10,7 @@ export OCCUPANCY_JOB=$job # occupancy-db names its container after it
 metrics=$(sed -n 's/^OCCUPANCY_DATA_DIR=//p' /opt/occupancy/.env)/metrics/occupancy_$job.prom
 
 # The container belongs to the engine, and goes on when the client that started it is killed. An engine that hangs must
-# not hold up the job.
+# not hold up the job. Most often there is no such container any more, which is an error to docker and none here.
 end_container() {
   timeout 30 docker stop -t 15 "occupancy-$job" || true
   timeout 30 docker rm --force "occupancy-$job" || true
@@ -29,6 +29,7 @@ run() {
   timeout --kill-after=15 "$limit" "$@" </dev/null || code=$?
   end_container
   end=$EPOCHSECONDS
+  # The first run has no file to look into.
   success=$(awk '/^occupancy_job_last_success/ {print $2}' "$metrics" 2>/dev/null || true)
   case $code in
     0) success=$end ;;
