@@ -104,7 +104,7 @@ def check(reader: Reader, announce: importer.Announce) -> importer.Report:
     more = True
     while more:
         more = reader.advance()
-        while month := reader.fullest():
+        while month := (reader.ready() if more else reader.fullest()):
             for _ in reader.take(month):
                 pass
             announce(f"{month:%Y-%m}")
