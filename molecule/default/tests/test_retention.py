@@ -96,7 +96,7 @@ def test_a_job_as_cron_runs_it(host: Host, job: str) -> None:
     assert before < found["start"] <= found["success"] == found["start"] + found["duration"]
     assert "ended with exit code 0" in log(host, job)
     assert host.file(f"{METRICS}/occupancy_{job}.prom").mode == 0o644  # for who collects them
-    assert host.check_output(f"ls {METRICS} | grep -vc 'prom$' || true") == "0"
+    assert host.check_output(f"find {METRICS} -type f -not -name '*.prom'") == ""
 
 
 def test_the_coming_months_are_there(host: Host) -> None:
@@ -126,7 +126,10 @@ def test_a_job_that_fails(host: Host, code: int, severity: str) -> None:
 def test_a_job_that_overlaps_is_skipped(host: Host) -> None:
     host.check_output("occupancy-job probe 60 true")
     before = metrics(host, "probe")
-    host.check_output("(occupancy-job probe 60 sleep 4 >/dev/null 2>&1 &); sleep 1")
+    host.check_output(
+        "rm -f /run/at-work; (occupancy-job probe 60 sh -c 'touch /run/at-work; sleep 4' >/dev/null 2>&1 &); "
+        "timeout 30 sh -c 'until test -e /run/at-work; do sleep 0.1; done'"
+    )
     run = as_cron(host, "occupancy-job probe 60 touch /run/overlapped")
     assert run.rc == 9
     assert "skipped" in log(host, "probe")
@@ -155,8 +158,12 @@ def test_a_job_that_takes_too_long_ends_with_container_and_session(
     sessions = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'too long'"
     containers = "docker ps --all --quiet --filter name=occupancy-probe"
 
-    host.check_output("(occupancy-job probe 6 sh /run/too-long.sh >/run/too-long.log 2>&1 &); sleep 4")
-    assert (superuser(sessions), len(host.check_output(containers).split())) == ("1", 1)
+    host.check_output("(occupancy-job probe 8 sh /run/too-long.sh >/run/too-long.log 2>&1 &)")
+    deadline = time.monotonic() + 8
+    while superuser(sessions) != "1":
+        assert time.monotonic() < deadline, host.check_output("cat /run/too-long.log")
+        time.sleep(0.1)
+    assert len(host.check_output(containers).split()) == 1
     host.check_output("flock --wait 45 /run/occupancy/probe.lock true")
     assert (superuser(sessions), host.check_output(containers)) == ("0", "")
     assert metrics(host, "probe")["exit_code"] == 124
