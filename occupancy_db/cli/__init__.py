@@ -6,6 +6,7 @@ import typer
 from typer.core import TyperGroup
 
 from occupancy_db.cli import (
+    backup,
     check_tables,
     cleanup,
     create_migration,
@@ -16,6 +17,7 @@ from occupancy_db.cli import (
     migrate,
     partitions,
     reset,
+    restore,
     rollback,
     seed,
     test_connection,
@@ -76,6 +78,10 @@ app.command("test-connection")(test_connection.test_connection)
 app.command("check-tables")(check_tables.check_tables)
 app.command("cleanup")(cleanup.cleanup)
 app.add_typer(partitions.app, name="partitions")
+app.add_typer(backup.app, name="backup")
+app.command("restore")(restore.restore)
+app.command("restore-rollback")(restore.restore_rollback)
+app.command("restore-cleanup")(restore.restore_cleanup)
 app.command("import")(import_readings.import_readings)
 app.command("seed")(seed.seed)
 app.command("reset")(reset.reset)
