@@ -66,7 +66,7 @@ export MSG
 
 ##@ Working on it
 
-.PHONY: test test-fast lint format bench docs
+.PHONY: test test-fast lint format bench bench-backup docs
 test: .venv/.synced ## Everything that proves the product: lint, unit, database, Molecule
 	@scripts/test.sh
 test-fast: .venv/.synced ## The seconds-long loop: Python lint, unit and database tests, no Docker
@@ -78,6 +78,8 @@ format: .venv/.synced ## Format the Python code
 	@$(BIN)/ruff check --fix --quiet && $(BIN)/ruff format --quiet
 bench: images ## Measure beside the manual's schema, some minutes: make bench [ROWS=10000000]
 	@$(BIN)/python -m bench.timeseries --rows $(ROWS)
+bench-backup: images ## Measure backup, rehearsal and restore: make bench-backup [ROWS=10000000]
+	@$(BIN)/python -m bench.backup --rows $(ROWS)
 docs: .venv/.synced ## Write the roles' READMEs from their argument_specs
 	@for role in roles/*/; do \
 	  $(BIN)/aar-doc "$$role" markdown; \

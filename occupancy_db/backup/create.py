@@ -48,7 +48,9 @@ _SERVER = text("""
 """)
 
 
-async def create(settings: Settings, backup: BackupSettings, say: Say, pin: str | None = None) -> BackupSet:
+async def create(
+    settings: Settings, backup: BackupSettings, say: Say, pin: str | None = None
+) -> tuple[BackupSet, dict[str, float]]:
     """Make a set, rehearse it, and remove the sets that retention has no use for.
 
     Args:
@@ -56,6 +58,9 @@ async def create(settings: Settings, backup: BackupSettings, say: Say, pin: str 
         backup: Where to, and how much is kept.
         say: Takes a line for a person.
         pin: Why it is to be kept for ever; not kept for ever if None.
+
+    Returns:
+        The set, and seconds by phase.
 
     Raises:
         DatabaseError: it did not work; the exit code says in which way. Sets that were there are still there.
@@ -69,7 +74,7 @@ async def create(settings: Settings, backup: BackupSettings, say: Say, pin: str 
             with work.phase("prune") as notes:
                 going = [verdict for verdict in prune(settings.database, backup) if not verdict.keep]
                 notes.append(f"{len(going)} removed")
-    return store.find(settings.database, made.id)
+    return store.find(settings.database, made.id), work.phases
 
 
 async def make(settings: Settings, backup: BackupSettings, work: Run, pin: str | None = None) -> BackupSet:

@@ -65,15 +65,16 @@ _MISSING_ROLES = text("""
     SELECT name FROM unnest(CAST(:names AS text[])) AS name
     WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = name)
 """)
+# Of others' sessions this user does not see what kind they are; those without a user (autovacuum) give way.
 _SUPERUSERS = text("""
     SELECT pid, usename, application_name
     FROM pg_stat_activity JOIN pg_roles ON rolname = usename
-    WHERE datname = :name AND rolsuper AND backend_type = 'client backend'
+    WHERE datname = :name AND rolsuper
 """)
 _END_SESSIONS = text("""
     SELECT count(pg_terminate_backend(pid))
     FROM pg_stat_activity JOIN pg_roles ON rolname = usename
-    WHERE datname = :name AND NOT rolsuper AND backend_type = 'client backend'
+    WHERE datname = :name AND NOT rolsuper
 """)
 
 
@@ -102,7 +103,8 @@ async def restore(
         safety_backup: Whether a set is made of the live database first.
 
     Returns:
-        ``set``, ``revision``, ``rows``, ``safety_backup`` (an id or None), ``replaced`` (a database or None).
+        ``set``, ``revision``, ``rows``, ``safety_backup`` (an id or None), ``replaced`` (a database or
+        None), ``phases`` (seconds).
 
     Raises:
         DatabaseError: it did not work; it says what was wrong and what is the state of the live database.
@@ -111,7 +113,7 @@ async def restore(
     store = Store(backup.dir)
     work = Run(store, names.live, say)
     async with store.lock(_LOCK_WAIT):
-        with work.phase("check") as notes:
+        with work.phase("choose") as notes:
             one = store.find(names.live, name)
             notes.append(one.id)
             manifest = _usable(one)
@@ -157,6 +159,7 @@ async def restore(
         "rows": found.rows,
         "safety_backup": safety.id if safety else None,
         "replaced": names.replaced if names.live in there else None,
+        "phases": work.phases,
     }
 
 

@@ -28,8 +28,8 @@ def create(
     json: Json = False,
 ) -> None:
     """Make a set, restore it into a throwaway cluster and compare; then remove what is kept no longer."""
-    made = asyncio.run(making.create(Settings(), BackupSettings(), out.step, pin))
-    out.result(_facts(made), f"{made.id} is verified")
+    made, phases = asyncio.run(making.create(Settings(), BackupSettings(), out.step, pin))
+    out.result({**_facts(made), "phases": phases}, f"{made.id} is verified")
 
 
 @app.command("verify")
