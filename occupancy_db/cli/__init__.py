@@ -46,7 +46,7 @@ class Commands(TyperGroup):
 app = typer.Typer(
     name="occupancy-db",
     cls=Commands,
-    help="Keep the occupancy database: schema, checks, retention, development data.",
+    help="Keep the occupancy database: schema, readings, retention, backups, development data.",
     epilog=EPILOG,
     no_args_is_help=True,
     add_completion=False,
@@ -58,7 +58,7 @@ app = typer.Typer(
 
 @app.callback()
 def options(json: Json = False) -> None:
-    """Keep the occupancy database: schema, checks, retention, development data.
+    """Keep the occupancy database: schema, readings, retention, backups, development data.
 
     The database is that of the environment, then of .env: POSTGRES_HOST, POSTGRES_PORT, POSTGRES_DB,
     POSTGRES_USER, POSTGRES_PASSWORD or POSTGRES_PASSWORD_FILE, POSTGRES_SSLMODE, POSTGRES_SSLROOTCERT,
