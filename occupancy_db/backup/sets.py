@@ -304,7 +304,7 @@ def look(path: Path, match: re.Match[str]) -> BackupSet:
     """What a directory holds, without reading its dump."""
     manifest = verified = problem = None
     try:
-        manifest = _manifest(path)
+        manifest = _manifest(path, match["database"])
         if (path / VERIFIED).exists():
             verified = Verified.unseal(path / VERIFIED)
             if verified.manifest != hashlib.sha256((path / MANIFEST).read_bytes()).hexdigest():
@@ -327,12 +327,17 @@ def look(path: Path, match: re.Match[str]) -> BackupSet:
     )
 
 
-def _manifest(path: Path) -> Manifest:
+def _manifest(path: Path, database: str) -> Manifest:
+    for name in (DUMP, GLOBALS, MANIFEST, VERIFIED):
+        if (path / name).is_symlink():
+            raise _damaged(path / name, "is a link, and a set holds its own files")
     manifest = Manifest.unseal(path / MANIFEST)
     if manifest.format != FORMAT:
         raise _damaged(path / MANIFEST, f"has format {manifest.format}, which this release does not know")
     if manifest.id != path.name:
         raise _damaged(path / MANIFEST, f"belongs to {manifest.id}")
+    if manifest.database != database:
+        raise _damaged(path / MANIFEST, f"is of the database {manifest.database}")
     if set(manifest.files) != {DUMP, GLOBALS}:
         raise _damaged(path / MANIFEST, "does not list the files of a set")
     for name, facts in manifest.files.items():
