@@ -42,7 +42,7 @@ class ExitCode(IntEnum):
     DIFFERENT = 13, "restored content differs from what was saved"
     PROGRAM = 14, "a program of PostgreSQL failed"
     UNSUITABLE = 15, "versions or features do not fit"
-    CLOCK = 16, "the clock has jumped: no backup set was removed"
+    CLOCK = 16, "the clock contradicts the backup sets"
 
 
 class DatabaseError(Exception):

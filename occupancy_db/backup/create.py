@@ -21,6 +21,7 @@ from occupancy_db.backup.sets import (
     PINNED,
     BackupSet,
     Manifest,
+    State,
     Store,
     file_facts,
     new_id,
@@ -127,7 +128,7 @@ async def prove(made: BackupSet, backup: BackupSettings, work: Run) -> None:
     """Rehearse a set, for who holds the lock, and write down that it has been.
 
     Raises:
-        DatabaseError: it is damaged, or does not restore what was saved; a set that was verified is no more.
+        DatabaseError: it is damaged, or does not restore what was saved; one that once did is marked.
     """
     began = time.monotonic()
     with work.phase("rehearse") as notes:
@@ -135,8 +136,8 @@ async def prove(made: BackupSet, backup: BackupSettings, work: Run) -> None:
             found = await rehearse(made, backup.rehearsal_dir)
         except DatabaseError as error:
             # Only what speaks against the set itself: a full disk does not.
-            if error.code in {ExitCode.DIFFERENT, ExitCode.DAMAGED} and not made.problem:
-                made.mark_unverified()
+            if error.code in {ExitCode.DIFFERENT, ExitCode.DAMAGED} and made.state is State.VERIFIED:
+                made.mark_damaged(error.what)
             raise
         made.mark_verified(time.monotonic() - began, found.rows)
         notes.append(f"{found.rows:,} rows compared")
@@ -144,7 +145,7 @@ async def prove(made: BackupSet, backup: BackupSettings, work: Run) -> None:
 
 async def verify(
     settings: Settings, backup: BackupSettings, names: list[str], older_than: timedelta | None, say: Say
-) -> dict[str, DatabaseError | None]:
+) -> list[str]:
     """Check and rehearse sets again.
 
     Args:
@@ -155,13 +156,13 @@ async def verify(
         say: Takes a line for a person.
 
     Returns:
-        For each set None, or what is wrong with it.
+        The sets that were verified.
 
     Raises:
-        DatabaseError: there is no such set.
+        DatabaseError: there is no such set, or some failed: the first of them decides how.
     """
     store = Store(backup.dir)
-    results: dict[str, DatabaseError | None] = {}
+    failed: list[DatabaseError] = []
     async with store.lock(wait=LOCK_WAIT):
         sets = store.sets(settings.database)
         if names:
@@ -172,17 +173,18 @@ async def verify(
         else:
             chosen = sets[-1:] or [store.find(settings.database, "latest")]
         work = Run(store, settings.database, say)
-        with work.measured():
-            for one in chosen:
-                say(f"{one.id}:")
-                try:
-                    await prove(one, backup, work)
-                except DatabaseError as error:
-                    say(f"  {error}")
-                    results[one.id] = error
-                else:
-                    results[one.id] = None
-    return results
+        for one in chosen:
+            say(f"{one.id}:")
+            try:
+                await prove(one, backup, work)
+            except DatabaseError as error:
+                failed.append(error)
+    if failed:
+        what = "; ".join(error.what for error in failed)
+        raise DatabaseError(
+            failed[0].code, f"{len(failed)} of {len(chosen)} sets failed: {what}", failed[0].hint
+        )
+    return [one.id for one in chosen]
 
 
 def prune(database: str, backup: BackupSettings, dry_run: bool = False) -> list[retention.Verdict]:

@@ -4,12 +4,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from occupancy_db.backup.sets import BackupSet, State
+from occupancy_db.backup.sets import AHEAD, BackupSet, State
 from occupancy_db.backup.settings import BackupSettings
 from occupancy_db.errors import DatabaseError, ExitCode
-
-AHEAD = timedelta(minutes=5)
-"""How far in the future a set may be: clocks are set a little all the time."""
 
 GAP = timedelta(days=35)
 """A set that is newer than the one before it by more than this: was it the clock, or was the host off?"""
