@@ -101,7 +101,9 @@ async def _throwaway_cluster(directory: Path, superuser: str) -> AsyncIterator[S
                     await _ready(settings, server)
                     yield settings
                 except Exception as error:
-                    raise _reason(error, log) from error
+                    if reason := _reason(error, log):
+                        raise reason from error
+                    raise
         finally:
             shutil.rmtree(data)
 
@@ -118,7 +120,7 @@ async def _ready(settings: Settings, server: asyncio.subprocess.Process) -> None
         await asyncio.sleep(_POLL)
 
 
-def _reason(error: Exception, log: Path) -> Exception:
+def _reason(error: Exception, log: Path) -> DatabaseError | None:
     """A server that ran out of something takes its sessions with it: its log says of what."""
     said = log.read_text(errors="replace")
     if "No space left on device" in said:
@@ -127,7 +129,7 @@ def _reason(error: Exception, log: Path) -> Exception:
         )
     known = explain(error)
     if known is None or known.code is not ExitCode.UNREACHABLE:
-        return error
+        return None
     words = [line for line in said.splitlines() if "FATAL" in line or "PANIC" in line or "terminated" in line]
     return DatabaseError(
         ExitCode.PROGRAM,
