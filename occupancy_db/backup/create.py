@@ -78,7 +78,13 @@ async def create(
     return store.find(settings.database, made.id), work.phases
 
 
-async def make(settings: Settings, backup: BackupSettings, work: Run, pin: str | None = None) -> BackupSet:
+async def make(
+    settings: Settings,
+    backup: BackupSettings,
+    work: Run,
+    pin: str | None = None,
+    before_restore_of: str | None = None,
+) -> BackupSet:
     """Dump and publish, for who holds the lock; the set is not verified yet. Errors as for create()."""
     store = Store(backup.dir)
     began = datetime.now(UTC)
@@ -112,6 +118,7 @@ async def make(settings: Settings, backup: BackupSettings, work: Run, pin: str |
                 lsn=server["lsn"],
                 database_bytes=server["bytes"],
                 contents=saved,
+                before_restore_of=before_restore_of,
             )
             replace(partial / MANIFEST, manifest.seal())
             if pin is not None:

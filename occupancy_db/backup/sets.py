@@ -98,6 +98,7 @@ class Manifest(_Sealed):
         lsn: Where the server's log stood.
         database_bytes: Size of the database.
         contents: What was in it, in the very snapshot that was dumped.
+        before_restore_of: The set that took this database's place; None for any other backup.
     """
 
     format: int
@@ -114,6 +115,7 @@ class Manifest(_Sealed):
     lsn: str
     database_bytes: int
     contents: Contents
+    before_restore_of: str | None = None
 
 
 class Verified(_Sealed):
@@ -248,6 +250,9 @@ class Store:
     def find(self, database: str, name: str) -> BackupSet:
         """A set by its id, or the newest verified one as ``latest``.
 
+        What a restore has saved of the database that it replaced is not the latest: who restores once more
+        does not want that.
+
         Raises:
             DatabaseError: there is none, or the clock leaves open which is the newest.
         """
@@ -259,7 +264,13 @@ class Store:
                 "Name the set that you mean by its ID: see 'occupancy-db backup list'.",
             )
         if name == "latest":
-            sets = [backup for backup in sets if backup.state is State.VERIFIED]
+            sets = [
+                backup
+                for backup in sets
+                if backup.state is State.VERIFIED
+                and backup.manifest
+                and not backup.manifest.before_restore_of
+            ]
         else:
             sets = [backup for backup in sets if backup.id == name]
         if not sets:
