@@ -208,9 +208,9 @@ _OBJECTS = text("""
 async def snapshot(settings: Settings) -> AsyncIterator[tuple[AsyncConnection, str]]:
     """A session whose view of the database stands still, and the name by which others can share that view.
 
-    The tables are locked before the view is taken: who rewrites or drops one is waited for, and waits from then on.
-    A rewrite that is committed later leaves the table empty for an older view (the manual's "Caveats" of MVCC), for
-    the dump and the comparison alike.
+    The tables are locked before the view is taken: who rewrites or drops one is waited for, and waits from
+    then on. A rewrite that is committed later leaves the table empty for an older view (PostgreSQL's manual,
+    13.6 Caveats), for the dump and the comparison alike.
     """
     async with _session(settings) as connection:
         names = (await connection.scalars(_NAMES)).all()
