@@ -128,7 +128,8 @@ def _reason(error: Exception, log: Path) -> DatabaseError | None:
             ExitCode.NO_SPACE, "the rehearsal ran out of disk space", "Free some, then try again."
         )
     known = explain(error)
-    if known is None or known.code is not ExitCode.UNREACHABLE:
+    lost = known is not None and known.code is ExitCode.UNREACHABLE
+    if not lost and "was terminated by signal" not in said:  # after which it starts anew, as if nothing had been
         return None
     words = [line for line in said.splitlines() if "FATAL" in line or "PANIC" in line or "terminated" in line]
     return DatabaseError(
