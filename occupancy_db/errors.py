@@ -168,6 +168,9 @@ def explain(error: BaseException) -> DatabaseError | None:
                 return DatabaseError(
                     ExitCode.UNREACHABLE, f"the connection was lost: {_sentence(cause)}", hint
                 )
+            case asyncpg.InterfaceError() if "connection is closed" in str(cause):
+                hint = "Check the server's log, then try again."
+                return DatabaseError(ExitCode.UNREACHABLE, "the connection was lost", hint)
             case asyncpg.DiskFullError():
                 return DatabaseError(ExitCode.NO_SPACE, _sentence(cause), "Free some, then try again.")
             case asyncpg.PostgresError():
