@@ -129,7 +129,7 @@ def _reason(error: Exception, log: Path) -> DatabaseError | None:
         )
     known = explain(error)
     lost = known is not None and known.code is ExitCode.UNREACHABLE
-    if not lost and "was terminated by signal" not in said:  # after which it starts anew, as if nothing had been
+    if not lost and "was terminated by signal" not in said:  # and has begun anew since
         return None
     words = [line for line in said.splitlines() if "FATAL" in line or "PANIC" in line or "terminated" in line]
     return DatabaseError(
