@@ -42,13 +42,14 @@ def plan(sets: Sequence[BackupSet], keep: BackupSettings, now: datetime) -> list
     Pinned and damaged sets always stay, unverified ones until a newer set is verified.
 
     Args:
-        sets: All sets of the database, the oldest first.
+        sets: All sets of the database.
         keep: How many of each kind of slot.
         now: The present, with a time zone.
 
     Raises:
         DatabaseError: the clock has jumped, as far as the sets can tell: nothing may be removed.
     """
+    sets = sorted(sets, key=lambda backup: (backup.made_at, backup.id))
     verified = [backup for backup in sets if backup.state is State.VERIFIED]
     _require_steady_clock(sets, verified, now)
     reasons: dict[str, list[str]] = {backup.id: [] for backup in sets}
