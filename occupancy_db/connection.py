@@ -12,22 +12,17 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, c
 from occupancy_db.errors import explain_connection
 from occupancy_db.settings import Environment, Settings
 from occupancy_db.tls import ssl_argument
+from occupancy_db.tuning import pool
 
 CONNECT_TIMEOUT = 10
 """Seconds until a server that does not answer counts as unreachable."""
 
+# How many connections there are is the formula's: occupancy_db.tuning.
 _PROFILES: Mapping[Environment, Mapping[str, Any]] = {
-    Environment.DEVELOPMENT: {"pool_size": 5, "max_overflow": 10, "echo": True},
+    Environment.DEVELOPMENT: {"echo": True},
     Environment.TESTING: {"poolclass": NullPool},
-    # Two cores keep about 2 x 2 + 1 sessions busy (PostgreSQL wiki, "Number Of Database Connections"). More
-    # would only compete inside the server; it is cheaper to wait in the pool, and 10 s of that is overload.
-    Environment.PRODUCTION: {
-        "pool_size": 5,
-        "max_overflow": 0,
-        "pool_timeout": 10,
-        "pool_recycle": 3600,
-        "pool_pre_ping": True,
-    },
+    # It is cheaper to wait in the pool than inside the server, and 10 s of that is overload.
+    Environment.PRODUCTION: {"pool_timeout": 10, "pool_recycle": 3600, "pool_pre_ping": True},
 }
 
 
@@ -41,10 +36,14 @@ def create_engine(settings: Settings, *, application_name: str = "occupancy") ->
     Raises:
         DatabaseError: the root certificate cannot be read.
     """
+    profile = dict(_PROFILES[settings.environment])
+    if "poolclass" not in profile:
+        sizes = pool(settings.environment)
+        size, overflow = settings.postgres_pool_size, settings.postgres_max_overflow
+        profile["pool_size"] = sizes.size if size is None else size
+        profile["max_overflow"] = sizes.overflow if overflow is None else overflow
     return create_async_engine(
-        _url(settings),
-        connect_args=_connect_args(settings, application_name),
-        **_PROFILES[settings.environment],
+        _url(settings), connect_args=_connect_args(settings, application_name), **profile
     )
 
 

@@ -19,6 +19,7 @@ from occupancy_db.cli import (
     rollback,
     seed,
     test_connection,
+    tune,
 )
 from occupancy_db.cli.output import Json, out
 from occupancy_db.errors import ExitCode, explain
@@ -79,6 +80,7 @@ app.add_typer(partitions.app, name="partitions")
 app.command("import")(import_readings.import_readings)
 app.command("seed")(seed.seed)
 app.command("reset")(reset.reset)
+app.command("tune")(tune.tune)
 
 
 def main() -> None:
