@@ -1,11 +1,14 @@
 """Engines, sessions and connections: how the application and the tools reach the database."""
 
 import asyncio
+import socket
+import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 from weakref import WeakKeyDictionary
 
+import asyncpg
 from sqlalchemy import URL, Executable, NullPool, Result, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, create_async_engine
 
@@ -16,6 +19,13 @@ from occupancy_db.tuning import pool
 
 CONNECT_TIMEOUT = 10
 """Seconds until a server that does not answer counts as unreachable."""
+
+RESTART_PATIENCE = 10
+"""Seconds for which production waits where no server listens, or one that is only starting."""
+_RESTART_PAUSE = 0.1
+
+# Errors of the operating system that waiting does not mend; TimeoutError is CONNECT_TIMEOUT.
+_PERMANENT = (ssl.SSLError, socket.gaierror, PermissionError, TimeoutError)
 
 # How many connections there are is the formula's: occupancy_db.tuning.
 _PROFILES: Mapping[Environment, Mapping[str, Any]] = {
@@ -42,9 +52,22 @@ def create_engine(settings: Settings, *, application_name: str = "occupancy") ->
         size, overflow = settings.postgres_pool_size, settings.postgres_max_overflow
         profile["pool_size"] = sizes.size if size is None else size
         profile["max_overflow"] = sizes.overflow if overflow is None else overflow
-    return create_async_engine(
-        _url(settings), connect_args=_connect_args(settings, application_name), **profile
-    )
+    connect_args = _connect_args(settings, application_name)
+    if settings.environment is Environment.PRODUCTION:
+        connect_args["async_creator_fn"] = _connect_patiently
+    return create_async_engine(_url(settings), connect_args=connect_args, **profile)
+
+
+async def _connect_patiently(*args: Any, **kwargs: Any) -> Any:
+    """``asyncpg.connect``, through a restart of the server: what was under way is lost, and nothing else."""
+    deadline = asyncio.get_running_loop().time() + RESTART_PATIENCE
+    while True:
+        try:
+            return await asyncpg.connect(*args, **kwargs)
+        except (OSError, asyncpg.CannotConnectNowError, asyncpg.ConnectionDoesNotExistError) as error:
+            if isinstance(error, _PERMANENT) or asyncio.get_running_loop().time() > deadline:
+                raise
+        await asyncio.sleep(_RESTART_PAUSE)
 
 
 @asynccontextmanager

@@ -3,6 +3,7 @@
 import os
 import pwd
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -61,6 +62,11 @@ class Cluster:
             "-E", "UTF8", "--locale", "C", "--no-sync",
         )  # fmt: skip
         (data / "pg_hba.conf").write_text(HBA)
+        self._launch()
+        self.wait()
+
+    def _launch(self) -> None:
+        data = self.directory / "data"
         options = [f"-c{name}={value}" for name, value in CONFIGURATION.items()]
         with (self.directory / "log").open("wb") as log:
             self._server = subprocess.Popen(
@@ -70,6 +76,9 @@ class Cluster:
                 user=self.user,
                 cwd=self.directory,
             )
+
+    def wait(self) -> None:
+        """Wait until it answers."""
         deadline = time.monotonic() + 30
         while True:
             try:
@@ -79,6 +88,17 @@ class Cluster:
                 if self._server.poll() is not None or time.monotonic() > deadline:
                     raise RuntimeError((self.directory / "log").read_text()) from None
                 time.sleep(0.05)
+
+    def restart(self, pause: float = 0) -> None:
+        """As an operator restarts it: statements are cut off, and this does not wait until it answers.
+
+        Args:
+            pause: Seconds for which nothing is there.
+        """
+        self._server.send_signal(signal.SIGINT)
+        self._server.wait(30)
+        time.sleep(pause)
+        self._launch()
 
     def stop(self) -> None:
         """End the server at once and leave nothing behind."""

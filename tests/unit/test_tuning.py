@@ -236,9 +236,8 @@ def test_this_machine_is_looked_at(tmp_path: Path) -> None:
         tuning.probe(tmp_path / "nowhere")
 
 
-# What pgtune (pgtune.leopard.in.ua) says for PostgreSQL 16, Linux, mixed, 2 cores, 100 connections, SSD: memory,
-# then shared_buffers, effective_cache_size and maintenance_work_mem in MB, and work_mem in kB. Where ours differs,
-# the reason is beside the comparison.
+# What pgtune (pgtune.leopard.in.ua) says for PostgreSQL 16, Linux, mixed, 2 cores, 100 connections, SSD:
+# memory, then shared_buffers, effective_cache_size and maintenance_work_mem in MB, and work_mem in kB.
 PGTUNE = [
     (1 * GIB, 256, 768, 64, 4096),
     (2 * GIB, 512, 1536, 128, 4096),
@@ -256,8 +255,8 @@ def test_beside_pgtune(memory: int, shared: int, cache: int, maintenance: int, w
     assert megabytes(plan, "effective_cache_size") == cache
     # PostgreSQL 16 cannot use more than 1 GB for a VACUUM, and an index build here is of one month.
     assert megabytes(plan, "maintenance_work_mem") == min(maintenance, 1024)
-    # As many connections as users and pools need, instead of 100, leave more for each. pgtune never goes below
-    # 4 MB: at 1 GiB its 100 sessions come to 256 + 40 + 100 x (4.5 + 1.5 x 4) + 64 MB, more than there is.
+    # As many connections as users and pools need, instead of 100, leave more for each. pgtune never goes
+    # below 4 MB: at 1 GiB its 100 sessions come to 256 + 40 + 100 x (4.5 + 1.5 x 4) + 64 = 1410 MB.
     assert value(plan, "max_connections") < 100
     assert value(plan, "work_mem") > work
     # The same: what the disk and the WAL are like
