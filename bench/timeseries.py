@@ -5,37 +5,26 @@ Writes ``bench/results/``: ``timeseries.json`` with everything and ``figures``, 
 
 import argparse
 import asyncio
-import fcntl
-import os
-import platform
-import shutil
-import signal
-import sys
-import tempfile
 import time
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from bench import home, loads, manual, queries, report, upkeep
-from bench.server import LIMITS, ROOT, SETTINGS, NoEngineError, Server
-from occupancy_db.settings import Settings
+from bench.place import machine, step, workplace
+from bench.server import Server
 from occupancy_db.upkeep import maintain
 
-CACHE = ROOT / ".cache/bench"
+LIMITS = {"cpus": "2", "memory": "4g", "shm-size": "1g"}
+SETTINGS = {"shared_buffers": "512MB", "maintenance_work_mem": "128MB", "max_wal_size": "4GB"}
 STEP = 100_000
 SMALL = 1_000_000
 LIVE = 3_000_000
 MANUAL = 10_000_000
 BYTES_PER_ROW = 500
 """On disk at the fullest: the files, and both parties."""
-
-console = Console(stderr=True)
 
 
 @dataclass(frozen=True)
@@ -79,15 +68,6 @@ class Files:
     def bytes(self) -> int:
         """Of all files."""
         return sum(path.stat().st_size for _, _, path in self._files)
-
-
-@contextmanager
-def step(what: str) -> Any:
-    """Say what is being done, and how long it took."""
-    start = time.perf_counter()
-    with console.status(what):
-        yield
-    console.print(f"{time.perf_counter() - start:7.1f} s  {what}", highlight=False)
 
 
 async def measure(server: Server, sizes: Sizes, directory: Path) -> dict[str, Any]:
@@ -185,7 +165,7 @@ async def measure(server: Server, sizes: Sizes, directory: Path) -> dict[str, An
         "live_rows": sizes.live,
         "manual_rows": sizes.manual,
         "csv_bytes": files.bytes,
-        "machine": _machine(),
+        "machine": machine(),
         "server": {"version": version, "image": server.image, "limits": LIMITS, "settings": SETTINGS},
         "loads": loaded,
         "bytes": bytes_,
@@ -215,20 +195,6 @@ async def _check_rows(server: Server, database: str, expected: int) -> None:
         )
 
 
-def _machine() -> dict[str, Any]:
-    models = [
-        line.partition(":")[2].strip()
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        if line.startswith("model name")
-    ]
-    return {
-        "cpu": models[0] if models else platform.machine(),
-        "cores": os.cpu_count(),
-        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
-        "python": platform.python_version(),
-    }
-
-
 def main() -> None:
     """Entry point."""
     parser = argparse.ArgumentParser(
@@ -240,27 +206,9 @@ def main() -> None:
     rows: int = parser.parse_args().rows
     if rows <= 0 or rows % STEP:
         parser.error(f"--rows must be a multiple of {STEP:,}")
-    # Nothing of what leads the developer's tools to a database may lead this to one.
-    for name in Settings.model_fields:
-        os.environ.pop(name.upper(), None)
-    CACHE.mkdir(parents=True, exist_ok=True)
-    if shutil.disk_usage(CACHE).free < rows * BYTES_PER_ROW + (8 << 30):
-        sys.exit(f"not enough disk: {(rows * BYTES_PER_ROW >> 30) + 8} GiB are needed")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     start = time.perf_counter()
-    with (CACHE / "lock").open("w") as lock, tempfile.TemporaryDirectory(dir=CACHE) as work:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            sys.exit("another benchmark is running here")
-        os.chdir(work)  # where no .env is
-        try:
-            with Server(Path(work)) as server:
-                details = asyncio.run(measure(server, Sizes.of(rows), Path(work)))
-        except NoEngineError as error:
-            sys.exit(str(error))
-        finally:
-            os.chdir(ROOT)
+    with workplace((rows * BYTES_PER_ROW >> 30) + 8) as work, Server(work, LIMITS, SETTINGS) as server:
+        details = asyncio.run(measure(server, Sizes.of(rows), work))
     details["seconds"] = round(time.perf_counter() - start)
     report.write(details)
 

@@ -240,6 +240,7 @@ LEAST_WORK = 1.0
 MOST_WORK = 256.0
 RESERVED = 3
 """Connections that only the superuser gets: PostgreSQL's superuser_reserved_connections."""
+STEP = 25
 LEAST_MEMORY = 512
 SYSTEM = 512
 MOST_BY_DEFAULT = 4096
@@ -247,7 +248,7 @@ MOST_BY_DEFAULT = 4096
 _WIKI = "PostgreSQL wiki, Number Of Database Connections"
 # Reason and source. Numbers are sections of the manual.
 _WHY = {
-    "max_connections": ("the users' limits added up, and some for the superuser", _WIKI),
+    "max_connections": ("the users' limits added up, the superuser's too, and room for users to come", _WIKI),
     "shared_buffers": ("a quarter of the container's memory", "20.4.1"),
     "work_mem": ("what is left, for all sessions sorting or hashing at once", "20.4.1"),
     "maintenance_work_mem": ("a sixteenth of the memory, for one index build at a time", "pgtune"),
@@ -262,7 +263,7 @@ _WHY = {
     "min_wal_size": ("files of the WAL are used again, not made again", "20.5.2"),
     "checkpoint_timeout": ("after a checkpoint, small inserts write whole pages: fewer of both", "30.5"),
     "wal_compression": ("those whole pages; the best that the server's build has", "20.5.1"),
-    "random_page_cost": ("what a jump costs on this kind of disk", "20.7.2"),
+    "random_page_cost": ("what a jump costs on this kind of disk; lower loses bitmap scans", "bench/tuning.py"),
     "effective_io_concurrency": ("requests that this kind of disk serves at once", "20.4.6"),
     "maintenance_io_concurrency": ("the same for VACUUM", "20.4.6"),
     "jit": ("the product's queries take milliseconds, less than compiling them", "32.2"),
@@ -432,7 +433,9 @@ def plan(request: Request) -> Plan:
         name: client.connections + client.pools * sizes.most for name, client in request.clients.items()
     }
     needed = sum(limits.values()) + reserved
-    connections = int(given.get("max_connections", needed))
+    # Room for users to come: another number of connections is a restart.
+    roomy = min(-(-needed // STEP) * STEP, affordable - workers)
+    connections = int(given.get("max_connections", max(needed, roomy)))
     if connections < needed:
         raise BudgetError(
             f"max_connections {connections} is less than what users and pools may open:"
@@ -472,7 +475,7 @@ def plan(request: Request) -> Plan:
         "min_wal_size": (wal // 4, "MB"),
         "checkpoint_timeout": (15, "min"),
         "wal_compression": (str(request.wal_compression), ""),
-        "random_page_cost": (1.1 if fast else 4, ""),
+        "random_page_cost": (2 if fast else 4, ""),
         "effective_io_concurrency": (200 if fast else 2, ""),
         "maintenance_io_concurrency": (200 if fast else 10, ""),
         "jit": ("off", ""),

@@ -259,8 +259,10 @@ def test_beside_pgtune(memory: int, shared: int, cache: int, maintenance: int, w
     # below 4 MB: at 1 GiB its 100 sessions come to 256 + 40 + 100 x (4.5 + 1.5 x 4) + 64 = 1410 MB.
     assert value(plan, "max_connections") < 100
     assert value(plan, "work_mem") > work
+    # pgtune's 1.1 takes index scans where a bitmap scan of the hours that are not summed up is faster.
+    assert value(plan, "random_page_cost") == 2
     # The same: what the disk and the WAL are like
-    assert (value(plan, "random_page_cost"), value(plan, "effective_io_concurrency")) == (1.1, 200)
+    assert value(plan, "effective_io_concurrency") == 200
     assert (megabytes(plan, "min_wal_size"), megabytes(plan, "max_wal_size")) == (1024, 4096)
     assert value(plan, "jit") == "off"
 
@@ -302,7 +304,7 @@ def test_the_playbook_gets_it_as_facts() -> None:
     assert facts["connections"] == {"app": 10, "grafana": 5}
     assert facts["pool"] == {"size": 5, "overflow": 0}
     assert (texts["random_page_cost"], texts["wal_compression"]) == ("4", "lz4")
-    assert texts["max_connections"] == "18"
+    assert texts["max_connections"] == "25"
     assert texts["max_wal_size"] == "2944MB"
     assert json.loads(json.dumps(facts)) == facts
     assert filtered(disk="ssd")["inputs"] == "2 cores, 1694 MB, ssd, mixed"

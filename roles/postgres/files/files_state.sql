@@ -10,16 +10,17 @@ SELECT
         ]) AS path
     ) AS stale,
     (
-        SELECT coalesce(bool_or(f.error IS NOT NULL OR f.name IS NULL AND s.source = 'configuration file'), false)
-        FROM pg_settings AS s LEFT JOIN pg_file_settings AS f USING (name)
-        WHERE s.context = 'postmaster'
+        -- One that was taken out of the file is an error in no file.
+        SELECT coalesce(bool_or(s.context = 'postmaster' OR f.sourcefile IS NULL), false)
+        FROM pg_file_settings AS f LEFT JOIN pg_settings AS s USING (name)
+        WHERE f.error IS NOT NULL
     ) AS restart,
     (
         SELECT string_agg(mistake, '; ')
         FROM (
             SELECT format('%s, line %s: %s', f.sourcefile, f.sourceline, f.error) AS mistake
             FROM pg_file_settings AS f LEFT JOIN pg_settings AS s USING (name)
-            WHERE f.error IS NOT NULL AND s.context IS DISTINCT FROM 'postmaster'
+            WHERE f.error IS NOT NULL AND f.sourcefile IS NOT NULL AND s.context IS DISTINCT FROM 'postmaster'
             UNION ALL
             SELECT format('pg_hba.conf, line %s: %s', line_number, error)
             FROM pg_hba_file_rules
