@@ -263,7 +263,7 @@ _WHY = {
     "min_wal_size": ("files of the WAL are used again, not made again", "20.5.2"),
     "checkpoint_timeout": ("after a checkpoint, small inserts write whole pages: fewer of both", "30.5"),
     "wal_compression": ("those whole pages; the best that the server's build has", "20.5.1"),
-    "random_page_cost": ("what a jump costs on this kind of disk; lower loses bitmap scans", "bench/tuning.py"),
+    "random_page_cost": ("what a jump costs on this kind of disk; lower loses bitmap scans", "measured"),
     "effective_io_concurrency": ("requests that this kind of disk serves at once", "20.4.6"),
     "maintenance_io_concurrency": ("the same for VACUUM", "20.4.6"),
     "jit": ("the product's queries take milliseconds, less than compiling them", "32.2"),
