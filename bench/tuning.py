@@ -58,7 +58,7 @@ PGTUNE = {
 
 CLIENTS = 5
 """Of the application: its pool."""
-BATCH = 100
+BATCH = 50
 UNITS = 1500
 """Batches, each with a query after it, of one turn."""
 SCALE = 50

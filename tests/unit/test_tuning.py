@@ -10,12 +10,13 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from jinja2 import Environment, StrictUndefined
 from typer.testing import CliRunner
 
 from occupancy_db import tuning
 from occupancy_db.cli import app
 from occupancy_db.errors import ExitCode
-from occupancy_db.settings import Environment
+from occupancy_db.settings import Environment as Kind
 from occupancy_db.tuning import BudgetError, Client, Disk, Pool, Request, Setting, WalCompression, Workload
 
 ROOT = Path(__file__).parents[2]
@@ -195,15 +196,15 @@ def test_the_host_is_told_nothing_that_docker_needs(request: Request) -> None:
 @pytest.mark.parametrize(
     ("environment", "cores", "processes", "expected"),
     [
-        (Environment.PRODUCTION, 2, 1, Pool(5, 0)),
-        (Environment.PRODUCTION, 2, 2, Pool(3, 2)),
-        (Environment.PRODUCTION, 2, 4, Pool(2, 3)),
-        (Environment.PRODUCTION, 1, 8, Pool(2, 1)),
-        (Environment.PRODUCTION, 16, 2, Pool(17, 16)),
-        (Environment.DEVELOPMENT, 16, 2, Pool(5, 10)),
+        (Kind.PRODUCTION, 2, 1, Pool(5, 0)),
+        (Kind.PRODUCTION, 2, 2, Pool(3, 2)),
+        (Kind.PRODUCTION, 2, 4, Pool(2, 3)),
+        (Kind.PRODUCTION, 1, 8, Pool(2, 1)),
+        (Kind.PRODUCTION, 16, 2, Pool(17, 16)),
+        (Kind.DEVELOPMENT, 16, 2, Pool(5, 10)),
     ],
 )
-def test_pools(environment: Environment, cores: float, processes: int, expected: Pool) -> None:
+def test_pools(environment: Kind, cores: float, processes: int, expected: Pool) -> None:
     assert tuning.pool(environment, cores, processes) == expected
 
 
@@ -308,6 +309,34 @@ def test_the_playbook_gets_it_as_facts() -> None:
     assert texts["max_wal_size"] == "2944MB"
     assert json.loads(json.dumps(facts)) == facts
     assert filtered(disk="ssd")["inputs"] == "2 cores, 1694 MB, ssd, mixed"
+
+
+def rendered(template: str, **variables: Any) -> str:
+    """As Ansible renders."""
+    environment = Environment(undefined=StrictUndefined, trim_blocks=True, autoescape=False)  # noqa: S701
+    source = (ROOT / "roles" / template).read_text()
+    return environment.from_string(source).render(ansible_managed="written by a test", **variables)
+
+
+def test_settings_stand_under_their_reasons() -> None:
+    facts = filtered(overrides={"log_line_prefix": "it's %m "})
+    text = rendered("postgres/templates/postgresql.conf.j2", tuning_plan=facts)
+    assert "# a quarter of the container's memory (20.4.1)\nshared_buffers = '423MB'\n" in text
+    assert "# the operator's (postgres_settings)\nlog_line_prefix = 'it''s %m '\n" in text
+    assert facts["budget"] in text
+
+
+def test_the_kernel_is_told_what_it_allows_and_why() -> None:
+    text = rendered(
+        "tuning/templates/sysctl.conf.j2",
+        tuning_plan=filtered(),
+        tuning_sysctl={"vm.dirty_ratio": 5, "vm.overcommit_memory": 2},
+        __tuning_sysctl={"vm.swappiness": "10", "vm.dirty_ratio": 5, "vm.overcommit_memory": 2},
+        __tuning_allowed=["vm.swappiness", "vm.dirty_ratio", "vm.overcommit_memory"],
+    )
+    assert "(kernel.org, sysctl/vm)\nvm.swappiness = 10\n" in text
+    assert "# From tuning_sysctl\nvm.dirty_ratio = 5\n" in text
+    assert "# From tuning_sysctl\nvm.overcommit_memory = 2\n" in text
 
 
 def test_the_playbook_gets_a_refusal_as_text() -> None:
