@@ -24,6 +24,7 @@ _NEEDED = {
     "timezone": "UTC",
     "log_checkpoints": "off",
     "listen_addresses": "*",
+    "unix_socket_directories": "/var/run/postgresql",
     "ssl": "on",
     "ssl_cert_file": "/var/lib/postgresql/data/server.pem",
     "ssl_key_file": "/var/lib/postgresql/data/server.pem",
