@@ -68,7 +68,7 @@ export MSG
 
 ##@ Working on it
 
-.PHONY: test test-fast lint format bench bench-tuning docs
+.PHONY: test test-fast lint format bench bench-backup bench-tuning docs
 test: .venv/.synced ## Everything that proves the product: lint, unit, database, Molecule
 	@scripts/test.sh
 test-fast: .venv/.synced ## The seconds-long loop: Python lint, unit and database tests, no Docker
@@ -82,6 +82,8 @@ bench: images ## Measure beside the manual's schema, some minutes: make bench [R
 	@$(BIN)/python -m bench.timeseries --rows $(ROWS)
 bench-tuning: images ## Measure our settings beside stock and pgtune's, a quarter of an hour: make bench-tuning [ROUNDS=5]
 	@$(BIN)/python -m bench.tuning --rounds $(ROUNDS)
+bench-backup: images ## Measure backup, rehearsal and restore: make bench-backup [ROWS=10000000]
+	@$(BIN)/python -m bench.backup --rows $(ROWS)
 docs: .venv/.synced ## Write the roles' READMEs from their argument_specs
 	@for role in roles/*/; do \
 	  $(BIN)/aar-doc "$$role" markdown; \

@@ -1,5 +1,6 @@
 """One vocabulary for what can go wrong: exit codes, and one clear line for each failure."""
 
+import errno
 import socket
 import ssl
 from collections.abc import Iterator
@@ -36,6 +37,12 @@ class ExitCode(IntEnum):
     PERMISSION = 8, "permission denied"
     LOCKED = 9, "lock not obtained in time"
     REFUSED = 10, "refused: needs confirmation, or not allowed in production"
+    NO_SPACE = 11, "not enough disk space"
+    DAMAGED = 12, "backup set missing, damaged or not verified"
+    DIFFERENT = 13, "restored content differs from what was saved"
+    PROGRAM = 14, "a program of PostgreSQL failed"
+    UNSUITABLE = 15, "versions or features do not fit"
+    CLOCK = 16, "the clock contradicts the backup sets"
 
 
 class DatabaseError(Exception):
@@ -161,6 +168,11 @@ def explain(error: BaseException) -> DatabaseError | None:
                 return DatabaseError(
                     ExitCode.UNREACHABLE, f"the connection was lost: {_sentence(cause)}", hint
                 )
+            case asyncpg.InterfaceError() if "connection is closed" in str(cause):
+                hint = "Check the server's log, then try again."
+                return DatabaseError(ExitCode.UNREACHABLE, "the connection was lost", hint)
+            case asyncpg.DiskFullError():
+                return DatabaseError(ExitCode.NO_SPACE, _sentence(cause), "Free some, then try again.")
             case asyncpg.PostgresError():
                 return DatabaseError(
                     ExitCode.FAILED, _sentence(cause), "Nothing was changed by the failed step."
@@ -171,7 +183,10 @@ def explain(error: BaseException) -> DatabaseError | None:
             case OSError():
                 where = f": {cause.filename}" if cause.filename else ""
                 reason = f"{cause.strerror or _sentence(cause)}{where}"
-                return DatabaseError(ExitCode.FAILED, reason, "Check the path and its permissions.")
+                if cause.errno in {errno.ENOSPC, errno.EDQUOT}:
+                    return DatabaseError(ExitCode.NO_SPACE, reason, "Free some, then try again.")
+                code = ExitCode.PERMISSION if cause.errno in {errno.EACCES, errno.EROFS} else ExitCode.FAILED
+                return DatabaseError(code, reason, "Check the path and its permissions.")
     return None
 
 

@@ -81,7 +81,7 @@ def clients(processes: int = 1) -> Mapping[str, Client]:
     Args:
         processes: Of the application.
     """
-    return {"occupancy": Client(5, 1), "occupancy_app": Client(5, processes), "all others": Client(14)}
+    return {"occupancy": Client(5, 1), "occupancy_app": Client(5, processes), "all others": Client(22)}
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,13 @@
 """The command line ``occupancy-db``: one command per module."""
 
+import signal
 from typing import Any
 
 import typer
 from typer.core import TyperGroup
 
 from occupancy_db.cli import (
+    backup,
     check_tables,
     cleanup,
     create_migration,
@@ -16,6 +18,7 @@ from occupancy_db.cli import (
     migrate,
     partitions,
     reset,
+    restore,
     rollback,
     seed,
     test_connection,
@@ -45,7 +48,7 @@ class Commands(TyperGroup):
 app = typer.Typer(
     name="occupancy-db",
     cls=Commands,
-    help="Keep the occupancy database: schema, checks, retention, development data.",
+    help="Keep the occupancy database: schema, readings, retention, backups, development data.",
     epilog=EPILOG,
     no_args_is_help=True,
     add_completion=False,
@@ -57,7 +60,7 @@ app = typer.Typer(
 
 @app.callback()
 def options(json: Json = False) -> None:
-    """Keep the occupancy database: schema, checks, retention, development data.
+    """Keep the occupancy database: schema, readings, retention, backups, development data.
 
     The database is that of the environment, then of .env: POSTGRES_HOST, POSTGRES_PORT, POSTGRES_DB,
     POSTGRES_USER, POSTGRES_PASSWORD or POSTGRES_PASSWORD_FILE, POSTGRES_SSLMODE, POSTGRES_SSLROOTCERT,
@@ -77,6 +80,10 @@ app.command("test-connection")(test_connection.test_connection)
 app.command("check-tables")(check_tables.check_tables)
 app.command("cleanup")(cleanup.cleanup)
 app.add_typer(partitions.app, name="partitions")
+app.add_typer(backup.app, name="backup")
+app.command("restore")(restore.restore)
+app.command("restore-rollback")(restore.restore_rollback)
+app.command("restore-cleanup")(restore.restore_cleanup)
 app.command("import")(import_readings.import_readings)
 app.command("seed")(seed.seed)
 app.command("reset")(reset.reset)
@@ -84,5 +91,6 @@ app.command("tune")(tune.tune)
 
 
 def main() -> None:
-    """Entry point."""
+    """Entry point. A request to stop is an interrupt: what was begun is ended and cleared first."""
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     app()

@@ -32,6 +32,11 @@ class Output:
         for line in lines:
             self.console.print(line, soft_wrap=isinstance(line, str))
 
+    def step(self, line: str) -> None:
+        """Say how far a long command is; a program waits for the result."""
+        if not self.json:
+            print(line, flush=True)
+
     def error(self, error: DatabaseError) -> None:
         """Print an error: one line, whatever the width of the terminal."""
         if self.json:

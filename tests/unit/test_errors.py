@@ -69,8 +69,12 @@ def test_a_failed_connection_says_what_and_where(error: BaseException, code: Exi
         (asyncpg.InsufficientPrivilegeError("permission denied for table"), ExitCode.PERMISSION),
         (asyncpg.UndefinedTableError('relation "x" does not exist'), ExitCode.FAILED),
         (asyncpg.AdminShutdownError("terminating connection"), ExitCode.UNREACHABLE),
+        (asyncpg.InterfaceError("connection is closed"), ExitCode.UNREACHABLE),
         (CommandError("Can't locate revision"), ExitCode.FAILED),
-        (OSError(30, "Read-only file system", "/app/migrations/versions/003.py"), ExitCode.FAILED),
+        (OSError(30, "Read-only file system", "/app/migrations/versions/003.py"), ExitCode.PERMISSION),
+        (OSError(28, "No space left on device", "/var/lib/occupancy/backups"), ExitCode.NO_SPACE),
+        (OSError(20, "Not a directory", "/var/lib/occupancy/backups"), ExitCode.FAILED),
+        (asyncpg.DiskFullError("could not extend file"), ExitCode.NO_SPACE),
         (DatabaseError(ExitCode.REFUSED, "no", "Ask."), ExitCode.REFUSED),
     ],
 )
@@ -92,4 +96,5 @@ def test_exit_codes_are_an_interface() -> None:
     assert codes == {
         "OK": 0, "FAILED": 1, "USAGE": 2, "CONFIGURATION": 3, "UNREACHABLE": 4, "AUTHENTICATION": 5, "TLS": 6,
         "DATABASE_MISSING": 7, "PERMISSION": 8, "LOCKED": 9, "REFUSED": 10,
+        "NO_SPACE": 11, "DAMAGED": 12, "DIFFERENT": 13, "PROGRAM": 14, "UNSUITABLE": 15, "CLOCK": 16,
     }  # fmt: skip

@@ -113,14 +113,29 @@ def test_compose_gets_the_variables_it_needs() -> None:
     assert needed == set(keys_of(read("roles/postgres/templates/env.j2")))
 
 
+def test_every_container_may_do_no_more_than_it_must() -> None:
+    services = load("compose/compose.yaml")["services"]
+    assert set(services) == {"postgres", "initdb", "ops", "backup", "restore"}
+    for service in services.values():
+        assert (service["cap_drop"], service["read_only"]) == (["ALL"], True)
+        assert service["security_opt"] == ["no-new-privileges:true"]
+    tools = [service for name, service in services.items() if name != "postgres"]
+    assert {(service["network_mode"], *service["profiles"]) for service in tools} == {("none", "tools")}
+    secrets = {name: service.get("secrets", []) for name, service in services.items()}
+    product = {role["name"] for role in load("roles/occupancy/vars/main.yml")["occupancy_roles"]}
+    assert set(secrets.pop("restore")) == product
+    assert secrets == {"postgres": [], "initdb": [], "ops": ["occupancy"], "backup": ["occupancy_backup"]}
+
+
 @pytest.fixture
 def pg_hba() -> list[list[str]]:
     """The rules for a host with a user of its own and one network, as fields."""
-    variables: dict[str, Any] = {
+    variables: dict[str, Any] = load("roles/occupancy/vars/main.yml") | {
         "ansible_managed": "written by a test",
-        "occupancy_roles": load("roles/occupancy/vars/main.yml")["occupancy_roles"],
         "occupancy_users": [{"name": "grafana", "role": "occupancy_readonly"}],
         "occupancy_databases": ["occupancy", "occupancy_test"],
+        "occupancy_restoring": "occupancy_restoring",
+        "occupancy_replaced": "occupancy_replaced",
         "occupancy_allowed_cidrs": ["192.168.10.0/24"],
     }
     for name, value in load("roles/postgres/vars/main.yml").items():
@@ -155,8 +170,26 @@ def test_pg_hba_lets_nobody_in_without_tls(pg_hba: list[list[str]]) -> None:
 def test_pg_hba_refuses_before_it_admits(pg_hba: list[list[str]]) -> None:
     first_from_network = next(number for number, rule in enumerate(pg_hba) if rule[0] == "hostssl")
     assert pg_hba[0] == ["local", "all", "postgres", "peer", "map=admins"]
-    assert pg_hba.index(["host", "all", "postgres,occupancy_backup", "all", "reject"]) < first_from_network
+    assert (
+        pg_hba.index(["host", "all", "postgres,occupancy_backup,occupancy_restore", "all", "reject"])
+        < first_from_network
+    )
     assert [rule for rule in pg_hba if rule[0] == "local"][-1] == ["local", "all", "all", "reject"]
+
+
+def test_pg_hba_keeps_what_a_restore_works_on_to_the_socket(pg_hba: list[list[str]]) -> None:
+    rules = {
+        (rule[0], database): rule[2].split(",")
+        for rule in pg_hba
+        for database in rule[1].split(",")
+        if database in ("occupancy_restoring", "occupancy_replaced", "postgres")
+    }
+    product = [role["name"] for role in load("roles/occupancy/vars/main.yml")["occupancy_roles"]]
+    assert rules == {
+        ("local", "occupancy_restoring"): product,
+        ("local", "postgres"): ["occupancy_restore"],
+        ("local", "occupancy_replaced"): ["occupancy_restore"],
+    }
 
 
 # Documents

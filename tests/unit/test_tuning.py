@@ -148,7 +148,7 @@ def test_a_refusal_shows_the_arithmetic() -> None:
     assert str(refused.value).startswith("this does not fit into the container: shared_buffers 256 + ")
     assert "x work_mem 64.00" in str(refused.value)
     assert str(refused.value).endswith(" MB of 1024 MB")
-    with pytest.raises(BudgetError, match=r"max_connections 20 .* occupancy_app 6 .* 3 reserved = 29$"):
+    with pytest.raises(BudgetError, match=r"max_connections 20 .* occupancy_app 6 .* 3 reserved = 37$"):
         tuning.plan(Request(2, 1024, overrides={"max_connections": 20}))
 
 

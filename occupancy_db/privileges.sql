@@ -1,5 +1,6 @@
 -- Who owns and who may do what in this database, converged in one transaction. Run by the access role in every database of
--- the product, as the superuser. The last statement tells whether anything was changed; in check mode it is all rolled back.
+-- the product, as the superuser, and by a restore as the owner. The last statement tells whether anything was changed; in
+-- check mode it is all rolled back.
 
 -- Privileges as rows, whatever the order in which they were granted
 CREATE FUNCTION pg_temp.privileges() RETURNS TABLE (object text, owner text, grantee text, privilege text)

@@ -1,0 +1,167 @@
+"""Rehearsals: a set is restored into a throwaway cluster that nobody else can reach, and compared."""
+
+import asyncio
+import os
+import shutil
+import signal
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from occupancy_db.backup.contents import Contents
+from occupancy_db.backup.copying import compare, create_database, fill
+from occupancy_db.backup.programs import MAJOR, login, run, running
+from occupancy_db.backup.sets import GLOBALS, BackupSet
+from occupancy_db.backup.settings import in_database
+from occupancy_db.connection import connect
+from occupancy_db.errors import DatabaseError, ExitCode, explain
+from occupancy_db.settings import Settings
+
+# Nothing in it needs to survive, and nobody but its owner reaches it.
+_CONFIGURATION = {
+    "listen_addresses": "",
+    "unix_socket_permissions": "0700",
+    "fsync": "off",
+    "full_page_writes": "off",
+    "synchronous_commit": "off",
+    "wal_level": "minimal",
+    "max_wal_senders": "0",
+    "checkpoint_timeout": "1d",
+    "autovacuum": "off",
+    "shared_buffers": "64MB",
+    "maintenance_work_mem": "64MB",
+    "max_parallel_maintenance_workers": "0",
+    "max_connections": "20",
+    "dynamic_shared_memory_type": "mmap",
+    "timezone": "UTC",
+}
+
+_START = 60.0
+_POLL = 0.05
+
+
+async def rehearse(backup: BackupSet, directory: Path) -> Contents:
+    """Restore a set, roles first, into a cluster of its own and read what is then there.
+
+    Args:
+        backup: A set whose files have been checked.
+        directory: Where throwaway clusters are made.
+
+    Returns:
+        What was restored. It equals the manifest's contents; else the set is worth nothing.
+
+    Raises:
+        DatabaseError: it cannot be restored, or what was restored is not what was saved.
+    """
+    manifest = backup.intact()
+    if manifest.server_version_num // 10_000 != MAJOR:
+        raise DatabaseError(
+            ExitCode.UNSUITABLE,
+            f"{backup.id} is of PostgreSQL {manifest.server_version}, and this is {MAJOR}",
+            "Use the release that made it.",
+        )
+    async with _throwaway_cluster(directory, manifest.superuser) as settings:
+        with login(settings) as env:
+            await run("psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-f", backup.path / GLOBALS, env=env)
+        async with connect(settings, "occupancy-db rehearsal", autocommit=True) as connection:
+            await create_database(connection, manifest.database, manifest.contents)
+        restored = in_database(settings, manifest.database)
+        await fill(restored, backup)
+        return await compare(restored, backup.id, manifest.contents)
+
+
+@asynccontextmanager
+async def _throwaway_cluster(directory: Path, superuser: str) -> AsyncIterator[Settings]:
+    user = _server_user(directory)
+    for left in _left_over(directory):
+        await _remove(left, user)
+    # The socket's path must be short, and its directory is the door: there is no password behind it.
+    with tempfile.TemporaryDirectory(prefix="occupancy-") as sockets:
+        data = Path(tempfile.mkdtemp(prefix="rehearsal-", dir=directory))
+        if user is not None:
+            os.chown(sockets, user, -1)
+            os.chown(data, user, -1)
+        # Nothing of the environment: that leads to another server.
+        settings = Settings.model_construct(
+            postgres_host=sockets, postgres_db="postgres", postgres_user=superuser
+        )
+        try:
+            await run(
+                "initdb", f"--pgdata={data}", f"--username={superuser}", "--auth=trust", "--no-sync",
+                "--no-instructions", "--encoding=UTF8", "--locale=C", user=user,
+            )  # fmt: skip
+            options = [f"-c{name}={value}" for name, value in _CONFIGURATION.items()]
+            log = Path(sockets, "log")
+            async with running(
+                "postgres", "-D", data, "-k", sockets, *options, user=user, stop=signal.SIGQUIT, log=log
+            ) as server:
+                try:
+                    await _ready(settings, server)
+                    yield settings
+                except Exception as error:
+                    if reason := _reason(error, log):
+                        raise reason from error
+                    raise
+        finally:
+            shutil.rmtree(data)
+
+
+async def _ready(settings: Settings, server: asyncio.subprocess.Process) -> None:
+    deadline = time.monotonic() + _START
+    while True:
+        try:
+            async with connect(settings, "occupancy-db rehearsal"):
+                return
+        except DatabaseError:
+            if server.returncode is not None or time.monotonic() > deadline:
+                raise
+        await asyncio.sleep(_POLL)
+
+
+def _reason(error: Exception, log: Path) -> DatabaseError | None:
+    """A server that ran out of something takes its sessions with it: its log says of what."""
+    said = log.read_text(errors="replace")
+    if "No space left on device" in said:
+        return DatabaseError(
+            ExitCode.NO_SPACE, "the rehearsal ran out of disk space", "Free some, then try again."
+        )
+    known = explain(error)
+    lost = known is not None and known.code is ExitCode.UNREACHABLE
+    if not lost and "was terminated by signal" not in said:  # and has begun anew since
+        return None
+    words = [line for line in said.splitlines() if "FATAL" in line or "PANIC" in line or "terminated" in line]
+    return DatabaseError(
+        ExitCode.PROGRAM,
+        f"the rehearsal's server ended: {(words or said.splitlines() or ['it said nothing'])[-1]}",
+        "Check memory and disk, then try again.",
+    )
+
+
+def _server_user(directory: Path) -> int | None:
+    """PostgreSQL refuses to run as root: the directory's owner takes its place."""
+    if os.geteuid():
+        return None
+    owner = directory.stat().st_uid
+    if not owner:
+        raise DatabaseError(
+            ExitCode.CONFIGURATION,
+            f"root owns {directory}, and PostgreSQL does not run as root",
+            "Give that directory to another user, or run as one.",
+        )
+    return owner
+
+
+def _left_over(directory: Path) -> list[Path]:
+    return list(directory.glob("rehearsal-*"))
+
+
+async def _remove(data: Path, user: int | None) -> None:
+    """Remove what an interrupted rehearsal left, with a server that outlived it."""
+    try:
+        await run("pg_ctl", "stop", f"--pgdata={data}", "--mode=immediate", user=user)
+    except DatabaseError as error:
+        if error.code is not ExitCode.PROGRAM:  # there was no server: as it should be
+            raise
+    shutil.rmtree(data)

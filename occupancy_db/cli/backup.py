@@ -1,0 +1,161 @@
+"""``occupancy-db backup``."""
+
+import asyncio
+from datetime import datetime, timedelta
+from typing import Annotated, Any
+
+import typer
+from rich.filesize import decimal
+from rich.table import Table
+
+from occupancy_db.backup import create as making
+from occupancy_db.backup.retention import Verdict
+from occupancy_db.backup.sets import DUMP, PINNED, BackupSet, Store, replace, sync
+from occupancy_db.backup.settings import BackupSettings
+from occupancy_db.cli.output import Json, out
+from occupancy_db.settings import Settings
+
+app = typer.Typer(help="Make backup sets, prove them, and look at them.", no_args_is_help=True)
+
+Id = Annotated[str, typer.Argument(metavar="ID", help="As 'backup list' shows it, or latest.")]
+
+
+@app.command("create")
+def create(
+    pin: Annotated[
+        str | None, typer.Option(metavar="REASON", help="Keep this set until it is unpinned.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Make a set, restore it into a throwaway cluster and compare; then remove what is kept no longer."""
+    made, phases = asyncio.run(making.create(Settings(), BackupSettings(), out.step, pin))
+    out.result({**_facts(made), "phases": phases}, f"{made.id} is verified")
+
+
+@app.command("verify")
+def verify(
+    ids: Annotated[
+        list[str] | None, typer.Argument(metavar="[ID]...", help="Or latest; the newest, if none is given.")
+    ] = None,
+    older_than: Annotated[
+        int | None,
+        typer.Option(min=0, metavar="DAYS", help="All sets that were not verified for so many days."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Check sets again: every byte by its checksum, every row by a rehearsal."""
+    age = None if older_than is None else timedelta(days=older_than)
+    verified = asyncio.run(making.verify(Settings(), BackupSettings(), ids or [], age, out.step))
+    out.result({"verified": verified}, f"{len(verified)} verified")
+
+
+@app.command("list")
+def list_sets(json: Json = False) -> None:
+    """List the sets, the oldest first."""
+    settings, backup = Settings(), BackupSettings()
+    sets = Store(backup.dir).sets(settings.database)
+    table = Table("Set", "State", "Rows", "Dump", "Revision", "Verified", "Pinned")
+    for one in sets:
+        manifest, verified = one.manifest, one.verified
+        table.add_row(
+            one.id,
+            one.state,
+            f"{manifest.contents.rows:,}" if manifest else "",
+            decimal(manifest.files[DUMP].bytes) if manifest else "",
+            (manifest.contents.revision or "none") if manifest else "",
+            _moment(verified.verified_at) if verified else "",
+            one.pinned or "",
+        )
+    out.result(
+        {"database": settings.database, "directory": backup.dir, "sets": [_facts(one) for one in sets]},
+        table if sets else f"no backup set of the database {settings.database} in {backup.dir}",
+        *(f"damaged: {one.problem}" for one in sets if one.problem),
+    )
+
+
+@app.command("show")
+def show(name: Id, json: Json = False) -> None:
+    """Show what a set holds, as its manifest has it."""
+    one = Store(BackupSettings().dir).find(Settings().database, name)
+    lines: list[Any] = [f"{one.id}: {one.state}{f', pinned: {one.pinned}' if one.pinned else ''}"]
+    if one.problem:
+        lines.append(one.problem)
+    if manifest := one.manifest:
+        contents = manifest.contents
+        table = Table("Table", "Rows")
+        for name, facts in sorted(contents.tables.items()):
+            table.add_row(name, f"{facts.rows:,}")
+        lines += [
+            f"made {_moment(manifest.started_at)} to {_moment(manifest.ended_at)} UTC, at LSN {manifest.lsn}",
+            f"PostgreSQL {manifest.server_version}, pg_dump {manifest.client_version}, {manifest.image}",
+            f"revision {contents.revision}, {contents.rows:,} rows in {len(contents.tables)} tables, "
+            f"{len(contents.partitions)} of them partitions",
+            table,
+            *(
+                f"{name}: {decimal(facts.bytes)}, SHA-256 {facts.sha256}"
+                for name, facts in manifest.files.items()
+            ),
+        ]
+    out.result(
+        {**_facts(one), "manifest": one.manifest.model_dump(mode="json") if one.manifest else None}, *lines
+    )
+
+
+@app.command("prune")
+def prune(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print the plan.")] = False,
+    json: Json = False,
+) -> None:
+    """Remove the sets that retention has no use for."""
+    settings, backup = Settings(), BackupSettings()
+
+    async def run() -> list[Verdict]:
+        async with Store(backup.dir).lock():
+            return making.prune(settings.database, backup, dry_run)
+
+    plan = asyncio.run(run())
+    data = [{"id": verdict.backup.id, "keep": verdict.keep, "why": verdict.why} for verdict in plan]
+    going = [verdict for verdict in plan if not verdict.keep]
+    verb = "would be removed" if dry_run else "removed"
+    out.result(
+        {"database": settings.database, "dry_run": dry_run, "plan": data},
+        *(f"{'keep  ' if verdict.keep else 'remove'} {verdict.backup.id}: {verdict.why}" for verdict in plan),
+        f"{len(going)} of {len(plan)} {verb}",
+    )
+
+
+@app.command("pin")
+def pin(name: Id, reason: Annotated[str, typer.Argument(help="Why.")], json: Json = False) -> None:
+    """Keep a set, whatever the retention says."""
+    one = Store(BackupSettings().dir).find(Settings().database, name)
+    replace(one.path / PINNED, f"{' '.join(reason.split())}\n".encode())
+    out.result({"id": one.id, "pinned": reason}, f"{one.id} is kept until it is unpinned")
+
+
+@app.command("unpin")
+def unpin(name: Id, json: Json = False) -> None:
+    """Leave a set to the retention again."""
+    one = Store(BackupSettings().dir).find(Settings().database, name)
+    (one.path / PINNED).unlink(missing_ok=True)
+    sync(one.path)
+    out.result({"id": one.id, "pinned": None}, f"{one.id} is left to the retention")
+
+
+def _facts(one: BackupSet) -> dict[str, Any]:
+    manifest, verified = one.manifest, one.verified
+    return {
+        "id": one.id,
+        "path": one.path,
+        "state": one.state,
+        "problem": one.problem,
+        "pinned": one.pinned,
+        "made_at": one.made_at.isoformat(),
+        "verified_at": verified.verified_at.isoformat() if verified else None,
+        "rows": manifest.contents.rows if manifest else None,
+        "bytes": manifest.files[DUMP].bytes if manifest else None,
+        "revision": manifest.contents.revision if manifest else None,
+    }
+
+
+def _moment(at: datetime) -> str:
+    return f"{at:%Y-%m-%d %H:%M:%S}"
