@@ -6,6 +6,8 @@ SHELL := /bin/bash
 
 # Readings that make bench measures with: a year of them.
 ROWS ?= 10000000
+# Rounds of make bench-tuning.
+ROUNDS ?= 5
 
 # Further arguments for ansible-playbook: make up ANSIBLE_ARGS="--inventory inventories/home --ask-become-pass"
 ANSIBLE_ARGS ?=
@@ -66,7 +68,7 @@ export MSG
 
 ##@ Working on it
 
-.PHONY: test test-fast lint format bench bench-backup docs
+.PHONY: test test-fast lint format bench bench-backup bench-tuning docs
 test: .venv/.synced ## Everything that proves the product: lint, unit, database, Molecule
 	@scripts/test.sh
 test-fast: .venv/.synced ## The seconds-long loop: Python lint, unit and database tests, no Docker
@@ -78,6 +80,8 @@ format: .venv/.synced ## Format the Python code
 	@$(BIN)/ruff check --fix --quiet && $(BIN)/ruff format --quiet
 bench: images ## Measure beside the manual's schema, some minutes: make bench [ROWS=10000000]
 	@$(BIN)/python -m bench.timeseries --rows $(ROWS)
+bench-tuning: images ## Measure our settings beside stock and pgtune's, a quarter of an hour: make bench-tuning [ROUNDS=5]
+	@$(BIN)/python -m bench.tuning --rounds $(ROUNDS)
 bench-backup: images ## Measure backup, rehearsal and restore: make bench-backup [ROWS=10000000]
 	@$(BIN)/python -m bench.backup --rows $(ROWS)
 docs: .venv/.synced ## Write the roles' READMEs from their argument_specs

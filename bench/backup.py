@@ -18,9 +18,9 @@ from rich.console import Console
 from rich.table import Table
 
 from bench import loads
-from bench.server import LIMITS, MANIFEST, NAME, SETTINGS, Server
-from bench.session import machine, session, step
-from bench.timeseries import BYTES_PER_ROW, STEP, Files, Sizes
+from bench.place import machine, step, workplace
+from bench.server import MANIFEST, Server
+from bench.timeseries import BYTES_PER_ROW, LIMITS, SETTINGS, STEP, Files, Sizes
 from bench.writers import INSERT, PAUSE
 from occupancy_db.upkeep import maintain
 
@@ -53,6 +53,7 @@ class Tools:
     def __init__(self, server: Server, work: Path) -> None:
         """Make its volume, and the users' passwords as files."""
         self.image: str = json.loads(MANIFEST.read_text(encoding="utf-8"))["ops"]["image"]
+        self._server = server
         self.passwords = {user: secrets.token_urlsafe(24) for user in USERS}
         self._secrets = work / "secrets"
         self._secrets.mkdir()  # below a directory that nobody else may enter
@@ -76,7 +77,13 @@ class Tools:
         }
         start = time.perf_counter()
         printed = self._docker(
-            *("run", "--rm", f"--network=container:{NAME}", "--user=10001:10001", "--cap-drop=ALL"),
+            *(
+                "run",
+                "--rm",
+                f"--network=container:{self._server.name}",
+                "--user=10001:10001",
+                "--cap-drop=ALL",
+            ),
             *("--security-opt=no-new-privileges", "--read-only", "--tmpfs=/tmp", f"--memory={LIMIT}"),
             *(f"--volume={VOLUME}:{PLACE}", f"--volume={self._secrets}:/run/secrets:ro"),
             f"--volume={self._ca}:/ca.crt:ro",
@@ -199,7 +206,7 @@ def main() -> None:
     rows: int = parser.parse_args().rows
     if rows <= 0 or rows % STEP:
         parser.error(f"--rows must be a multiple of {STEP:,}")
-    with session(rows * BYTES_PER_ROW) as (server, work):
+    with workplace((rows * BYTES_PER_ROW >> 30) + 8) as work, Server(work, LIMITS, SETTINGS) as server:
         Tools.remove()
         try:
             details = asyncio.run(measure(server, rows, work))

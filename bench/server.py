@@ -5,6 +5,7 @@ import secrets
 import ssl
 import subprocess
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -17,24 +18,18 @@ from occupancy_db.settings import Environment, Settings
 ROOT = Path(__file__).parents[1]
 MANIFEST = ROOT / "dist/images/manifest.json"
 
-NAME = "occupancy-bench"
-"""Of the container and of its volume."""
-
 OWNER = "occupancy"
-LIMITS = {"cpus": "2", "memory": "4g", "shm-size": "1g"}
 
-SETTINGS = {
-    "shared_buffers": "512MB",
-    "maintenance_work_mem": "128MB",
-    "max_wal_size": "4GB",
+_NEEDED = {
     "timezone": "UTC",
     "log_checkpoints": "off",
     "listen_addresses": "*",
+    "unix_socket_directories": "/var/run/postgresql",
     "ssl": "on",
     "ssl_cert_file": "/var/lib/postgresql/data/server.pem",
     "ssl_key_file": "/var/lib/postgresql/data/server.pem",
 }
-"""The same for everything that is measured; what is not here is PostgreSQL's default, durability included."""
+"""Whatever is measured; what is neither here nor asked for is PostgreSQL's default, durability included."""
 
 # As the compose file makes a cluster, but for the way in.
 _INITIALISE = """
@@ -57,15 +52,25 @@ class Server:
     """A running PostgreSQL; gone at the end of its ``with``, whatever ends it.
 
     Attributes:
+        name: Of the container and of its volume.
         image: What it runs.
         port: On 127.0.0.1.
     """
 
-    def __init__(self, work: Path) -> None:
+    def __init__(
+        self,
+        work: Path,
+        limits: Mapping[str, str],
+        settings: Mapping[str, str],
+        name: str = "occupancy-bench",
+    ) -> None:
         """Find the image.
 
         Args:
             work: A directory for the CA certificate.
+            limits: Of the container, by Docker's names.
+            settings: Of the server.
+            name: Of the container and of its volume.
 
         Raises:
             NoEngineError: no image was made ready, or no engine is running.
@@ -75,8 +80,9 @@ class Server:
             _docker("image", "inspect", self.image)
         except (OSError, subprocess.CalledProcessError) as error:
             raise NoEngineError("no engine with the server's image: run 'make images' first") from error
+        self.name, self._limits, self._settings = name, limits, settings
         self.port = 0
-        self._ca_file = work / "ca.crt"
+        self._ca_file = work / f"{name}.crt"
         self._password = secrets.token_urlsafe(24)
 
     def __enter__(self) -> Self:
@@ -99,32 +105,53 @@ class Server:
         self.ssl = ssl.create_default_context(cafile=str(self._ca_file))
         pem = ca.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.bytes()
         hardened = ["--user=999:999", "--cap-drop=ALL", "--security-opt=no-new-privileges", "--tmpfs=/tmp"]
-        data = f"--volume={NAME}:/var/lib/postgresql/data"
-        _docker("volume", "create", NAME)
+        data = f"--volume={self.name}:/var/lib/postgresql/data"
+        _docker("volume", "create", self.name)
         _docker(
             *("run", "--rm", "--interactive", "--network=none", *hardened, data),
             *("--entrypoint=/bin/sh", self.image, "-c", _INITIALISE),
             stdin=self._password.encode() + b"\n" + pem,
         )
-        limits = [f"--{name}={value}" for name, value in LIMITS.items()]
-        settings = [f"-c{name}={value}" for name, value in SETTINGS.items()]
+        limits = [f"--{name}={value}" for name, value in self._limits.items()]
+        settings = [f"-c{name}={value}" for name, value in {**self._settings, **_NEEDED}.items()]
         _docker(
-            *("run", "--detach", f"--name={NAME}", "--publish=127.0.0.1::5432", *hardened, *limits, data),
+            *(
+                "run",
+                "--detach",
+                f"--name={self.name}",
+                "--publish=127.0.0.1::5432",
+                *hardened,
+                *limits,
+                data,
+            ),
             *("--tmpfs=/var/run/postgresql:uid=999,gid=999", "--entrypoint=postgres", self.image, *settings),
         )
-        self.port = int(_docker("port", NAME, "5432/tcp").splitlines()[0].rsplit(":", 1)[1])
+        self.port = int(_docker("port", self.name, "5432/tcp").splitlines()[0].rsplit(":", 1)[1])
         for _ in range(300):
             try:
-                _docker("exec", NAME, "pg_isready", "--quiet", "--host=127.0.0.1")
+                self.execute("pg_isready", "--quiet", "--host=127.0.0.1")
             except subprocess.CalledProcessError:
                 time.sleep(0.1)
             else:
                 return
-        raise TimeoutError(f"the server did not start: {_docker('logs', '--tail=20', NAME)}")
+        raise TimeoutError(f"the server did not start: {_docker('logs', '--tail=20', self.name)}")
 
     def _remove(self) -> None:
-        for command in (("rm", "--force", "--volumes", NAME), ("volume", "rm", "--force", NAME)):
+        for command in (("rm", "--force", "--volumes", self.name), ("volume", "rm", "--force", self.name)):
             subprocess.run(["docker", *command], check=False, capture_output=True)
+
+    def execute(self, *command: str) -> str:
+        """Run a program in the container; returns what it says."""
+        return _docker("exec", self.name, *command)
+
+    def pgbench(self, database: str, *arguments: str) -> str:
+        """Run pgbench as the superuser, in the container and on its processors."""
+        script = 'umask 077; read -r line; echo "$line" >/tmp/pass; PGPASSFILE=/tmp/pass exec pgbench "$@"'
+        return _docker(
+            *("exec", "--interactive", self.name, "sh", "-c", script, "sh"),
+            *("--host=/var/run/postgresql", "--username=postgres", *arguments, database),
+            stdin=f"*:*:*:*:{self._password}\n".encode(),
+        )
 
     async def connect(self, database: str, user: str = OWNER) -> Any:
         """A connection of asyncpg's own, over TLS."""

@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from bench import home, loads, manual, queries, report, upkeep
-from bench.server import LIMITS, SETTINGS, Server
-from bench.session import machine, session, step
+from bench.place import machine, step, workplace
+from bench.server import Server
 from occupancy_db.upkeep import maintain
 
+LIMITS = {"cpus": "2", "memory": "4g", "shm-size": "1g"}
+SETTINGS = {"shared_buffers": "512MB", "maintenance_work_mem": "128MB", "max_wal_size": "4GB"}
 STEP = 100_000
 SMALL = 1_000_000
 LIVE = 3_000_000
@@ -205,7 +207,7 @@ def main() -> None:
     if rows <= 0 or rows % STEP:
         parser.error(f"--rows must be a multiple of {STEP:,}")
     start = time.perf_counter()
-    with session(rows * BYTES_PER_ROW) as (server, work):
+    with workplace((rows * BYTES_PER_ROW >> 30) + 8) as work, Server(work, LIMITS, SETTINGS) as server:
         details = asyncio.run(measure(server, Sizes.of(rows), work))
     details["seconds"] = round(time.perf_counter() - start)
     report.write(details)

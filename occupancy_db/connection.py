@@ -1,11 +1,14 @@
 """Engines, sessions and connections: how the application and the tools reach the database."""
 
 import asyncio
+import socket
+import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 from weakref import WeakKeyDictionary
 
+import asyncpg
 from sqlalchemy import URL, Executable, NullPool, Result, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, create_async_engine
@@ -13,22 +16,24 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, c
 from occupancy_db.errors import explain_connection
 from occupancy_db.settings import Environment, Settings
 from occupancy_db.tls import ssl_argument
+from occupancy_db.tuning import pool
 
 CONNECT_TIMEOUT = 10
 """Seconds until a server that does not answer counts as unreachable."""
 
+RESTART_PATIENCE = 10
+"""Seconds for which production waits where no server listens, or one that is only starting."""
+_RESTART_PAUSE = 0.1
+
+# Errors of the operating system that waiting does not mend; TimeoutError is CONNECT_TIMEOUT.
+_PERMANENT = (ssl.SSLError, socket.gaierror, PermissionError, TimeoutError)
+
+# How many connections there are is the formula's: occupancy_db.tuning.
 _PROFILES: Mapping[Environment, Mapping[str, Any]] = {
-    Environment.DEVELOPMENT: {"pool_size": 5, "max_overflow": 10, "echo": True},
+    Environment.DEVELOPMENT: {"echo": True},
     Environment.TESTING: {"poolclass": NullPool},
-    # Two cores keep about 2 x 2 + 1 sessions busy (PostgreSQL wiki, "Number Of Database Connections"). More
-    # would only compete inside the server; it is cheaper to wait in the pool, and 10 s of that is overload.
-    Environment.PRODUCTION: {
-        "pool_size": 5,
-        "max_overflow": 0,
-        "pool_timeout": 10,
-        "pool_recycle": 3600,
-        "pool_pre_ping": True,
-    },
+    # It is cheaper to wait in the pool than inside the server, and 10 s of that is overload.
+    Environment.PRODUCTION: {"pool_timeout": 10, "pool_recycle": 3600, "pool_pre_ping": True},
 }
 
 
@@ -42,11 +47,28 @@ def create_engine(settings: Settings, *, application_name: str = "occupancy") ->
     Raises:
         DatabaseError: the root certificate cannot be read.
     """
-    return create_async_engine(
-        _url(settings),
-        connect_args=_connect_args(settings, application_name),
-        **_PROFILES[settings.environment],
-    )
+    profile = dict(_PROFILES[settings.environment])
+    if "poolclass" not in profile:
+        sizes = pool(settings.environment)
+        size, overflow = settings.postgres_pool_size, settings.postgres_max_overflow
+        profile["pool_size"] = sizes.size if size is None else size
+        profile["max_overflow"] = sizes.overflow if overflow is None else overflow
+    connect_args = _connect_args(settings, application_name)
+    if settings.environment is Environment.PRODUCTION:
+        connect_args["async_creator_fn"] = _connect_patiently
+    return create_async_engine(_url(settings), connect_args=connect_args, **profile)
+
+
+async def _connect_patiently(*args: Any, **kwargs: Any) -> Any:
+    """``asyncpg.connect``, through a restart of the server: what was under way is lost, and nothing else."""
+    deadline = asyncio.get_running_loop().time() + RESTART_PATIENCE
+    while True:
+        try:
+            return await asyncpg.connect(*args, **kwargs)
+        except (OSError, asyncpg.CannotConnectNowError, asyncpg.ConnectionDoesNotExistError) as error:
+            if isinstance(error, _PERMANENT) or asyncio.get_running_loop().time() > deadline:
+                raise
+        await asyncio.sleep(_RESTART_PAUSE)
 
 
 @asynccontextmanager

@@ -58,6 +58,8 @@ class Settings(BaseSettings):
     postgres_password_file: Path | None = None
     postgres_sslmode: SslMode | None = Field(None, description="Default: see sslmode")
     postgres_sslrootcert: Path | None = Field(None, description="CA file; default: the system's trusted CAs")
+    postgres_pool_size: int | None = Field(None, ge=1, le=1000, description="Default: see pool")
+    postgres_max_overflow: int | None = Field(None, ge=0, le=1000, description="Default: see pool")
 
     @model_validator(mode="after")
     def _read_password_file(self) -> Self:

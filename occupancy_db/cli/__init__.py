@@ -22,6 +22,7 @@ from occupancy_db.cli import (
     rollback,
     seed,
     test_connection,
+    tune,
 )
 from occupancy_db.cli.output import Json, out
 from occupancy_db.errors import ExitCode, explain
@@ -86,6 +87,7 @@ app.command("restore-cleanup")(restore.restore_cleanup)
 app.command("import")(import_readings.import_readings)
 app.command("seed")(seed.seed)
 app.command("reset")(reset.reset)
+app.command("tune")(tune.tune)
 
 
 def main() -> None:

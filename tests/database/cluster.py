@@ -66,6 +66,10 @@ class Cluster:
 
     def run(self) -> None:
         """Start the server and wait until it answers."""
+        self._launch()
+        self.wait()
+
+    def _launch(self) -> None:
         options = [f"-c{name}={value}" for name, value in CONFIGURATION.items()]
         with (self.directory / "log").open("ab") as log:
             self._server = subprocess.Popen(
@@ -76,12 +80,15 @@ class Cluster:
                     f"-p{self.port}",
                     f"-k{self.directory}",
                     *options,
-                ],
+                ],  # fmt: skip
                 stdout=log,
                 stderr=log,
                 user=self.user,
                 cwd=self.directory,
-            )  # fmt: skip
+            )
+
+    def wait(self) -> None:
+        """Wait until it answers."""
         deadline = time.monotonic() + 30
         while True:
             try:
@@ -97,6 +104,17 @@ class Cluster:
         self.execute("CHECKPOINT")  # commits here do not wait for the disk, and those of before must be there
         self._server.send_signal(signal.SIGQUIT)
         self._server.wait(30)
+
+    def restart(self, pause: float = 0) -> None:
+        """As an operator restarts it: statements are cut off, and this does not wait until it answers.
+
+        Args:
+            pause: Seconds for which nothing is there.
+        """
+        self._server.send_signal(signal.SIGINT)
+        self._server.wait(30)
+        time.sleep(pause)
+        self._launch()
 
     def stop(self) -> None:
         """End the server at once and leave nothing behind."""

@@ -12,7 +12,7 @@ from occupancy_db.migrate import LOCK_KEY, script_directory
 
 COMMANDS = {
     "init", "migrate", "rollback", "current", "history", "create-migration", "test-connection",
-    "check-tables", "cleanup", "seed", "reset", "import", "partitions",
+    "check-tables", "cleanup", "seed", "reset", "import", "partitions", "tune",
 }  # fmt: skip
 
 
@@ -49,6 +49,8 @@ def test_each_command_explains_itself_and_takes_json(command: str) -> None:
         ["seed", "--days", "0"],
         ["seed", "--until", "yesterday"],
         ["migrate", "--lock-wait", "-1"],
+        ["tune", "--disk", "tape"],
+        ["tune", "--set", "work_mem"],
         ["nonsense"],
     ],
 )

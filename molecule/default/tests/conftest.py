@@ -6,7 +6,7 @@ from tests.hosts import check_collection, play, server, superuser
 
 __all__ = ["play", "server", "superuser"]
 
-TESTS = 212
+TESTS = 236
 """All hosts together. A file that is not collected any more is a failure, not a saving."""
 
 

@@ -69,7 +69,7 @@ def test_every_problem_is_in_one_message(refused: Callable[..., str]) -> None:
             "occupancy_environment": "staging",
             "occupancy_users": [{"name": "x", "role": "superuser"}],
         },
-        {"tls_days": "soon", "postgres_max_connections": "some", "container_images_source": "floppy"},
+        {"tls_days": "soon", "tuning_processes": "some", "container_images_source": "floppy"},
     ],
 )
 def test_every_variable_of_the_wrong_kind_is_named(
@@ -89,6 +89,9 @@ def test_every_variable_of_the_wrong_kind_is_named(
             "Not so: nobody, occupancy_app",
         ),
         ({"container_images_source": "registry"}, "container_images_ops"),
+        ({"postgres_settings": {"work_mem": "32MB"}}, "sessions x (4.25 + 1.5 x work_mem 32.00)"),
+        ({"postgres_settings": {"max_connections": 20}}, "max_connections 20 is less than"),
+        ({"tuning_sysctl": {"net.ipv4.ip_forward": 0}}, "Not so: net.ipv4.ip_forward."),
         ({"retention_months": 0}, "between 1 and 1200, and are 0, 24, 12."),
         ({"retention_cleanup_schedule": "@daily"}, "Not so: @daily."),
     ],

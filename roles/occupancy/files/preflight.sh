@@ -39,7 +39,13 @@ present=$(printf '%s\n' "$DIRECTORIES" | while read -r path; do
   if [ -d "$path" ]; then stat --format='"%n %u %a",' "$path"; fi
 done)
 
-printf '{"memory_mb": %s, "free_mb": %s, "cluster_version": "%s", "initialised": %s, "listeners": "%s", "containers": "%s", "ours": %s, "missing": "%s", "directories": [%s]}\n' \
+# What the data are on: a partition's disk is the directory above it. An overlay has none.
+block=$(readlink -f "/sys/dev/block/$(findmnt --noheadings --first-only --output MAJ:MIN --target "$existing" | tr -d ' ')")
+rotational=$(cat "$block/queue/rotational" "$block/../queue/rotational" 2>/dev/null | head -n 1)
+
+printf '{"memory_mb": %s, "cores": %s, "device": "%s", "rotational": %s, "disk_mb": %s, "free_mb": %s, "cluster_version": "%s", "initialised": %s, "listeners": "%s", "containers": "%s", "ours": %s, "missing": "%s", "directories": [%s]}\n' \
   "$(awk '/^MemTotal:/ {print int($2 / 1024)}' /proc/meminfo)" \
+  "$(nproc)" "$(basename "$block")" "${rotational:-0}" \
+  "$(df --output=size -BM "$existing" | tail -n 1 | tr -dc 0-9)" \
   "$(df --output=avail -BM "$existing" | tail -n 1 | tr -dc 0-9)" \
   "$version" "$initialised" "$listeners" "$owner" "$ours" "$missing" "$(printf "%s" "$present" | tr '\n' ' ' | sed 's/, *$//')"

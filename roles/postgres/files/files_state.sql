@@ -1,5 +1,6 @@
 -- How the running server stands to its files: "stale" when one of them is newer than what it loaded (file times have whole
--- seconds), "restart" when a changed setting waits for one, "mistakes" that a reload would not take up.
+-- seconds), "restart" when a setting that was changed or taken out waits for one, "mistakes" that a reload would not take up,
+-- "strays" that somebody has set past the files (ALTER SYSTEM).
 SELECT
     (
         SELECT bool_or((pg_stat_file(path)).modification >= date_trunc('second', pg_conf_load_time()))
@@ -9,8 +10,9 @@ SELECT
         ]) AS path
     ) AS stale,
     (
-        SELECT coalesce(bool_or(s.context = 'postmaster'), false)
-        FROM pg_file_settings AS f JOIN pg_settings AS s USING (name)
+        -- One that was taken out of the file is an error in no file.
+        SELECT coalesce(bool_or(s.context = 'postmaster' OR f.sourcefile IS NULL), false)
+        FROM pg_file_settings AS f LEFT JOIN pg_settings AS s USING (name)
         WHERE f.error IS NOT NULL
     ) AS restart,
     (
@@ -18,10 +20,15 @@ SELECT
         FROM (
             SELECT format('%s, line %s: %s', f.sourcefile, f.sourceline, f.error) AS mistake
             FROM pg_file_settings AS f LEFT JOIN pg_settings AS s USING (name)
-            WHERE f.error IS NOT NULL AND s.context IS DISTINCT FROM 'postmaster'
+            WHERE f.error IS NOT NULL AND f.sourcefile IS NOT NULL AND s.context IS DISTINCT FROM 'postmaster'
             UNION ALL
             SELECT format('pg_hba.conf, line %s: %s', line_number, error)
             FROM pg_hba_file_rules
             WHERE error IS NOT NULL
         ) AS mistakes
-    ) AS mistakes
+    ) AS mistakes,
+    (
+        SELECT string_agg(format('%s = %s', name, setting), ', ')
+        FROM pg_file_settings
+        WHERE sourcefile <> current_setting('config_file') AND applied
+    ) AS strays

@@ -1,4 +1,4 @@
-"""What all benchmarks do: alone on the machine, a throwaway server, a directory that goes with it."""
+"""Where a benchmark runs: alone, with room on the disk, and far from anybody's database."""
 
 import fcntl
 import os
@@ -15,45 +15,12 @@ from typing import Any
 
 from rich.console import Console
 
-from bench.server import ROOT, NoEngineError, Server
+from bench.server import ROOT, NoEngineError
 from occupancy_db.settings import Settings
 
 CACHE = ROOT / ".cache/bench"
-_SPARE = 8 << 30
 
 console = Console(stderr=True)
-
-
-@contextmanager
-def session(room: int) -> Iterator[tuple[Server, Path]]:
-    """A running server and the directory to work in, which is the current one meanwhile.
-
-    Args:
-        room: Bytes that it will take on disk.
-
-    Raises:
-        SystemExit: there is not enough room, another benchmark is running, or there is no engine.
-    """
-    # Nothing of what leads the developer's tools to a database may lead this to one.
-    for name in Settings.model_fields:
-        os.environ.pop(name.upper(), None)
-    CACHE.mkdir(parents=True, exist_ok=True)
-    if shutil.disk_usage(CACHE).free < room + _SPARE:
-        sys.exit(f"not enough disk: {(room + _SPARE) >> 30} GiB are needed")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    with (CACHE / "lock").open("w") as lock, tempfile.TemporaryDirectory(dir=CACHE) as work:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            sys.exit("another benchmark is running here")
-        os.chdir(work)  # where no .env is
-        try:
-            with Server(Path(work)) as server:
-                yield server, Path(work)
-        except NoEngineError as error:
-            sys.exit(str(error))
-        finally:
-            os.chdir(ROOT)
 
 
 @contextmanager
@@ -65,8 +32,36 @@ def step(what: str) -> Iterator[None]:
     console.print(f"{time.perf_counter() - start:7.1f} s  {what}", highlight=False)
 
 
+@contextmanager
+def workplace(gigabytes: int) -> Iterator[Path]:
+    """An empty directory to work in, which is gone afterwards; ends the program where it cannot work.
+
+    Args:
+        gigabytes: GiB of disk that are needed.
+    """
+    # Nothing of what leads the developer's tools to a database may lead this to one.
+    for name in Settings.model_fields:
+        os.environ.pop(name.upper(), None)
+    CACHE.mkdir(parents=True, exist_ok=True)
+    if shutil.disk_usage(CACHE).free < gigabytes << 30:
+        sys.exit(f"not enough disk: {gigabytes} GiB are needed")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    with (CACHE / "lock").open("w") as lock, tempfile.TemporaryDirectory(dir=CACHE) as work:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            sys.exit("another benchmark is running here")
+        os.chdir(work)  # where no .env is
+        try:
+            yield Path(work)
+        except NoEngineError as error:
+            sys.exit(str(error))
+        finally:
+            os.chdir(ROOT)
+
+
 def machine() -> dict[str, Any]:
-    """What all this ran on."""
+    """What the figures were measured on."""
     models = [
         line.partition(":")[2].strip()
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()

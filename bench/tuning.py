@@ -1,0 +1,396 @@
+"""Measure our settings beside PostgreSQL's own and pgtune's, in turns, and what happens when memory runs short.
+
+Writes ``bench/results/tuning.json`` with everything and ``figures``, and a report.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import re
+import statistics
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from sqlalchemy import text
+
+from bench import home, loads, queries
+from bench.place import machine, step, workplace
+from bench.server import Server
+from occupancy_db import tuning
+from occupancy_db.connection import dispose_engine, get_async_session
+from occupancy_db.readings import ingest
+from occupancy_db.upkeep import maintain
+
+RESULTS = Path(__file__).parent / "results"
+
+MEMORY = 2048
+LIMITS = {"cpus": "2", "memory": f"{MEMORY}m", "shm-size": "256m"}
+SHORT = (1024, 2048)
+"""Containers in which every connection sorts at once, in MB."""
+
+# What pgtune (pgtune.leopard.in.ua) says for PostgreSQL 16, Linux, mixed, 2 GB, 2 cores, SSD; it takes it for granted
+# that the server was built with lz4, so pglz is put in its place where it was not.
+PGTUNE = {
+    "max_connections": "100",
+    "shared_buffers": "512MB",
+    "effective_cache_size": "1536MB",
+    "maintenance_work_mem": "128MB",
+    "checkpoint_completion_target": "0.9",
+    "wal_buffers": "16MB",
+    "default_statistics_target": "100",
+    "random_page_cost": "1.1",
+    "effective_io_concurrency": "200",
+    "work_mem": "4MB",
+    "huge_pages": "off",
+    "jit": "off",
+    "wal_compression": "lz4",
+    "min_wal_size": "1GB",
+    "max_wal_size": "4GB",
+}
+
+CLIENTS = 5
+"""Of the application: its pool."""
+BATCH = 50
+UNITS = 1500
+"""Batches, each with a query after it, of one turn."""
+SCALE = 50
+"""Of pgbench: 750 MB."""
+MONTHS_AHEAD = 3
+
+Details = dict[str, Any]
+
+TARGETS = {
+    "product_vs_stock": ("the product's workload, times as fast as with PostgreSQL's own settings", 1.3),
+    "product_vs_pgtune": ("the same beside pgtune's", 1.0),
+}
+WORKLOADS = {
+    "product": "Product: ingest over TLS, and the manual's queries",
+    "tpcb": "pgbench, TPC-B-like",
+    "readonly": "pgbench, read-only",
+}
+
+
+def contenders(codec: tuning.WalCompression) -> dict[str, dict[str, str]]:
+    """Settings by whom they are from.
+
+    Args:
+        codec: The best that the server's build has.
+    """
+    ours = tuning.plan(tuning.Request(cores=2, memory=MEMORY, wal_compression=codec))
+    lz4 = codec is tuning.WalCompression.LZ4
+    return {
+        "stock": {},
+        "pgtune": PGTUNE | ({} if lz4 else {"wal_compression": str(codec)}),
+        "ours": {setting.name: str(setting) for setting in ours.settings},
+    }
+
+
+async def probe(server: Server) -> tuning.WalCompression:
+    """Ask a server how it can compress the WAL."""
+    connection = await server.connect("postgres", "postgres")
+    values = await connection.fetchval("SELECT enumvals FROM pg_settings WHERE name = 'wal_compression'")
+    await connection.close()
+    return next(codec for codec in tuning.WalCompression if codec.value in values)
+
+
+async def load(server: Server, files: list[Path], end: datetime) -> None:
+    """Give a server a home's history, and pgbench's tables."""
+    await server.create_owner()
+    await server.create_database("ours")
+    loads.migrate(server, "ours")
+    loads.run_import(server, "ours", files)
+    await queries.add_predictions(server, "ours", end)
+    await maintain(server.settings("ours"), MONTHS_AHEAD)
+    await server.create_database("pgbench")
+    server.pgbench("pgbench", "--initialize", f"--scale={SCALE}", "--quiet")
+    await server.settle("ours", "pgbench")
+
+
+async def product(server: Server, batches: list[list[Any]]) -> float:
+    """Each client of the application's pool writes a batch, asks a question, and begins again; units a second.
+
+    The batches' hour is open, as it is when readings come in; afterwards they are taken away, so that every turn
+    finds the same history.
+    """
+    os.environ.update(server.environment("ours"))
+    questions = [text(query) for query in queries.QUERIES.values()]
+    units = iter(enumerate(batches))
+
+    async def work() -> None:
+        for number, batch in units:
+            now = datetime.now(UTC)
+            await ingest([replace(reading, timestamp=now) for reading in batch])
+            async with get_async_session() as session:
+                await session.execute(questions[number % len(questions)])
+
+    begin = datetime.now(UTC)
+    start = time.perf_counter()
+    await asyncio.gather(*(work() for _ in range(CLIENTS)))
+    seconds = time.perf_counter() - start
+    await dispose_engine()
+    connection = await server.connect("ours")
+    await connection.execute("DELETE FROM sensor_readings WHERE timestamp >= $1", begin)
+    await connection.close()
+    return len(batches) / seconds
+
+
+async def pgbench(server: Server, seconds: int, *arguments: str) -> float:
+    """Transactions a second."""
+    said = await asyncio.to_thread(
+        server.pgbench, "pgbench", "--no-vacuum", "--client=4", "--jobs=2", f"--time={seconds}", *arguments
+    )
+    found = re.search(r"^tps = ([\d.]+)", said, re.MULTILINE)
+    if found is None:
+        raise RuntimeError(f"pgbench said: {said}")
+    return float(found[1])
+
+
+async def compare(
+    servers: dict[str, Server], rounds: int, units: int, seconds: int, end: datetime
+) -> Details:
+    """All workloads with all settings, in turns; who begins changes from round to round."""
+    rows = list(home.readings(home.PIECE, end))
+    batches = [rows[n * BATCH % home.PIECE :][:BATCH] for n in range(units)]
+    workloads: dict[str, Callable[[Server], Awaitable[float]]] = {
+        "product": lambda server: product(server, batches),
+        "tpcb": lambda server: pgbench(server, seconds),
+        "readonly": lambda server: pgbench(server, seconds // 2, "--select-only"),
+    }
+    rates: dict[str, dict[str, list[float]]] = {
+        workload: {name: [] for name in servers} for workload in workloads
+    }
+    names = list(servers)
+    for number in range(-1, rounds):  # the first is to warm up
+        for workload, measure in workloads.items():
+            for name in names[number % 3 :] + names[: number % 3]:
+                rate = await measure(servers[name])
+                await servers[name].settle("ours")
+                if number >= 0:
+                    rates[workload][name].append(round(rate, 2))
+    return rates
+
+
+async def crowd(server: Server, plan: tuning.Plan) -> Details:
+    """Every connection that there may be has run the product's queries, and sorts as much as it may, all at once.
+
+    Beside them a table is being indexed with all of maintenance_work_mem.
+    """
+    (most,) = [int(str(setting.value)) for setting in plan.settings if setting.name == "max_connections"]
+    sessions = [await server.connect("ours") for _ in range(most - tuning.RESERVED)]
+    sessions += [await server.connect("ours", "postgres") for _ in range(tuning.RESERVED)]
+    peak, ended = 0, asyncio.Event()
+
+    async def watch() -> None:
+        nonlocal peak
+        while not ended.is_set():
+            peak = max(peak, await asyncio.to_thread(_memory, server))
+            await asyncio.sleep(0.2)
+
+    watcher = asyncio.create_task(watch())
+    try:
+        for query in queries.QUERIES.values():
+            await asyncio.gather(*(session.execute(query) for session in sessions))
+        await asyncio.gather(
+            sessions[0].execute(
+                "CREATE TEMPORARY TABLE t AS SELECT md5(g::text) AS x FROM generate_series(1, 3000000) g; CREATE INDEX ON t (x)"
+            ),
+            *(session.execute(SORT) for session in sessions[1:]),
+        )
+    finally:
+        ended.set()
+        await watcher
+        for session in sessions:
+            await session.close()
+    return {"connections": most, "peak_mb": peak, "oom_kills": _kills(server), "budget": str(plan.budget)}
+
+
+SORT = """
+SELECT count(*) FROM (
+    SELECT id FROM sensor_readings WHERE timestamp > now() - interval '30 days' ORDER BY md5(id::text) OFFSET 1
+) AS sorted
+"""
+
+# Version 1 of control groups, then 2
+_STAT = "cat /sys/fs/cgroup/memory/memory.stat 2>/dev/null || cat /sys/fs/cgroup/memory.stat"
+_EVENTS = "cat /sys/fs/cgroup/memory/memory.oom_control 2>/dev/null || cat /sys/fs/cgroup/memory.events"
+
+
+def _memory(server: Server) -> int:
+    """What the kernel cannot take back, in MB: the processes' own memory, and the shared one."""
+    said = dict(line.split() for line in server.execute("sh", "-c", _STAT).splitlines())
+    own = said.get("total_rss", said.get("anon"))
+    shared = said.get("shmem", said.get("total_shmem", 0))
+    return (int(own or 0) + int(shared)) >> 20
+
+
+def _kills(server: Server) -> int:
+    said = dict(line.split() for line in server.execute("sh", "-c", _EVENTS).splitlines())
+    return int(said["oom_kill"])
+
+
+def figures(rates: dict[str, dict[str, list[float]]]) -> dict[str, float]:
+    """Medians of the rounds' ratios, and the largest distance of a round from its median."""
+    found, spread = {}, 0.0
+    for workload, by_name in rates.items():
+        for other in ("stock", "pgtune"):
+            ratios = [a / b for a, b in zip(by_name["ours"], by_name[other], strict=True)]
+            median = statistics.median(ratios)
+            found[f"{workload}_vs_{other}"] = round(median, 3)
+            spread = max(spread, *(abs(ratio / median - 1) for ratio in ratios))
+    return {**found, "spread": round(spread, 3)}
+
+
+async def measure(work: Path, rows: int, rounds: int, units: int, seconds: int) -> Details:
+    """Everything, one thing at a time."""
+    end = datetime.now(UTC).replace(microsecond=0)
+    with step(f"{rows:,} rows as CSV"):
+        file = work / "readings.csv"
+        home.write(file, rows, 0, end)
+        small = work / "small.csv"
+        home.write(small, min(rows, 1_000_000), 0, end)
+    with Server(work, LIMITS, {}, "occupancy-bench-probe") as server:
+        codec = await probe(server)
+    settings = contenders(codec)
+    with ExitStack() as stack:
+        servers = {
+            name: stack.enter_context(Server(work, LIMITS, settings[name], f"occupancy-bench-{name}"))
+            for name in settings
+        }
+        for name, server in servers.items():
+            with step(f"{name}: {rows:,} readings, and pgbench's tables"):
+                await load(server, [file], end)
+        with step(f"{rounds} rounds, in turns"):
+            rates = await compare(servers, rounds, units, seconds, end)
+        image = server.image
+    memory = {}
+    for megabytes in SHORT:
+        plan = tuning.plan(tuning.Request(cores=2, memory=megabytes, wal_compression=codec))
+        limits = {"cpus": "2", "memory": f"{megabytes}m", "memory-swap": f"{megabytes}m"}
+        limits["shm-size"] = str(next(each for each in plan.container if each.name == "shm_size"))
+        with (
+            step(f"every connection sorting in {megabytes} MB"),
+            Server(work, limits, {setting.name: str(setting) for setting in plan.settings}) as server,
+        ):
+            await server.create_owner()
+            await server.create_database("ours")
+            loads.migrate(server, "ours")
+            loads.run_import(server, "ours", [small])
+            await queries.add_predictions(server, "ours", end)
+            memory[str(megabytes)] = await crowd(server, plan)
+    return {
+        "date": f"{end:%Y-%m-%d %H:%M} UTC",
+        "rows": rows,
+        "rounds": rounds,
+        "units": units,
+        "pgbench_seconds": seconds,
+        "machine": machine(),
+        "server": {"image": image, "limits": LIMITS, "settings": settings},
+        "rates": rates,
+        "memory": memory,
+    }
+
+
+def write(details: Details) -> None:
+    """Write both files, and show the figures."""
+    found = figures(details["rates"])
+    RESULTS.mkdir(exist_ok=True)
+    whole = json.dumps({"figures": found, **details}, indent=2, ensure_ascii=False)
+    (RESULTS / "tuning.json").write_text(whole + "\n", encoding="utf-8")
+    (RESULTS / "tuning.md").write_text(_markdown(details, found), encoding="utf-8")
+    table = Table("Figure", "Measured", "Target", title=f"{details['rounds']} rounds, {details['seconds']} s")
+    for name, value in found.items():
+        table.add_row(name, f"{value:g}", f"≥ {TARGETS[name][1]:g}" if name in TARGETS else "")
+    for megabytes, crowd in details["memory"].items():
+        table.add_row(f"OOM kills in {megabytes} MB", str(crowd["oom_kills"]), "0")
+    Console().print(table)
+
+
+def _markdown(details: Details, found: dict[str, float]) -> str:
+    box, rates = details["machine"], details["rates"]
+    targets = "\n".join(
+        f"| `{name}`: {meaning} | {found[name]:g} | ≥ {target:g} | {'yes' if found[name] >= target else '**no**'} |"
+        for name, (meaning, target) in TARGETS.items()
+    )
+    kills = "\n".join(
+        f"| Processes killed in {megabytes} MB, {crowd['connections']} connections sorting; {crowd['peak_mb']} MB at most |"
+        f" {crowd['oom_kills']} | 0 | {'**no**' if crowd['oom_kills'] else 'yes'} |"
+        for megabytes, crowd in details["memory"].items()
+    )
+    table = "\n".join(
+        f"| {label} | " + " | ".join(
+            f"{statistics.median(rates[workload][name]):,.1f} ({min(rates[workload][name]):,.1f} to {max(rates[workload][name]):,.1f})"
+            for name in ("stock", "pgtune", "ours")
+        ) + f" | {found[f'{workload}_vs_stock']:g} | {found[f'{workload}_vs_pgtune']:g} |"
+        for workload, label in WORKLOADS.items()
+    )  # fmt: skip
+    return f"""# Our settings beside PostgreSQL's own and pgtune's
+
+Generated by `make bench-tuning`, do not edit. {details["date"]}; {details["rounds"]} rounds in {details["seconds"] / 60:.1f} minutes on
+{box["cores"]} cores ({box["cpu"]}), {box["memory_gib"]:g} GiB.
+
+| Figure | Measured | Target | Met |
+|---|---:|---:|---|
+{targets}
+{kills}
+
+## Rates
+
+Units or transactions a second: median (least to most) of the rounds, and the median of the rounds' ratios. The largest
+distance of a round's ratio from its median is {found["spread"] * 100:.0f} %.
+
+| | stock | pgtune | ours | ours / stock | ours / pgtune |
+|---|---:|---:|---:|---:|---:|
+{table}
+
+## How to repeat it
+
+```bash
+make bench-tuning                             # ROUNDS=7 for more
+```
+
+It needs Docker, the cores for itself and 12 GB of disk. All details, the settings too, are in [tuning.json](tuning.json).
+
+## What was compared
+
+- **Three servers**, containers of the product's image with 2 CPUs and {MEMORY} MB each, checksums and everything durable. Only
+  the settings differ: PostgreSQL 16's own, what pgtune says for such a machine (mixed), and `occupancy_db/tuning.py`.
+- **Turns**: one server works while the others idle; who begins changes from round to round; after each turn it is vacuumed and
+  checkpointed. One round more, before the others, is not counted.
+- **The product's workload**: {details["rows"]:,} readings are there. {CLIENTS} connections, production's pool, each write {BATCH} readings
+  by `readings.ingest` over TLS, ask one of the manual's queries, and begin again: {details["units"]:,} times a turn. Client and server
+  share the cores.
+- **pgbench**: scale {SCALE}, 4 clients inside the container, {details["pgbench_seconds"]} s of the TPC-B-like transaction and half of that of
+  the read-only one.
+- **Memory**: a container as the formula plans it, without swap. As many sessions as it allows, the superuser's too, run the
+  product's queries; then each sorts a month of readings by a hash, which takes all of its `work_mem`, while one builds an index
+  with `maintenance_work_mem`. The most is what the kernel could not have taken back.
+"""
+
+
+def main() -> None:
+    """Entry point."""
+    parser = argparse.ArgumentParser(
+        prog="bench.tuning", description=__doc__.splitlines()[0] if __doc__ else ""
+    )
+    parser.add_argument("--rows", type=int, default=3_000_000, help="readings, a multiple of 100,000")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--units", type=int, default=UNITS, help="batches and queries of a turn")
+    parser.add_argument("--seconds", type=int, default=20, help="of pgbench, a turn")
+    wanted = parser.parse_args()
+    start = time.perf_counter()
+    with workplace(12) as work:
+        details = asyncio.run(measure(work, wanted.rows, wanted.rounds, wanted.units, wanted.seconds))
+    details["seconds"] = round(time.perf_counter() - start)
+    write(details)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,54 @@
+"""The way from a playbook to the formula: the project's environment on the controller has the package."""
+
+from dataclasses import asdict
+from typing import Any
+
+from occupancy_db import tuning
+from occupancy_db.settings import Environment
+
+
+def plan(request: dict[str, Any]) -> dict[str, Any]:
+    """What occupancy_db.tuning.plan says, as facts; what it refuses as "refused", for preflight to say."""
+    cores = min(float(request["cpus"]), request["host"]["cores"])
+    memory = int(request["memory"]) or tuning.default_memory(request["host"]["memory_mb"])
+    disk = tuning.disk_kind(request["host"]["device"], bool(request["host"]["rotational"]))
+    if request["disk"] != "auto":
+        disk = tuning.Disk(request["disk"])
+    try:
+        found = tuning.plan(
+            tuning.Request(
+                cores=cores,
+                memory=memory,
+                disk=disk,
+                disk_size=request["host"]["disk_mb"],
+                workload=tuning.Workload(request["workload"]),
+                environment=Environment(request["environment"]),
+                clients={
+                    user["name"]: tuning.Client(int(user["connections"]), int(user.get("pools", 0)))
+                    for user in request["users"]
+                },
+                wal_compression=tuning.WalCompression(request["wal_compression"]),
+                huge_pages=request["huge_pages"],
+                overrides=request["overrides"],
+            )
+        )
+    except tuning.BudgetError as error:
+        return {"refused": str(error)}
+    return {
+        "refused": "",
+        "inputs": f"{cores:g} cores, {memory} MB, {disk}, {request['workload']}",
+        "settings": [{**asdict(setting), "text": str(setting)} for setting in found.settings],
+        "container": {setting.name: str(setting) for setting in found.container},
+        "host": [{**asdict(setting), "text": str(setting)} for setting in found.host],
+        "pool": asdict(found.pool),
+        "connections": dict(found.connections),
+        "budget": str(found.budget),
+    }
+
+
+class FilterModule:
+    """What Ansible looks for."""
+
+    def filters(self) -> dict[str, Any]:
+        """By name."""
+        return {"tuning_plan": plan}

@@ -1,0 +1,141 @@
+"""Pools: as large as they should be, clear when they are exhausted, whole again after a restart."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+
+import asyncpg
+import pytest
+from sqlalchemy import exc, text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from occupancy_db import connection
+from occupancy_db.errors import caused_by
+from occupancy_db.settings import Environment, SslMode
+from tests.database.conftest import Database
+
+Make = Callable[..., AsyncEngine]
+
+
+@pytest.fixture
+async def make(database: Database, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Make]:
+    """Make an engine with a profile of which some times are shorter, and with settings of one's own."""
+    engines = []
+
+    def make(environment: Environment = Environment.PRODUCTION, /, **changes: int) -> AsyncEngine:
+        times = {name: changes.pop(name) for name in ("pool_timeout", "pool_recycle") if name in changes}
+        profile = dict(connection._PROFILES[environment]) | times
+        monkeypatch.setitem(connection._PROFILES, environment, profile)
+        settings = database.settings().model_copy(
+            update={"environment": environment, "postgres_sslmode": SslMode.DISABLE, **changes}
+        )
+        engines.append(connection.create_engine(settings, application_name="pool"))
+        return engines[-1]
+
+    yield make
+    for engine in engines:
+        await engine.dispose()
+
+
+async def pid(engine: AsyncEngine) -> int:
+    async with engine.connect() as session:
+        return int(await session.scalar(text("SELECT pg_backend_pid()")) or 0)
+
+
+async def exhaust(engine: AsyncEngine, most: int) -> str:
+    """Take connections until one more is refused; returns what it says."""
+    async with AsyncExitStack() as stack:
+        for _ in range(most):
+            await stack.enter_async_context(engine.connect())
+        with pytest.raises(exc.TimeoutError) as refused:
+            await stack.enter_async_context(engine.connect())
+    return str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("environment", "sizes", "most"),
+    [
+        (Environment.DEVELOPMENT, {}, 15),
+        (Environment.PRODUCTION, {}, 5),
+        (Environment.PRODUCTION, {"postgres_pool_size": 2, "postgres_max_overflow": 1}, 3),
+        (Environment.DEVELOPMENT, {"postgres_pool_size": 1, "postgres_max_overflow": 0}, 1),
+    ],
+)
+async def test_a_pool_is_as_large_as_said_and_clear_when_it_is_exhausted(
+    make: Make, environment: Environment, sizes: dict[str, int], most: int
+) -> None:
+    engine = make(environment, pool_timeout=0, **sizes)
+    said = await exhaust(engine, most)
+    assert "QueuePool limit of size" in said
+    assert "connection timed out" in said
+    assert await pid(engine)  # given back, they serve again
+
+
+async def test_waiting_for_a_connection_takes_ten_seconds_at_most(make: Make) -> None:
+    engine = make(postgres_pool_size=1)
+    start = time.monotonic()
+    assert "timeout 10.00" in await exhaust(engine, 1)
+    assert 9.9 < time.monotonic() - start < 11
+
+
+async def test_old_connections_are_recycled_and_young_ones_are_not(make: Make) -> None:
+    engine = make(pool_recycle=1)
+    first = await pid(engine)
+    assert await pid(engine) == first
+    await asyncio.sleep(1.1)
+    assert await pid(engine) != first
+
+
+async def test_a_connection_that_died_is_replaced_unseen(make: Make, database: Database) -> None:
+    engine = make()
+    first = await pid(engine)
+    database.cluster.execute(f"SELECT pg_terminate_backend({first}, 5000)")
+    assert await pid(engine) != first
+
+
+async def test_a_restart_under_load_costs_the_statements_under_way_and_nothing_else(
+    make: Make, database: Database
+) -> None:
+    engine = make()
+    workers, ended = 8, asyncio.Event()  # more than the pool has, so some wait in it
+    failures: list[list[Exception]] = [[] for _ in range(workers)]
+    successes: list[list[float]] = [[] for _ in range(workers)]
+
+    async def work(number: int) -> None:
+        while not ended.is_set():
+            try:
+                async with engine.connect() as session:
+                    await session.execute(text("SELECT pg_sleep(0.02)"))
+                successes[number].append(time.monotonic())
+            except exc.DBAPIError as error:
+                failures[number].append(error)
+
+    tasks = [asyncio.create_task(work(number)) for number in range(workers)]
+    await asyncio.sleep(0.5)
+    away = time.monotonic()
+    await asyncio.to_thread(database.cluster.restart, pause=1)
+    await asyncio.to_thread(database.cluster.wait)
+    back = time.monotonic()
+    await asyncio.sleep(2.5)
+    ended.set()
+    await asyncio.gather(*tasks)
+
+    for failed, succeeded in zip(failures, successes, strict=True):
+        assert len(failed) <= 1  # the statement under way
+        assert min(moment for moment in succeeded if moment > away) - back < 2
+        assert max(succeeded) > back + 2  # and it goes on
+    lost = [error for failed in failures for error in failed]
+    assert 1 <= len(lost) <= 5
+    assert all(caused_by(error, asyncpg.PostgresError, ConnectionError) for error in lost)
+
+
+async def test_a_server_that_stays_away_is_reported_in_time(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "RESTART_PATIENCE", 0.5)
+    engine = make(postgres_port=1)
+    start = time.monotonic()
+    with pytest.raises(ConnectionRefusedError):
+        await pid(engine)
+    assert 0.5 <= time.monotonic() - start < 2

@@ -1,0 +1,355 @@
+"""The formula: whatever the machine and whatever the operator wants, it fits or it is refused."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from jinja2 import Environment, StrictUndefined
+from typer.testing import CliRunner
+
+from occupancy_db import tuning
+from occupancy_db.cli import app
+from occupancy_db.errors import ExitCode
+from occupancy_db.settings import Environment as Kind
+from occupancy_db.tuning import BudgetError, Client, Disk, Pool, Request, Setting, WalCompression, Workload
+
+ROOT = Path(__file__).parents[2]
+GIB = 1024
+
+
+def value(plan: tuning.Plan, name: str) -> Any:
+    (found,) = [setting for setting in plan.settings if setting.name == name]
+    return found.value
+
+
+def megabytes(plan: tuning.Plan, name: str) -> float:
+    """A setting as PostgreSQL would read it, by another way than the formula's own."""
+    (setting,) = [setting for setting in plan.settings if setting.name == name]
+    number, unit = str(setting), {"shared_buffers": "8kB"}.get(name, "kB")
+    for suffix in ("kB", "MB", "GB"):
+        if number.endswith(suffix):
+            number, unit = number.removesuffix(suffix), suffix
+    return float(number) * {"8kB": 8 / 1024, "kB": 1 / 1024, "MB": 1, "GB": 1024}[unit]
+
+
+def check(request: Request) -> tuning.Plan:
+    """What must hold of every plan, worked out from what is rendered and not from what the formula kept."""
+    plan = tuning.plan(request)
+    shared = megabytes(plan, "shared_buffers")
+    sessions = int(value(plan, "max_connections")) + int(value(plan, "max_parallel_workers"))
+    maintenance = megabytes(plan, "maintenance_work_mem")
+    autovacuum = megabytes(plan, "autovacuum_work_mem")
+    worst = (
+        shared
+        + (24 + shared / 16)
+        + sessions * (4 + shared / 512 + 1.5 * megabytes(plan, "work_mem"))
+        + maintenance
+        + int(value(plan, "autovacuum_max_workers")) * (4 + (maintenance if autovacuum < 0 else autovacuum))
+    )
+    assert worst <= request.memory + 0.01
+    # Pools and users
+    assert plan.pool.size >= 1
+    assert plan.pool.overflow >= 0
+    for name, client in request.clients.items():
+        assert plan.connections[name] == client.connections + client.pools * plan.pool.most
+    reserved = int(request.overrides.get("superuser_reserved_connections", 3))  # type: ignore[call-overload]
+    assert sum(plan.connections.values()) + reserved <= int(value(plan, "max_connections"))
+    # The container has room for what is shared in it, the disk for the WAL
+    (shm,) = [setting for setting in plan.container if setting.name == "shm_size"]
+    assert 64 <= shm.value < request.memory  # type: ignore[operator]
+    if request.disk_size is not None:
+        assert megabytes(plan, "max_wal_size") <= max(512, request.disk_size / 10)
+    assert 2 * 16 <= megabytes(plan, "min_wal_size") <= megabytes(plan, "max_wal_size")
+    # Nothing is without its reason
+    for setting in (*plan.settings, *plan.container, *plan.host, *plan.application):
+        assert setting.reason
+        assert setting.source
+    return plan
+
+
+memories = st.integers(512, 256 * GIB)
+cores = st.integers(1, 64) | st.floats(0.1, 64)
+machines = st.builds(
+    Request,
+    cores=cores,
+    memory=memories,
+    disk=st.sampled_from(Disk),
+    disk_size=st.none() | st.integers(2048, 8 * GIB * GIB),
+    workload=st.sampled_from(Workload),
+    wal_compression=st.sampled_from(WalCompression),
+    huge_pages=st.booleans(),
+)
+
+
+@given(machines)
+def test_every_machine_gets_a_plan_that_fits(request: Request) -> None:
+    plan = check(request)
+    assert megabytes(plan, "work_mem") >= 1
+    assert plan.pool.most <= 2 * request.cores + 1
+
+
+@given(machines, st.integers(1, 64), st.integers(0, 40))
+def test_processes_and_users_fit_or_are_refused(request: Request, processes: int, users: int) -> None:
+    clients = {**tuning.clients(processes), "users": Client(users)}
+    try:
+        check(replace(request, clients=clients))
+    except BudgetError as error:
+        assert "does not fit" in str(error) or "is less than" in str(error)
+        assert " = " in str(error)
+
+
+overrides = st.fixed_dictionaries(
+    {},
+    optional={
+        "shared_buffers": st.integers(1, 300 * GIB).map("{}MB".format) | st.integers(16, 2**25),
+        "work_mem": st.integers(64, 2**21) | st.integers(1, GIB).map("{}MB".format),
+        "maintenance_work_mem": st.integers(1, 4 * GIB).map("{}MB".format),
+        "autovacuum_work_mem": st.just(-1) | st.integers(1, GIB).map("{} MB".format),
+        "autovacuum_max_workers": st.integers(1, 20),
+        "max_connections": st.integers(1, 5000),
+        "max_parallel_workers": st.integers(0, 64).map(str),
+        "superuser_reserved_connections": st.integers(0, 10),
+    },
+)
+
+
+@given(machines, overrides)
+def test_an_override_fits_and_is_taken_or_is_refused_with_the_arithmetic(
+    request: Request, overrides: Mapping[str, object]
+) -> None:
+    try:
+        plan = check(replace(request, overrides=overrides))
+    except BudgetError as error:
+        assert " + " in str(error)
+        assert " = " in str(error)
+    else:
+        for name, wanted in overrides.items():
+            if name in {setting.name for setting in plan.settings}:
+                assert value(plan, name) == wanted
+
+
+@given(machines)
+def test_more_memory_is_never_less_of_anything(request: Request) -> None:
+    small, large = tuning.plan(request), tuning.plan(replace(request, memory=request.memory * 2))
+    for name in ("shared_buffers", "maintenance_work_mem", "autovacuum_work_mem", "effective_cache_size"):
+        assert megabytes(large, name) >= megabytes(small, name)
+    assert large.pool.most >= small.pool.most
+
+
+def test_a_refusal_shows_the_arithmetic() -> None:
+    with pytest.raises(BudgetError) as refused:
+        tuning.plan(Request(2, 1024, overrides={"work_mem": "64MB"}))
+    assert str(refused.value).startswith("this does not fit into the container: shared_buffers 256 + ")
+    assert "x work_mem 64.00" in str(refused.value)
+    assert str(refused.value).endswith(" MB of 1024 MB")
+    with pytest.raises(BudgetError, match=r"max_connections 20 .* occupancy_app 6 .* 3 reserved = 37$"):
+        tuning.plan(Request(2, 1024, overrides={"max_connections": 20}))
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        Request(2, 511),
+        Request(0, 1024),
+        Request(2, 1024, overrides={"work_mem": "plenty"}),
+        Request(2, 1024, overrides={"work_mem": "64mb"}),
+        Request(2, 1024, overrides={"max_connections": "-1"}),
+    ],
+)
+def test_what_is_no_machine_and_no_amount_is_refused(request_: Request) -> None:
+    with pytest.raises(BudgetError):
+        tuning.plan(request_)
+
+
+def test_what_an_override_leaves_is_worked_out_anew() -> None:
+    usual = tuning.plan(Request(2, 2 * GIB))
+    more = tuning.plan(Request(2, 2 * GIB, overrides={"shared_buffers": "1GB", "log_temp_files": "1MB"}))
+    assert megabytes(more, "work_mem") < megabytes(usual, "work_mem")
+    assert more.settings[-1] == Setting("log_temp_files", "1MB", "", "the operator's", "postgres_settings")
+    (shared,) = [setting for setting in more.settings if setting.name == "shared_buffers"]
+    assert "instead of 1024MB" in shared.reason
+
+
+# What was promised
+
+DURABLE = {"fsync", "full_page_writes", "synchronous_commit", "wal_level", "wal_sync_method", "commit_delay"}
+
+
+@given(machines)
+def test_durability_is_left_as_it_was_shipped(request: Request) -> None:
+    assert DURABLE & {setting.name for setting in tuning.plan(request).settings} == set()
+
+
+@given(machines)
+def test_the_host_is_told_nothing_that_docker_needs(request: Request) -> None:
+    names = {setting.name for setting in tuning.plan(request).host}
+    assert {name for name in names if not name.startswith("vm.")} == set()
+    assert ("vm.nr_hugepages" in names) is request.huge_pages
+
+
+@pytest.mark.parametrize(
+    ("environment", "cores", "processes", "expected"),
+    [
+        (Kind.PRODUCTION, 2, 1, Pool(5, 0)),
+        (Kind.PRODUCTION, 2, 2, Pool(3, 2)),
+        (Kind.PRODUCTION, 2, 4, Pool(2, 3)),
+        (Kind.PRODUCTION, 1, 8, Pool(2, 1)),
+        (Kind.PRODUCTION, 16, 2, Pool(17, 16)),
+        (Kind.DEVELOPMENT, 16, 2, Pool(5, 10)),
+    ],
+)
+def test_pools(environment: Kind, cores: float, processes: int, expected: Pool) -> None:
+    assert tuning.pool(environment, cores, processes) == expected
+
+
+@pytest.mark.parametrize(
+    ("machine", "limit"), [(900, 512), (2048, 768), (4096, 1792), (8192, 3840), (65536, 4096)]
+)
+def test_the_container_leaves_room_for_the_rest_of_the_host(machine: int, limit: int) -> None:
+    assert tuning.default_memory(machine) == limit
+
+
+@pytest.mark.parametrize(
+    ("device", "rotational", "kind"),
+    [
+        ("sda1", True, Disk.HDD),
+        ("nvme0n1p2", False, Disk.SSD),
+        ("vda1", True, Disk.SSD),
+        ("", False, Disk.SSD),
+    ],
+)
+def test_disks(device: str, rotational: bool, kind: Disk) -> None:
+    assert tuning.disk_kind(device, rotational) is kind
+
+
+def test_this_machine_is_looked_at(tmp_path: Path) -> None:
+    machine = tuning.probe(tmp_path)
+    assert machine.cores >= 1
+    assert machine.memory >= 256
+    assert machine.disk_size >= 64
+    with pytest.raises(FileNotFoundError):
+        tuning.probe(tmp_path / "nowhere")
+
+
+# What pgtune (pgtune.leopard.in.ua) says for PostgreSQL 16, Linux, mixed, 2 cores, 100 connections, SSD:
+# memory, then shared_buffers, effective_cache_size and maintenance_work_mem in MB, and work_mem in kB.
+PGTUNE = [
+    (1 * GIB, 256, 768, 64, 4096),
+    (2 * GIB, 512, 1536, 128, 4096),
+    (4 * GIB, 1024, 3072, 256, 4854),
+    (8 * GIB, 2048, 6144, 512, 9709),
+    (16 * GIB, 4096, 12288, 1024, 19418),
+    (64 * GIB, 16384, 49152, 4096, 77672),
+]
+
+
+@pytest.mark.parametrize(("memory", "shared", "cache", "maintenance", "work"), PGTUNE)
+def test_beside_pgtune(memory: int, shared: int, cache: int, maintenance: int, work: int) -> None:
+    plan = tuning.plan(Request(2, memory))
+    assert megabytes(plan, "shared_buffers") == shared
+    assert megabytes(plan, "effective_cache_size") == cache
+    # PostgreSQL 16 cannot use more than 1 GB for a VACUUM, and an index build here is of one month.
+    assert megabytes(plan, "maintenance_work_mem") == min(maintenance, 1024)
+    # As many connections as users and pools need, instead of 100, leave more for each. pgtune never goes
+    # below 4 MB: at 1 GiB its 100 sessions come to 256 + 40 + 100 x (4.5 + 1.5 x 4) + 64 = 1410 MB.
+    assert value(plan, "max_connections") < 100
+    assert value(plan, "work_mem") > work
+    # pgtune's 1.1 takes index scans where a bitmap scan of the hours that are not summed up is faster.
+    assert value(plan, "random_page_cost") == 2
+    # The same: what the disk and the WAL are like
+    assert value(plan, "effective_io_concurrency") == 200
+    assert (megabytes(plan, "min_wal_size"), megabytes(plan, "max_wal_size")) == (1024, 4096)
+    assert value(plan, "jit") == "off"
+
+
+# What is said twice is said alike
+
+
+def test_the_roles_of_the_playbook_are_those_of_the_formula() -> None:
+    roles = yaml.safe_load((ROOT / "roles/occupancy/vars/main.yml").read_text())["occupancy_roles"]
+    theirs = {
+        role["name"]: Client(role["connections"], 1 if "pools" in role else 0)  # of one process
+        for role in roles
+    }  # fmt: skip
+    ours = dict(tuning.clients())
+    others = sum(client.connections for name, client in theirs.items() if name not in ours)
+    assert ours.pop("all others") == Client(others)
+    assert {name: theirs[name] for name in ours} == ours
+
+
+def filtered(**changes: Any) -> dict[str, Any]:
+    """What the playbook's filter makes of a host."""
+    namespace: dict[str, Any] = {}
+    exec((ROOT / "roles/tuning/filter_plugins/tuning.py").read_text(), namespace)  # noqa: S102
+    request = {
+        "host": {"cores": 2, "memory_mb": 3900, "device": "sda1", "rotational": 1, "disk_mb": 30000},
+        "cpus": 4, "memory": 0, "disk": "auto", "workload": "mixed", "environment": "production",
+        "users": [{"name": "app", "connections": 5, "pools": 1}, {"name": "grafana", "connections": 5}],
+        "wal_compression": "lz4", "huge_pages": False, "overrides": {},
+    }  # fmt: skip
+    found: dict[str, Any] = namespace["FilterModule"]().filters()["tuning_plan"](request | changes)
+    return found
+
+
+def test_the_playbook_gets_it_as_facts() -> None:
+    facts = filtered()
+    texts = {setting["name"]: setting["text"] for setting in facts["settings"]}
+    assert facts["refused"] == ""
+    assert facts["container"] == {"memory": "1694m", "cpus": "2", "shm_size": facts["container"]["shm_size"]}
+    assert facts["connections"] == {"app": 10, "grafana": 5}
+    assert facts["pool"] == {"size": 5, "overflow": 0}
+    assert (texts["random_page_cost"], texts["wal_compression"]) == ("4", "lz4")
+    assert texts["max_connections"] == "25"
+    assert texts["max_wal_size"] == "2944MB"
+    assert json.loads(json.dumps(facts)) == facts
+    assert filtered(disk="ssd")["inputs"] == "2 cores, 1694 MB, ssd, mixed"
+
+
+def rendered(template: str, **variables: Any) -> str:
+    """As Ansible renders."""
+    environment = Environment(undefined=StrictUndefined, trim_blocks=True, autoescape=False)  # noqa: S701
+    source = (ROOT / "roles" / template).read_text()
+    return environment.from_string(source).render(ansible_managed="written by a test", **variables)
+
+
+def test_settings_stand_under_their_reasons() -> None:
+    facts = filtered(overrides={"log_line_prefix": "it's %m "})
+    text = rendered("postgres/templates/postgresql.conf.j2", tuning_plan=facts)
+    assert "# a quarter of the container's memory (20.4.1)\nshared_buffers = '423MB'\n" in text
+    assert "# the operator's (postgres_settings)\nlog_line_prefix = 'it''s %m '\n" in text
+    assert facts["budget"] in text
+
+
+def test_the_kernel_is_told_what_it_allows_and_why() -> None:
+    text = rendered(
+        "tuning/templates/sysctl.conf.j2",
+        tuning_plan=filtered(),
+        tuning_sysctl={"vm.dirty_ratio": 5, "vm.overcommit_memory": 2},
+        __tuning_sysctl={"vm.swappiness": "10", "vm.dirty_ratio": 5, "vm.overcommit_memory": 2},
+        __tuning_allowed=["vm.swappiness", "vm.dirty_ratio", "vm.overcommit_memory"],
+    )
+    assert "(kernel.org, sysctl/vm)\nvm.swappiness = 10\n" in text
+    assert "# From tuning_sysctl\nvm.dirty_ratio = 5\n" in text
+    assert "# From tuning_sysctl\nvm.overcommit_memory = 2\n" in text
+
+
+def test_the_playbook_gets_a_refusal_as_text() -> None:
+    assert "does not fit" in filtered(overrides={"work_mem": "1GB"})["refused"]
+
+
+def test_the_command_explains_and_refuses() -> None:
+    run = CliRunner()
+    plain = run.invoke(app, ["tune", "--memory", "1024", "--cores", "2", "--set", "work_mem=2MB"])
+    assert "work_mem = 2MB" in plain.output.splitlines()
+    explained = run.invoke(app, ["tune", "--memory", "1024", "--explain"])
+    for setting in tuning.plan(Request(2, 1024)).settings:
+        assert setting.name in explained.output
+    assert "memory at worst: shared_buffers 256" in explained.output
+    refused = run.invoke(app, ["tune", "--memory", "1024", "--set", "work_mem=1GB"])
+    assert refused.exit_code == ExitCode.CONFIGURATION
