@@ -80,7 +80,7 @@ class Cluster:
                     f"-p{self.port}",
                     f"-k{self.directory}",
                     *options,
-                ],  # fmt: skip
+                ],
                 stdout=log,
                 stderr=log,
                 user=self.user,
