@@ -475,6 +475,7 @@ def test_a_superuser_is_connected(house: House) -> None:
     superuser.close()
     assert refused.returncode == ExitCode.LOCKED
     assert "somebody at work" in refused.stderr
+    assert refused.stdout.startswith("choose: failed")  # before the work, not after it
     house.survived("restore")
 
 
