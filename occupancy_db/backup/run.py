@@ -4,7 +4,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 
 from occupancy_db.backup.sets import DUMP, State, Store, replace
@@ -47,16 +47,17 @@ class Run:
     @contextmanager
     def measured(self) -> Iterator[None]:
         """Leave metrics when the block ends, however it ends."""
-        code = 1
         try:
             yield
-            code = 0
-        except Exception as error:
+        except BaseException as error:
             known = explain(error)
-            code = known.code if known else ExitCode.FAILED
+            with suppress(OSError):  # what led here is worth more than what follows from it
+                self._leave_metrics(known.code if known else ExitCode.FAILED)
             raise
-        finally:
-            replace(self._store.directory / METRICS, self._metrics(code).encode())
+        self._leave_metrics(ExitCode.OK)
+
+    def _leave_metrics(self, code: int) -> None:
+        replace(self._store.directory / METRICS, self._metrics(code).encode())
 
     def _metrics(self, code: int) -> str:
         sets = self._store.sets(self._database)

@@ -23,7 +23,7 @@ from occupancy_db.backup.contents import Contents
 from occupancy_db.errors import DatabaseError, ExitCode
 
 FORMAT = 1
-"""Of the manifest; another one is not understood."""
+"""Of the manifest; another one is not understood. A new field is a new format: the seal knows one form."""
 
 DUMP, GLOBALS, MANIFEST, VERIFIED, PINNED, DAMAGED = (
     "db.dump", "globals.sql", "manifest.json", "verified.json", "pinned", "damaged",
