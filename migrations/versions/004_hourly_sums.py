@@ -4,8 +4,9 @@ Intent: the two views answer from hours that have been summed up, plus a recount
     so that they cost the same whatever the history; and the sums of readings that retention removes stay.
 Locks: SHARE ROW EXCLUSIVE on sensor_readings and its partitions for their triggers, for milliseconds. No
     reading is read: hours are summed by `occupancy-db partitions maintain`, and until then recounted.
-Reversible: yes; the sums of readings that retention has removed are lost.
+Reversible: only without the sums of readings that retention has removed.
 Phase: expand.
+Release: 0.1.0
 
 How it stays exact is told in ARCHITECTURE.md, "Hourly sums".
 

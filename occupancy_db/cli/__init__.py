@@ -14,6 +14,7 @@ from occupancy_db.cli import (
     history,
     import_readings,
     init,
+    lint,
     migrate,
     partitions,
     reset,
@@ -73,6 +74,7 @@ app.command("migrate")(migrate.migrate)
 app.command("rollback")(rollback.rollback)
 app.command("current")(current.current)
 app.command("history")(history.history)
+app.command("lint")(lint.lint)
 app.command("create-migration")(create_migration.create_migration)
 app.command("test-connection")(test_connection.test_connection)
 app.command("check-tables")(check_tables.check_tables)
