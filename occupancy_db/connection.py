@@ -2,11 +2,12 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 from weakref import WeakKeyDictionary
 
 from sqlalchemy import URL, Executable, NullPool, Result, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, create_async_engine
 
 from occupancy_db.errors import explain_connection
@@ -82,7 +83,11 @@ async def connect(
         raise explain_connection(error, settings) from error
     try:
         yield connection
-    finally:
+    except BaseException:
+        with suppress(DBAPIError):  # what led here is worth more than what follows from it
+            await connection.close()
+        raise
+    else:
         await connection.close()
 
 

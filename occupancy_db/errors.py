@@ -42,7 +42,7 @@ class ExitCode(IntEnum):
     DIFFERENT = 13, "restored content or schema differs from what it should be"
     PROGRAM = 14, "a program of PostgreSQL failed"
     UNSUITABLE = 15, "versions or features do not fit"
-    CLOCK = 16, "the clock has jumped: no backup set was removed"
+    CLOCK = 16, "the clock contradicts the backup sets"
 
 
 class DatabaseError(Exception):
@@ -170,6 +170,9 @@ def explain(error: BaseException) -> DatabaseError | None:
                 return DatabaseError(
                     ExitCode.UNREACHABLE, f"the connection was lost: {_sentence(cause)}", hint
                 )
+            case asyncpg.InterfaceError() if "connection is closed" in str(cause):
+                hint = "Check the server's log, then try again."
+                return DatabaseError(ExitCode.UNREACHABLE, "the connection was lost", hint)
             case asyncpg.DiskFullError():
                 return DatabaseError(ExitCode.NO_SPACE, _sentence(cause), "Free some, then try again.")
             case asyncpg.PostgresError():

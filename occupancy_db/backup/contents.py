@@ -128,6 +128,13 @@ _TABLES = text("""
     ORDER BY pg_relation_size(c.oid) DESC, name
 """)
 
+_NAMES = text("""
+    SELECT format('%I.%I', n.nspname, c.relname)
+    FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+    WHERE c.relkind IN ('r', 'p') AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
+    ORDER BY 1
+""")
+
 _REVISION = text("SELECT string_agg(version_num, ',' ORDER BY version_num) FROM public.alembic_version")
 
 _PARTITIONS = text("""
@@ -165,8 +172,18 @@ _OBJECTS = text(
 
 @asynccontextmanager
 async def snapshot(settings: Settings) -> AsyncIterator[tuple[AsyncConnection, str]]:
-    """A session whose view of the database stands still, and the name by which others can share that view."""
+    """A session whose view of the database stands still, and the name by which others can share that view.
+
+    The tables are locked before the view is taken: who rewrites or drops one is waited for, and waits from
+    then on. A rewrite that is committed later leaves the table empty for an older view (PostgreSQL's manual,
+    13.6 Caveats), for the dump and the comparison alike.
+    """
     async with _session(settings) as connection:
+        names = (await connection.scalars(_NAMES)).all()
+        await connection.rollback()
+        if names:
+            tables = ", ".join(f"ONLY {name}" for name in names)
+            await connection.exec_driver_sql(f"LOCK TABLE {tables} IN ACCESS SHARE MODE")
         yield connection, str(await connection.scalar(text("SELECT pg_export_snapshot()")))
 
 

@@ -21,6 +21,7 @@ from occupancy_db.backup.sets import (
     PINNED,
     BackupSet,
     Manifest,
+    State,
     Store,
     file_facts,
     new_id,
@@ -77,7 +78,13 @@ async def create(
     return store.find(settings.database, made.id), work.phases
 
 
-async def make(settings: Settings, backup: BackupSettings, work: Run, pin: str | None = None) -> BackupSet:
+async def make(
+    settings: Settings,
+    backup: BackupSettings,
+    work: Run,
+    pin: str | None = None,
+    before_restore_of: str | None = None,
+) -> BackupSet:
     """Dump and publish, for who holds the lock; the set is not verified yet. Errors as for create()."""
     store = Store(backup.dir)
     began = datetime.now(UTC)
@@ -111,6 +118,7 @@ async def make(settings: Settings, backup: BackupSettings, work: Run, pin: str |
                 lsn=server["lsn"],
                 database_bytes=server["bytes"],
                 contents=saved,
+                before_restore_of=before_restore_of,
             )
             replace(partial / MANIFEST, manifest.seal())
             if pin is not None:
@@ -127,7 +135,7 @@ async def prove(made: BackupSet, backup: BackupSettings, work: Run) -> None:
     """Rehearse a set, for who holds the lock, and write down that it has been.
 
     Raises:
-        DatabaseError: it is damaged, or does not restore what was saved; a set that was verified is no more.
+        DatabaseError: it is damaged, or does not restore what was saved; one that once did is marked.
     """
     began = time.monotonic()
     with work.phase("rehearse") as notes:
@@ -135,8 +143,8 @@ async def prove(made: BackupSet, backup: BackupSettings, work: Run) -> None:
             found = await rehearse(made, backup.rehearsal_dir)
         except DatabaseError as error:
             # Only what speaks against the set itself: a full disk does not.
-            if error.code in {ExitCode.DIFFERENT, ExitCode.DAMAGED} and not made.problem:
-                made.mark_unverified()
+            if error.code in {ExitCode.DIFFERENT, ExitCode.DAMAGED} and made.state is State.VERIFIED:
+                made.mark_damaged(error.what)
             raise
         made.mark_verified(time.monotonic() - began, found.rows)
         notes.append(f"{found.rows:,} rows compared")
@@ -144,7 +152,7 @@ async def prove(made: BackupSet, backup: BackupSettings, work: Run) -> None:
 
 async def verify(
     settings: Settings, backup: BackupSettings, names: list[str], older_than: timedelta | None, say: Say
-) -> dict[str, DatabaseError | None]:
+) -> list[str]:
     """Check and rehearse sets again.
 
     Args:
@@ -155,13 +163,13 @@ async def verify(
         say: Takes a line for a person.
 
     Returns:
-        For each set None, or what is wrong with it.
+        The sets that were verified.
 
     Raises:
-        DatabaseError: there is no such set.
+        DatabaseError: there is no such set, or some failed: the first of them decides how.
     """
     store = Store(backup.dir)
-    results: dict[str, DatabaseError | None] = {}
+    failed: list[DatabaseError] = []
     async with store.lock(wait=LOCK_WAIT):
         sets = store.sets(settings.database)
         if names:
@@ -172,17 +180,18 @@ async def verify(
         else:
             chosen = sets[-1:] or [store.find(settings.database, "latest")]
         work = Run(store, settings.database, say)
-        with work.measured():
-            for one in chosen:
-                say(f"{one.id}:")
-                try:
-                    await prove(one, backup, work)
-                except DatabaseError as error:
-                    say(f"  {error}")
-                    results[one.id] = error
-                else:
-                    results[one.id] = None
-    return results
+        for one in chosen:
+            say(f"{one.id}:")
+            try:
+                await prove(one, backup, work)
+            except DatabaseError as error:
+                failed.append(error)
+    if failed:
+        what = "; ".join(error.what for error in failed)
+        raise DatabaseError(
+            failed[0].code, f"{len(failed)} of {len(chosen)} sets failed: {what}", failed[0].hint
+        )
+    return [one.id for one in chosen]
 
 
 def prune(database: str, backup: BackupSettings, dry_run: bool = False) -> list[retention.Verdict]:

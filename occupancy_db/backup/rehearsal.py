@@ -110,7 +110,9 @@ async def throwaway_cluster(directory: Path, superuser: str) -> AsyncIterator[Se
                     await _ready(settings, server)
                     yield settings
                 except Exception as error:
-                    raise _reason(error, log) from error
+                    if reason := _reason(error, log):
+                        raise reason from error
+                    raise
         finally:
             shutil.rmtree(data)
 
@@ -127,7 +129,7 @@ async def _ready(settings: Settings, server: asyncio.subprocess.Process) -> None
         await asyncio.sleep(_POLL)
 
 
-def _reason(error: Exception, log: Path) -> Exception:
+def _reason(error: Exception, log: Path) -> DatabaseError | None:
     """A server that ran out of something takes its sessions with it: its log says of what."""
     said = log.read_text(errors="replace")
     if "No space left on device" in said:
@@ -135,8 +137,9 @@ def _reason(error: Exception, log: Path) -> Exception:
             ExitCode.NO_SPACE, "the rehearsal ran out of disk space", "Free some, then try again."
         )
     known = explain(error)
-    if known is None or known.code is not ExitCode.UNREACHABLE:
-        return error
+    lost = known is not None and known.code is ExitCode.UNREACHABLE
+    if not lost and "was terminated by signal" not in said:  # and has begun anew since
+        return None
     words = [line for line in said.splitlines() if "FATAL" in line or "PANIC" in line or "terminated" in line]
     return DatabaseError(
         ExitCode.PROGRAM,

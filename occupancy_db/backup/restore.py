@@ -253,7 +253,9 @@ async def _grant(settings: Settings) -> None:
 async def _save_live(settings: Settings, backup: BackupSettings, work: Run, one: BackupSet) -> BackupSet:
     live = as_user(settings, BACKUP_USER, backup)
     try:
-        made = await create.make(live, backup, work, pin=f"made before the restore of {one.id}")
+        made = await create.make(
+            live, backup, work, pin=f"made before the restore of {one.id}", before_restore_of=one.id
+        )
         await create.prove(made, backup, work)
     except DatabaseError as error:
         raise DatabaseError(

@@ -4,12 +4,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from occupancy_db.backup.sets import BackupSet, State
+from occupancy_db.backup.sets import AHEAD, BackupSet, State
 from occupancy_db.backup.settings import BackupSettings
 from occupancy_db.errors import DatabaseError, ExitCode
-
-AHEAD = timedelta(minutes=5)
-"""How far in the future a set may be: clocks are set a little all the time."""
 
 GAP = timedelta(days=35)
 """A set that is newer than the one before it by more than this: was it the clock, or was the host off?"""
@@ -45,13 +42,14 @@ def plan(sets: Sequence[BackupSet], keep: BackupSettings, now: datetime) -> list
     Pinned and damaged sets always stay, unverified ones until a newer set is verified.
 
     Args:
-        sets: All sets of the database, the oldest first.
+        sets: All sets of the database.
         keep: How many of each kind of slot.
         now: The present, with a time zone.
 
     Raises:
         DatabaseError: the clock has jumped, as far as the sets can tell: nothing may be removed.
     """
+    sets = sorted(sets, key=lambda backup: (backup.made_at, backup.id))
     verified = [backup for backup in sets if backup.state is State.VERIFIED]
     _require_steady_clock(sets, verified, now)
     reasons: dict[str, list[str]] = {backup.id: [] for backup in sets}

@@ -11,7 +11,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
 from secrets import token_hex
@@ -25,9 +25,12 @@ from occupancy_db.errors import DatabaseError, ExitCode
 FORMAT = 1
 """Of the manifest; another one is not understood."""
 
-DUMP, GLOBALS, MANIFEST, VERIFIED, PINNED = (
-    "db.dump", "globals.sql", "manifest.json", "verified.json", "pinned",
+DUMP, GLOBALS, MANIFEST, VERIFIED, PINNED, DAMAGED = (
+    "db.dump", "globals.sql", "manifest.json", "verified.json", "pinned", "damaged",
 )  # fmt: skip
+
+AHEAD = timedelta(minutes=5)
+"""How far in the future a set may be: clocks are set a little all the time."""
 
 _ID = re.compile(r"(?P<database>.+)-(?P<time>\d{8}T\d{6}Z)-[0-9a-f]{6}")
 _TIME = "%Y%m%dT%H%M%SZ"
@@ -95,6 +98,7 @@ class Manifest(_Sealed):
         lsn: Where the server's log stood.
         database_bytes: Size of the database.
         contents: What was in it, in the very snapshot that was dumped.
+        before_restore_of: The set that took this database's place; None for any other backup.
     """
 
     format: int
@@ -111,6 +115,7 @@ class Manifest(_Sealed):
     lsn: str
     database_bytes: int
     contents: Contents
+    before_restore_of: str | None = None
 
 
 class Verified(_Sealed):
@@ -194,10 +199,9 @@ class BackupSet:
         )
         replace(self.path / VERIFIED, verified.seal())
 
-    def mark_unverified(self) -> None:
-        """Take back that it has been verified: a later rehearsal says otherwise."""
-        (self.path / VERIFIED).unlink(missing_ok=True)
-        sync(self.path)
+    def mark_damaged(self, what: str) -> None:
+        """Write down that a set which was good is not any more: it is kept, and never used."""
+        replace(self.path / DAMAGED, f"{what} (found {datetime.now(UTC):%Y-%m-%d %H:%M} UTC)\n".encode())
 
 
 class Store:
@@ -246,12 +250,27 @@ class Store:
     def find(self, database: str, name: str) -> BackupSet:
         """A set by its id, or the newest verified one as ``latest``.
 
+        What a restore has saved of the database that it replaced is not the latest: who restores once more
+        does not want that.
+
         Raises:
-            DatabaseError: there is none.
+            DatabaseError: there is none, or the clock leaves open which is the newest.
         """
         sets = self.sets(database)
+        if name == "latest" and sets and sets[-1].made_at > datetime.now(UTC) + AHEAD:
+            raise DatabaseError(
+                ExitCode.CLOCK,
+                f"it is {datetime.now(UTC):%Y-%m-%d %H:%M} UTC here, and {sets[-1].id} was made later",
+                "Name the set that you mean by its ID: see 'occupancy-db backup list'.",
+            )
         if name == "latest":
-            sets = [backup for backup in sets if backup.state is State.VERIFIED]
+            sets = [
+                backup
+                for backup in sets
+                if backup.state is State.VERIFIED
+                and backup.manifest
+                and not backup.manifest.before_restore_of
+            ]
         else:
             sets = [backup for backup in sets if backup.id == name]
         if not sets:
@@ -304,35 +323,40 @@ def look(path: Path, match: re.Match[str]) -> BackupSet:
     """What a directory holds, without reading its dump."""
     manifest = verified = problem = None
     try:
-        manifest = _manifest(path)
+        manifest = _manifest(path, match["database"])
         if (path / VERIFIED).exists():
             verified = Verified.unseal(path / VERIFIED)
             if verified.manifest != hashlib.sha256((path / MANIFEST).read_bytes()).hexdigest():
                 raise _damaged(path / VERIFIED, "belongs to another manifest")
+        if found := _note(path / DAMAGED):
+            problem = found
     except DatabaseError as error:
         problem = error.what
     except OSError as error:
         problem = f"{path}: {error.strerror}"
     made_at = _time(match)
     assert made_at
-    pin = path / PINNED
-    return BackupSet(
-        path,
-        match["database"],
-        made_at,
-        manifest,
-        verified,
-        problem,
-        pin.read_text(encoding="utf-8", errors="replace").strip() if pin.exists() else None,
-    )
+    return BackupSet(path, match["database"], made_at, manifest, verified, problem, _note(path / PINNED))
 
 
-def _manifest(path: Path) -> Manifest:
+def _note(path: Path) -> str | None:
+    """What a marker says; its presence is what counts."""
+    if not path.exists():
+        return None
+    return path.read_text(encoding="utf-8", errors="replace").strip() or path.name
+
+
+def _manifest(path: Path, database: str) -> Manifest:
+    for name in (DUMP, GLOBALS, MANIFEST, VERIFIED):
+        if (path / name).is_symlink():
+            raise _damaged(path / name, "is a link, and a set holds its own files")
     manifest = Manifest.unseal(path / MANIFEST)
     if manifest.format != FORMAT:
         raise _damaged(path / MANIFEST, f"has format {manifest.format}, which this release does not know")
     if manifest.id != path.name:
         raise _damaged(path / MANIFEST, f"belongs to {manifest.id}")
+    if manifest.database != database:
+        raise _damaged(path / MANIFEST, f"is of the database {manifest.database}")
     if set(manifest.files) != {DUMP, GLOBALS}:
         raise _damaged(path / MANIFEST, "does not list the files of a set")
     for name, facts in manifest.files.items():

@@ -1,5 +1,6 @@
 """The command line ``occupancy-db``: one command per module."""
 
+import signal
 from typing import Any
 
 import typer
@@ -90,5 +91,6 @@ app.command("reset")(reset.reset)
 
 
 def main() -> None:
-    """Entry point."""
+    """Entry point. A request to stop is an interrupt: what was begun is ended and cleared first."""
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     app()

@@ -113,6 +113,20 @@ def test_compose_gets_the_variables_it_needs() -> None:
     assert needed == set(keys_of(read("roles/postgres/templates/env.j2")))
 
 
+def test_every_container_may_do_no_more_than_it_must() -> None:
+    services = load("compose/compose.yaml")["services"]
+    assert set(services) == {"postgres", "initdb", "ops", "backup", "restore"}
+    for service in services.values():
+        assert (service["cap_drop"], service["read_only"]) == (["ALL"], True)
+        assert service["security_opt"] == ["no-new-privileges:true"]
+    tools = [service for name, service in services.items() if name != "postgres"]
+    assert {(service["network_mode"], *service["profiles"]) for service in tools} == {("none", "tools")}
+    secrets = {name: service.get("secrets", []) for name, service in services.items()}
+    product = {role["name"] for role in load("roles/occupancy/vars/main.yml")["occupancy_roles"]}
+    assert set(secrets.pop("restore")) == product
+    assert secrets == {"postgres": [], "initdb": [], "ops": ["occupancy"], "backup": ["occupancy_backup"]}
+
+
 @pytest.fixture
 def pg_hba() -> list[list[str]]:
     """The rules for a host with a user of its own and one network, as fields."""

@@ -20,7 +20,8 @@ export RCLONE_CONFIG=$scratch/rclone.conf
 # The sets are read as the user whom they belong to: what looks like one may be a link to what only root may read.
 as_owner() { setpriv --reuid="$ops" --regid="$ops" --clear-groups "$@"; }
 
-sets_here() { as_owner find "$data/backups" -mindepth 2 -maxdepth 2 -name verified.json -printf '%h\n' | sed -nE "s/.*\/($set_name)$/\1/p" | sort; }
+# The sets with this file in them: verified.json, or damaged where one has gone bad since
+sets_here() { as_owner find "$data/backups" -mindepth 2 -maxdepth 2 -name "$1" -printf '%h\n' | sed -nE "s/.*\/($set_name)$/\1/p" | sort; }
 sets_there() { rclone lsf --files-only "$remote" | sed -nE "s/^($set_name)\.tar\.age$1$/\1/p" | sort; }
 
 copy() {
@@ -46,9 +47,10 @@ END
 rclone mkdir "$remote"
 partial=$(sets_there '\.partial')
 for name in $partial; do rclone deletefile "$remote/$name.tar.age.partial"; done # of a run that was cut short
-here=$(sets_here)
+here=$(sets_here verified.json)
+damaged=$(sets_here damaged)
 there=$(sets_there '')
-new=$(comm -23 <(echo "$here") <(echo "$there") | sort --reverse)
+new=$(comm -23 <(echo "$here") <(printf '%s\n' "$there" "$damaged" | sort) | sort --reverse)
 gone=$(comm -13 <(echo "$here") <(echo "$there") | sort --reverse | tail --lines "+$((keep + 1))")
 for name in $new; do copy "$name"; done
 for name in ${new:+$gone}; do

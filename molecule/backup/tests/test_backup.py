@@ -1,0 +1,295 @@
+"""The life of a host's backups, in order: taken by cron, copied elsewhere, and restored after what can happen to data."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import time
+from collections.abc import Callable
+
+import pytest
+from testinfra.host import Host
+
+from tests.hosts import ROOT, Server
+
+testinfra_hosts = ["ansible://occupancy"]
+
+Play = Callable[..., subprocess.CompletedProcess[str]]
+Superuser = Callable[..., str]
+
+# Made for this file, and of no use anywhere else.
+RECIPIENT = "age1s0ta3fwgwhkurxhdhg3ryk8fdeh7x8zp6x4k070vts77z2jquvwqrnwg8j"
+IDENTITY = "AGE-SECRET-KEY-1GFS3JDAUYTFRX00HVMQSG8M852WZXM573UN6T08N2QV6S2ENKJFQ69DV27"
+REMOTE_SECRET = "the-password-of-the-remote"
+
+INVENTORY = {
+    "occupancy_test_database": "occupancy_test",
+    "backup_offsite_remote": "store:/srv/elsewhere",
+    "backup_offsite_config": f"[store]\ntype = local\npass = {REMOTE_SECRET}\n",
+    "backup_offsite_age_recipients": [RECIPIENT],
+}
+TABLE = "/etc/cron.d/occupancy-backup"
+SETS = "/var/lib/occupancy/backups"
+METRICS = "/var/lib/occupancy/metrics"
+ELSEWHERE = "/srv/elsewhere/occupancy-backup"
+
+CONTENTS = """
+    SELECT md5(string_agg(t::text, ',' ORDER BY id)) FROM sensor_readings AS t
+    UNION ALL SELECT md5(string_agg(t::text, ',' ORDER BY id)) FROM room_transitions AS t
+    UNION ALL SELECT md5(string_agg(t::text, ',' ORDER BY id)) FROM predictions AS t
+    UNION ALL SELECT format('%s hours, %s readings', count(*), sum(reading_count)) FROM sensor_reading_stats
+    UNION ALL SELECT version_num FROM alembic_version
+"""
+saved: dict[str, str] = {}
+"""What the database held when it was filled: nothing changes it but damage."""
+
+# Whether a backup is at work, and whether processes or the engine show a secret.
+LOOK = r"""
+{ cat /proc/[0-9]*/environ /proc/[0-9]*/cmdline; docker inspect $(docker ps --quiet); } 2>/dev/null | tr '\0' ' ' >/run/shown
+grep --quiet 'occupancy_db backup create' /run/shown && echo at work
+grep --quiet --text --fixed-strings --file /run/needles /run/shown && echo leaked
+"""
+WATCH = r"""
+{ for file in /opt/occupancy/secrets/*; do cat $file; echo; done; sed -n 's/^pass = //p' /opt/occupancy/rclone.conf; } >/run/needles
+(until [ -e /run/enough ]; do sh /run/look; sleep 0.1; done >/run/watched 2>&1 &)
+"""
+
+
+def job(host: Host, name: str) -> str:
+    """The command of a job, as the table has it."""
+    found = re.search(
+        rf"^(?:\S+ ){{5}}root (occupancy-job {name} .+)$", host.file(TABLE).content_string, re.MULTILINE
+    )
+    assert found
+    return found[1]
+
+
+def metric(host: Host, file: str, name: str) -> float:
+    """A number from a metric file; `name` includes the labels."""
+    text = host.file(f"{METRICS}/{file}.prom").content_string
+    (line,) = [line for line in text.splitlines() if line.startswith(name + " ")]
+    return float(line.split()[1])
+
+
+def verified(host: Host) -> list[str]:
+    """The IDs of the verified sets, oldest first."""
+    listed = json.loads(host.check_output("occupancy-db --json backup list </dev/null"))["sets"]
+    return [one["id"] for one in listed if one["state"] == "verified"]
+
+
+def changed(run: subprocess.CompletedProcess[str]) -> int:
+    assert run.returncode == 0, run.stdout[-6000:] + run.stderr[-2000:]
+    found = re.search(r"^occupancy-backup .* changed=(\d+)", run.stdout, re.MULTILINE)
+    assert found
+    return int(found[1])
+
+
+def test_by_its_tag_the_jobs_are_there_and_a_backup_is_taken(
+    host: Host, server: Server, superuser: Superuser, play: Play
+) -> None:
+    subprocess.run(
+        [ROOT / ".venv/bin/occupancy-db", "seed", "--days", "7"],
+        env=server.environment(ENVIRONMENT="development"),
+        cwd="/",
+        check=True,
+    )
+    saved["contents"] = superuser(CONTENTS)
+    assert superuser("SELECT count(*) > 500 FROM sensor_readings") == "t"
+
+    assert not host.package("rclone").is_installed
+    run = play("--tags", "access,backup", "--diff", "-v", **INVENTORY, backup_schedule="* * * * *")
+    assert changed(run) > 0
+    assert "is verified" in run.stdout
+    assert REMOTE_SECRET not in run.stdout + run.stderr
+    assert len(verified(host)) == 1
+    assert metric(host, "occupancy_backup", 'occupancy_job_last_exit_code{job="backup"}') == 0
+    assert metric(host, "occupancy_backups", 'occupancy_backup_sets{state="verified"}') == 1
+    host.check_output("printf %%s %s >/run/look", LOOK)
+    host.check_output(WATCH)  # cron takes the next one
+
+    assert job(host, "backup") == "occupancy-job backup 3000 occupancy-db backup create"
+    assert job(host, "verify-backups").endswith(" occupancy-db backup verify --older-than 7")
+    assert job(host, "restore-cleanup").endswith(" occupancy-db restore-cleanup")
+    assert (host.file("/opt/occupancy/rclone.conf").mode, host.file(SETS).mode) == (0o600, 0o700)
+
+
+def test_what_could_not_work_is_refused_in_one_message(play: Play) -> None:
+    run = play(
+        backup_schedule="@hourly",
+        backup_keep_last=0,
+        backup_offsite_remote="store:",
+        backup_offsite_config=f"[other]\npass = {REMOTE_SECRET}\n",
+        backup_offsite_age_recipients=[IDENTITY],
+        backup_offsite_keep=0,
+    )
+    said = " ".join(run.stdout.split())
+    assert run.returncode != 0
+    for problem in (
+        "are 24, 7, 5, 12, 0.",
+        "Not so: @hourly.",
+        "is store:.",
+        "section [store]",
+        "Copies are encrypted",
+        "backup_offsite_keep must",
+    ):
+        assert problem in said
+    assert REMOTE_SECRET not in said
+    assert IDENTITY not in said
+
+
+@pytest.mark.parametrize(
+    ("tag", "variables", "says"),
+    [
+        ("restore", {"restore_set": "yesterday"}, ["'yesterday' is none", "-e restore_confirm=occupancy."]),
+        ("restore-rollback", {"restore_confirm": "elsewhere"}, ["-e restore_confirm=occupancy."]),
+    ],
+)
+def test_restores_that_were_not_said_exactly_are_refused(
+    play: Play, tag: str, variables: dict[str, str], says: list[str]
+) -> None:
+    run = play("--tags", tag, **variables)
+    said = " ".join(run.stdout.split())
+    assert run.returncode != 0
+    assert " changed=0 " in said
+    assert [part for part in says if part not in said] == []
+
+
+def test_the_manuals_commands_work_as_the_owner(host: Host, superuser: Superuser) -> None:
+    # From a client of the network, with the programs of the image; the password is where libpq looks for it.
+    host.check_output("umask 077; sed 's/^/*:*:*:occupancy:/' /opt/occupancy/secrets/occupancy >/run/pgpass")
+    image = host.check_output("sed -n 's/^OCCUPANCY_POSTGRES_IMAGE=//p' /opt/occupancy/.env")
+    inside = (
+        "docker run --rm --interactive --network host --volume /run/pgpass:/pgpass:ro --env PGPASSFILE=/pgpass "
+        "--volume /opt/occupancy/tls/ca.crt:/ca.crt:ro --env PGSSLMODE=verify-full --env PGSSLROOTCERT=/ca.crt "
+        f"--user 0 --entrypoint sh {image} -c"
+    )
+    host.check_output(f"{inside} 'pg_dump -h localhost -U occupancy occupancy' >/run/backup.sql")
+    host.check_output(f"{inside} 'pg_dump -s -h localhost -U occupancy occupancy' >/run/schema.sql")
+    host.check_output(
+        f"{inside} 'psql -q -v ON_ERROR_STOP=1 -h localhost -U occupancy occupancy_test' </run/backup.sql"
+    )
+    assert superuser(CONTENTS, "occupancy_test") == saved["contents"]
+    schema = host.file("/run/schema.sql").content_string
+    assert "CREATE TABLE public.sensor_readings" in schema
+    assert "\nCOPY " not in schema
+
+
+def test_cron_takes_one_by_itself_and_shows_no_secret(host: Host, server: Server) -> None:
+    deadline = time.monotonic() + 100
+    while len(sets := verified(host)) < 2:
+        assert time.monotonic() < deadline, host.check_output("journalctl --lines 40 --no-pager")
+        time.sleep(1)
+    # By hand from here on: what follows is not to meet it.
+    host.check_output(f"sed -i '/occupancy-job backup /d' {TABLE}; flock /run/occupancy/backup.lock true")
+    host.check_output("touch /run/enough")
+    assert set(host.check_output("cat /run/watched").splitlines()) == {"at work"}
+    bait = "env BAIT=$(cat /opt/occupancy/secrets/occupancy_app) sleep 5 >/dev/null 2>&1 & sh /run/look"
+    assert "leaked" in host.run(bait).stdout
+
+    places = {
+        "journal": "journalctl --no-pager --quiet --all",
+        "metrics": f"cat {METRICS}/*.prom",
+        "manifests": f"cat {SETS}/{sets[-1]}/*.json {SETS}/{sets[-1]}/globals.sql",
+        "table": f"cat {TABLE}",
+        "temporary files": "find /tmp /var/tmp /var/lib/occupancy/rehearsal -xdev -type f -exec cat {} +",
+    }
+    for place, command in places.items():
+        shown = host.check_output(command)
+        assert shown or place == "temporary files", place
+        for secret in [*server.passwords.values(), REMOTE_SECRET, "SCRAM-SHA-256$"]:
+            assert secret not in shown, place
+    assert "is verified" in host.check_output("journalctl --quiet --output cat --identifier occupancy-backup")
+
+
+def test_a_link_in_the_place_of_the_metrics_leads_nowhere(host: Host) -> None:
+    before = host.file(f"{METRICS}/occupancy_backups.prom").content_string
+    host.check_output(f"mv {SETS}/.backup.prom {SETS}/.kept; ln -s /etc/shadow {SETS}/.backup.prom")
+    host.check_output("occupancy-job probe 60 true")
+    host.check_output(
+        f"rm -f {SETS}/.backup.prom; mv {SETS}/.kept {SETS}/.backup.prom; rm {METRICS}/occupancy_probe.prom"
+    )
+    assert host.file(f"{METRICS}/occupancy_backups.prom").content_string == before
+    assert host.check_output(f"find {METRICS} -type f -not -name '*.prom' -or -not -perm 644 -type f") == ""
+
+
+def test_copies_are_what_was_sent_or_have_no_name(host: Host) -> None:
+    newest, oldest = verified(host)[-1], verified(host)[0]
+    host.check_output(
+        f"mkdir -p {ELSEWHERE}; cd {ELSEWHERE}; touch holiday.jpg occupancy_test-{oldest[10:]}.tar.age"
+    )
+    gone = [f"occupancy-2025120{day}T000000Z-aaaaaa.tar.age" for day in (1, 2, 3)]
+    host.check_output(f"cd {ELSEWHERE}; touch {' '.join(gone)}")
+    bad = "occupancy-20251204T000000Z-aaaaaa"
+    host.check_output(f"cp --archive {SETS}/{oldest} {SETS}/{bad}; touch {SETS}/{bad}/damaged")
+    stub = '#!/bin/sh\ncase $1 in rcat) head -c -1 | exec /usr/bin/rclone "$@" ;; *) exec /usr/bin/rclone "$@" ;; esac\n'
+    host.check_output("printf %%s %s >/usr/local/sbin/rclone; chmod 755 /usr/local/sbin/rclone", stub)
+    run = host.run(job(host, "offsite"))
+    host.check_output("rm /usr/local/sbin/rclone")
+    assert run.rc == 1
+    assert f"{newest}.tar.age.partial is not what was sent" in run.stderr
+    assert not host.file(f"{ELSEWHERE}/{newest}.tar.age").exists
+
+    host.check_output(job(host, "offsite").replace(" 48 ", " 1 "))
+    host.check_output(f"rm -r {SETS}/{bad}")
+    assert set(host.check_output(f"ls {ELSEWHERE}").split()) == {
+        *(f"{name}.tar.age" for name in verified(host)),
+        gone[-1],
+        "holiday.jpg",
+        f"occupancy_test-{oldest[10:]}.tar.age",
+    }
+    assert metric(host, "occupancy_offsite_copies", "occupancy_offsite_last_copy_timestamp_seconds") > 0
+    assert "age-encryption.org" in host.check_output(f"head -n 1 {ELSEWHERE}/{newest}.tar.age | cut -c 1-40")
+
+
+def test_a_flipped_byte_is_refused_and_touches_nothing(host: Host, superuser: Superuser) -> None:
+    newest = verified(host)[-1]
+    dump = f"{SETS}/{newest}/db.dump"
+    flip = (
+        f"import pathlib; path = pathlib.Path('{dump}'); data = bytearray(path.read_bytes()); "
+        "data[len(data) // 2] ^= 1; path.write_bytes(data)"
+    )
+    host.check_output("python3 -c %s", flip)
+    run = host.run(f"occupancy-db restore {newest} --confirm occupancy </dev/null")
+    host.check_output("python3 -c %s", flip)
+    assert run.rc == 12
+    assert "db.dump" in run.stderr
+    assert superuser(CONTENTS) == saved["contents"]
+    assert superuser("SELECT count(*) FROM pg_database WHERE datname ~ '_(restoring|replaced)$'") == "0"
+
+
+def test_a_dropped_table_is_restored_and_the_restore_taken_back(
+    server: Server, superuser: Superuser, play: Play
+) -> None:
+    server.query("occupancy", "DROP TABLE sensor_readings CASCADE")
+    run = play("--tags", "restore", restore_set="latest", restore_confirm="occupancy")
+    assert changed(run) > 0
+    for phase in ("compare: ", "try: ", "exchange: ", "occupancy is occupancy-2"):
+        assert phase in run.stdout
+    assert superuser(CONTENTS) == saved["contents"]
+    assert server.query("occupancy_readonly", "SELECT count(*) FROM sensor_readings")[0][0] > 500
+
+    assert changed(play("--tags", "restore-rollback", restore_confirm="occupancy")) > 0
+    assert superuser("SELECT to_regclass('sensor_readings') IS NULL") == "t"
+
+
+def test_a_lost_host_comes_back_from_a_copy_alone(host: Host, superuser: Superuser, play: Play) -> None:
+    copy = sorted(host.check_output(f"ls {ELSEWHERE} | grep -E '^occupancy-2.*Z'").split())[-1]
+    host.check_output(
+        "docker rm --force --volumes $(docker ps --all --quiet); docker system prune --force; "
+        "rm -rf /opt/occupancy /var/lib/occupancy /etc/cron.d/occupancy-*"
+    )
+    assert changed(play(**INVENTORY)) > 10
+    assert superuser("SELECT count(*) FROM sensor_readings") == "0"
+    host.check_output(
+        f"echo %s | age --decrypt --identity - {ELSEWHERE}/{copy} | tar --extract --no-same-owner --directory {SETS}",
+        IDENTITY,
+    )
+    run = play("--tags", "restore", restore_set=copy.removesuffix(".tar.age"), restore_confirm="occupancy")
+    assert changed(run) > 0
+    assert superuser(CONTENTS) == saved["contents"]
+
+
+def test_a_run_after_a_restore_changes_nothing(play: Play, superuser: Superuser) -> None:
+    assert changed(play("--diff", **INVENTORY)) == 0
+    assert superuser(CONTENTS) == saved["contents"]

@@ -1,0 +1,176 @@
+"""Retention of backup sets, for any sets that can be: what must never go, and exactly what stays."""
+
+import random
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from occupancy_db.backup.retention import GAP, plan
+from occupancy_db.backup.sets import AHEAD, BackupSet, State, Verified
+from occupancy_db.backup.settings import BackupSettings
+from occupancy_db.errors import DatabaseError, ExitCode
+
+NOW = datetime(2026, 11, 22, 12, 30, tzinfo=UTC)
+SEAL = Verified(manifest="0" * 64, verified_at=NOW, seconds=1, rows=1)
+SLOTS = {"hourly": "%Y-%m-%d %H", "daily": "%Y-%m-%d", "weekly": "%G-%V", "monthly": "%Y-%m"}
+"""The kinds of BackupSettings, each with the words that name a set's slot."""
+KINDS = tuple(SLOTS)
+
+
+def backup_set(made_at: datetime, state: State = State.VERIFIED, pinned: str | None = None) -> BackupSet:
+    return BackupSet(
+        path=Path(f"house-{made_at:%Y%m%dT%H%M%SZ}-{random.Random(made_at.timestamp()).randbytes(3).hex()}"),
+        database="house",
+        made_at=made_at,
+        manifest=None,
+        verified=SEAL if state is State.VERIFIED else None,
+        problem="damaged" if state is State.DAMAGED else None,
+        pinned=pinned,
+    )
+
+
+@st.composite
+def histories(draw: st.DrawFn) -> list[BackupSet]:
+    """Sets of one database, the oldest first, up to a moment before NOW; no two of the same second."""
+    gaps = st.sampled_from([1, 600, 3600, 7200, 86_400, 3 * 86_400, 8 * 86_400, 34 * 86_400])
+    at, sets = NOW, []
+    for seconds in draw(st.lists(gaps, max_size=40)):
+        at -= timedelta(seconds=seconds)
+        state = draw(st.sampled_from([State.VERIFIED] * 4 + [State.UNVERIFIED, State.DAMAGED]))
+        sets.append(backup_set(at, state, draw(st.sampled_from([None] * 5 + ["for the auditor"]))))
+    return sets[::-1]
+
+
+COUNT = st.integers(0, 8)
+keeps = st.builds(
+    lambda last, *counts: BackupSettings(
+        keep_last=last, **{f"keep_{kind}": count for kind, count in zip(KINDS, counts, strict=True)}
+    ),
+    st.integers(1, 6), COUNT, COUNT, COUNT, COUNT,
+)  # fmt: skip
+
+
+def jumped(sets: list[BackupSet]) -> bool:
+    """Whether the newest two verified sets are further apart than retention believes."""
+    verified = [one.made_at for one in sets if one.state is State.VERIFIED]
+    return len(verified) > 1 and verified[-1] - verified[-2] > GAP
+
+
+def kept(sets: list[BackupSet], keep: BackupSettings, now: datetime = NOW) -> list[BackupSet]:
+    return [verdict.backup for verdict in plan(sets, keep, now) if verdict.keep]
+
+
+def reference(sets: list[BackupSet], keep: BackupSettings) -> set[str]:
+    """The same by going back in time, set by set, and counting the slots that are still free."""
+    stay = {one.id for one in sets if one.pinned is not None or one.state is State.DAMAGED}
+    verified = [one for one in sets if one.state is State.VERIFIED]
+    for one in sets:
+        newer = any(other.made_at > one.made_at for other in verified)
+        if one.state is State.UNVERIFIED and not newer:
+            stay.add(one.id)
+    last = keep.keep_last
+    free = {kind: getattr(keep, f"keep_{kind}") for kind in KINDS}
+    filled: dict[str, set[str]] = {kind: set() for kind in KINDS}
+    for one in reversed(verified):
+        if last:
+            last -= 1
+            stay.add(one.id)
+        for kind in KINDS:
+            slot = one.made_at.strftime(SLOTS[kind])
+            if slot not in filled[kind] and len(filled[kind]) < free[kind]:
+                filled[kind].add(slot)
+                stay.add(one.id)
+    return stay
+
+
+@given(histories().filter(lambda sets: not jumped(sets)), keeps)
+@settings(max_examples=300, deadline=None)
+def test_what_stays_is_what_the_slots_say(sets: list[BackupSet], keep: BackupSettings) -> None:
+    assert {one.id for one in kept(sets, keep)} == reference(sets, keep)
+
+
+@given(histories().filter(lambda sets: not jumped(sets)), keeps)
+@settings(max_examples=200, deadline=None)
+def test_what_must_never_go_stays(sets: list[BackupSet], keep: BackupSettings) -> None:
+    stay = kept(sets, keep)
+    verified = [one for one in sets if one.state is State.VERIFIED]
+    assert verified[-keep.keep_last :] == [one for one in stay if one in verified[-keep.keep_last :]]
+    assert all(one in stay for one in sets if one.pinned is not None or one.state is State.DAMAGED)
+    if not verified:
+        assert stay == sets
+
+
+@given(histories().filter(lambda sets: not jumped(sets)), keeps)
+@settings(max_examples=200, deadline=None)
+def test_planning_again_removes_nothing(sets: list[BackupSet], keep: BackupSettings) -> None:
+    stay = kept(sets, keep)
+    if not jumped(stay):
+        assert kept(stay, keep) == stay
+
+
+@given(histories().filter(lambda sets: not jumped(sets)), keeps)
+@settings(max_examples=200, deadline=None)
+def test_sets_that_were_not_verified_fill_no_slot(sets: list[BackupSet], keep: BackupSettings) -> None:
+    verified = [one for one in sets if one.state is State.VERIFIED]
+    assert [one for one in kept(sets, keep) if one in verified] == kept(verified, keep)
+
+
+@given(histories().filter(bool), keeps, st.randoms(use_true_random=False))
+@settings(max_examples=200, deadline=None)
+def test_order_does_not_matter(sets: list[BackupSet], keep: BackupSettings, chance: Any) -> None:
+    mixed = list(sets)
+    chance.shuffle(mixed)
+    outcome = [outcome_of(order, keep) for order in (sets, mixed)]
+    assert outcome[0] == outcome[1]
+
+
+def outcome_of(sets: list[BackupSet], keep: BackupSettings) -> Any:
+    try:
+        return {one.id for one in kept(sets, keep)}
+    except DatabaseError as error:
+        return error.code
+
+
+@given(histories().filter(bool), keeps, st.sampled_from([State.VERIFIED, State.UNVERIFIED, State.DAMAGED]))
+@settings(max_examples=100, deadline=None)
+def test_nothing_goes_while_the_clock_is_behind_a_set(
+    sets: list[BackupSet], keep: BackupSettings, state: State
+) -> None:
+    ahead = backup_set(NOW + AHEAD + timedelta(seconds=1), state)
+    with pytest.raises(DatabaseError) as raised:
+        plan([*sets, ahead], keep, NOW)
+    assert raised.value.code is ExitCode.CLOCK
+    assert ahead.id in raised.value.what
+
+
+@given(histories().filter(lambda sets: any(one.state is State.VERIFIED for one in sets)), keeps)
+@settings(max_examples=100, deadline=None)
+def test_nothing_goes_after_a_set_that_is_much_newer(sets: list[BackupSet], keep: BackupSettings) -> None:
+    later = NOW + GAP + timedelta(seconds=1)
+    with pytest.raises(DatabaseError) as raised:
+        plan([*sets, backup_set(later)], keep, later)
+    assert raised.value.code is ExitCode.CLOCK
+
+
+def test_a_little_ahead_and_a_long_pause_are_believed() -> None:
+    keep = BackupSettings(keep_last=1, keep_hourly=0, keep_daily=0, keep_weekly=0, keep_monthly=0)
+    sets = [backup_set(NOW - GAP + AHEAD), backup_set(NOW + AHEAD)]
+    assert kept(sets, keep) == sets[1:]
+
+
+def test_slots_are_those_of_utc_and_of_iso_weeks() -> None:
+    """The newest set of a slot stays: the last of Sunday closes a week, the last of December a month."""
+    keep = BackupSettings(keep_last=1, keep_hourly=0, keep_daily=0, keep_weekly=2, keep_monthly=2)
+    sunday, monday = datetime(2026, 1, 4, 23, 59, 59, tzinfo=UTC), datetime(2026, 1, 5, tzinfo=UTC)
+    december = datetime(2025, 12, 31, 23, 59, 59, tzinfo=UTC)
+    sets = [backup_set(at) for at in (december - timedelta(hours=1), december, sunday, monday)]
+    verdicts = {verdict.backup.made_at: verdict for verdict in plan(sets, keep, monday)}
+    assert [at for at, verdict in verdicts.items() if verdict.keep] == [december, sunday, monday]
+    assert verdicts[december].why == "monthly"
+    assert verdicts[sunday].why == "weekly"
+    assert verdicts[monday].why == "last, weekly, monthly"
+    assert verdicts[december - timedelta(hours=1)].why == "verified, and no slot is left for it"

@@ -1,0 +1,279 @@
+"""Sets on disk, PostgreSQL's programs, and what is compared: without a server."""
+
+import asyncio
+import os
+import signal
+import stat
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from occupancy_db.backup.contents import Contents, Table
+from occupancy_db.backup.programs import login, run, running
+from occupancy_db.backup.sets import (
+    AHEAD,
+    DUMP,
+    GLOBALS,
+    MANIFEST,
+    BackupSet,
+    Manifest,
+    State,
+    Store,
+    Verified,
+    file_facts,
+    new_id,
+    replace,
+)
+from occupancy_db.errors import DatabaseError, ExitCode
+from occupancy_db.settings import Settings
+
+CONTENTS = Contents(
+    revision="004",
+    tables={"public.a": Table(rows=3, hashes="17"), "public.b": Table(rows=0, hashes="0")},
+    partitions={"public.a_1": "of a FOR VALUES FROM (1) TO (2)"},
+    sequences={"public.a_id_seq": 33},
+    objects={"indexes": "2, abc"},
+    extensions={"plpgsql": "1.0"},
+    encoding="UTF8",
+    collate="C",
+    ctype="C",
+)
+
+
+def publish(store: Store, now: datetime | None = None, **changes: Any) -> BackupSet:
+    now = now or datetime.now(UTC)
+    partial = store.begin("house", now)
+    for name in (DUMP, GLOBALS):
+        (partial / name).write_text(f"{name} of {partial.name}")
+    body: dict[str, Any] = {
+        "format": 1, "id": new_id(partial), "database": "house", "started_at": now, "ended_at": now,
+        "files": {name: file_facts(partial / name) for name in (DUMP, GLOBALS)},
+        "server_version": "16.14", "server_version_num": 160014, "client_version": "16.14", "image": "ops:1",
+        "superuser": "postgres", "lsn": "0/1", "database_bytes": 1, "contents": CONTENTS,
+    }  # fmt: skip
+    replace(partial / MANIFEST, Manifest(**{**body, **changes}).seal())
+    return store.publish(partial)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path)
+
+
+def test_a_seal_is_read_as_it_was_written(store: Store) -> None:
+    made = publish(store)
+    manifest = Manifest.unseal(made.path / MANIFEST)
+    assert manifest.contents == CONTENTS
+    assert manifest.seal() == (made.path / MANIFEST).read_bytes()
+
+
+@given(st.data())
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_change_of_a_seal_is_found(tmp_path: Path, data: st.DataObject) -> None:
+    path = tmp_path / "verified.json"
+    verified = Verified(manifest="a" * 64, verified_at=datetime(2026, 1, 1, tzinfo=UTC), seconds=1.5, rows=7)
+    content = verified.seal()
+    start = data.draw(st.integers(0, len(content)))
+    end = data.draw(st.integers(start, min(start + 3, len(content))))
+    changed = content[:start] + data.draw(st.binary(max_size=3)) + content[end:]
+    path.write_bytes(changed)
+    if changed == content:
+        assert Verified.unseal(path) == verified
+        return
+    with pytest.raises(DatabaseError) as raised:
+        Verified.unseal(path)
+    assert raised.value.code is ExitCode.DAMAGED
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"null", b"[]", b"1", b'"x"', b"{}", b'{"checksum": 1}', b"[" * 10**5]
+)
+def test_what_was_never_a_seal_is_damage(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "manifest.json"
+    path.write_bytes(content)
+    with pytest.raises(DatabaseError) as raised:
+        Manifest.unseal(path)
+    assert raised.value.code is ExitCode.DAMAGED
+
+
+def test_a_set_is_private_and_complete_before_it_has_a_name(store: Store) -> None:
+    partial = store.begin("house", datetime.now(UTC))
+    (partial / DUMP).write_text("half of it")
+    assert store.sets("house") == []
+    store.clear()
+    made = publish(store)
+    assert [one.id for one in store.sets("house")] == [made.id]
+    assert store.sets("another") == []
+    assert stat.S_IMODE(made.path.stat().st_mode) == 0o700
+    assert {stat.S_IMODE(file.stat().st_mode) for file in made.path.iterdir()} == {0o600}
+    assert not list(store.directory.glob(".partial-*"))
+
+
+def test_states_follow_from_what_is_written_down(store: Store) -> None:
+    made = publish(store)
+    assert made.state is State.UNVERIFIED
+    made.mark_verified(1.0, 3)
+    assert store.find("house", "latest").id == made.id
+    made.mark_damaged("it rots")
+    (found,) = store.sets("house")
+    assert found.state is State.DAMAGED
+    assert "it rots" in (found.problem or "")
+    for name, code in ((made.id, None), ("latest", ExitCode.DAMAGED), ("house-x", ExitCode.DAMAGED)):
+        if code is None:
+            assert store.find("house", name).id == made.id
+        else:
+            with pytest.raises(DatabaseError) as raised:
+                store.find("house", name)
+            assert raised.value.code is code
+
+
+def test_the_latest_is_the_newest_verified_one_that_is_no_safety_copy(store: Store) -> None:
+    now = datetime.now(UTC)
+    sets = [publish(store, now - timedelta(hours=hours)) for hours in (4, 3, 2)]
+    safety = publish(store, now - timedelta(hours=1), before_restore_of=sets[0].id)
+    for one in (sets[0], sets[1], safety):
+        one.mark_verified(1.0, 3)
+    assert store.find("house", "latest").id == sets[1].id
+    publish(store, now + AHEAD + timedelta(minutes=1))
+    with pytest.raises(DatabaseError) as raised:
+        store.find("house", "latest")
+    assert raised.value.code is ExitCode.CLOCK
+
+
+def test_a_removed_set_is_gone_and_the_others_are_not(store: Store) -> None:
+    made, other = publish(store), publish(store)
+    store.remove(made)
+    assert [one.id for one in store.sets("house")] == [other.id]
+    assert {path.name for path in store.directory.iterdir()} == {other.id}
+
+
+async def test_only_one_is_at_work(store: Store) -> None:
+    async with store.lock():
+        with pytest.raises(DatabaseError) as raised:
+            async with store.lock():
+                pass
+        assert raised.value.code is ExitCode.LOCKED
+    async with store.lock():
+        pass
+
+
+# What differs, in words
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"revision": None}, "revision None instead of 004"),
+        ({"tables": {"public.a": Table(rows=3, hashes="17")}}, "table public.b is missing"),
+        ({"tables": {**CONTENTS.tables, "c": Table(rows=0, hashes="0")}}, "table c is new"),
+        ({"tables": {**CONTENTS.tables, "public.a": Table(rows=2, hashes="17")}}, "has 2 rows instead of 3"),
+        ({"tables": {**CONTENTS.tables, "public.a": Table(rows=3, hashes="18")}}, "public.a has other rows"),
+        ({"partitions": {}}, "partition public.a_1 is None"),
+        ({"partitions": {**CONTENTS.partitions, "x": "of a DEFAULT"}}, "partition x is of a DEFAULT"),
+        ({"sequences": {"public.a_id_seq": 32}}, "sequence public.a_id_seq is at 32, before 33"),
+        ({"sequences": {}}, "sequence public.a_id_seq is at None"),
+        ({"objects": {"indexes": "1, abc"}}, "indexes: 1, abc instead of 2, abc"),
+        ({"objects": {}}, "indexes: none instead of"),
+        ({"objects": {**CONTENTS.objects, "views": "1, x"}}, "views: 1, x instead of none"),
+        ({"extensions": {}}, "extensions [] instead of ['plpgsql']"),
+    ],
+)
+def test_what_differs_is_said(changes: dict[str, Any], words: str) -> None:
+    (line,) = CONTENTS.differences(CONTENTS.model_copy(update=changes))
+    assert words in line
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"sequences": {"public.a_id_seq": 65}}, {"extensions": {"plpgsql": "1.1"}}]
+)
+def test_what_may_differ_is_not_said(changes: dict[str, Any]) -> None:
+    assert CONTENTS.differences(CONTENTS.model_copy(update=changes)) == []
+
+
+# Programs
+
+
+@pytest.fixture
+def pg_dump(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Makes a program of this name that does something else."""
+    path = tmp_path / "pg_dump"
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+
+    def make(script: str) -> None:
+        path.touch(0o755)
+        path.write_text(f"{script}\n")
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("said", "code"),
+    [
+        ("pg_dump: error: could not write to output file: No space left on device", ExitCode.NO_SPACE),
+        ("pg_dump: error: ERROR:  permission denied for table a", ExitCode.PERMISSION),
+        ("pg_dump: error: could not open output file: Permission denied", ExitCode.PERMISSION),
+        ("canceling statement due to lock timeout", ExitCode.LOCKED),
+        ("pg_dump: error: aborting because of server version mismatch", ExitCode.UNSUITABLE),
+        ("pg_dump: error: this build does not support compression with zstd", ExitCode.UNSUITABLE),
+        ('pg_dump: error: unrecognized compression algorithm: "x"', ExitCode.UNSUITABLE),
+        ("connection to server failed: FATAL:  password authentication failed", ExitCode.AUTHENTICATION),
+        ("connection to server failed: Connection refused", ExitCode.UNREACHABLE),
+        ("FATAL:  terminating connection due to administrator command", ExitCode.UNREACHABLE),
+        ("pg_dump: error: something else", ExitCode.PROGRAM),
+        ("", ExitCode.PROGRAM),
+    ],
+)
+async def test_what_a_program_says_has_a_meaning(
+    pg_dump: Callable[[str], None], said: str, code: ExitCode
+) -> None:
+    pg_dump(f"echo 'a first line' >&2\necho '{said}' >&2\nexit 3")
+    with pytest.raises(DatabaseError) as raised:
+        await run("pg_dump")
+    assert raised.value.code is code
+    assert raised.value.what.startswith("pg_dump failed: ")
+    assert "\n" not in str(raised.value)
+
+
+async def test_a_program_that_was_killed_and_one_that_is_missing(pg_dump: Callable[[str], None]) -> None:
+    pg_dump("kill -9 $$")
+    with pytest.raises(DatabaseError) as raised:
+        await run("pg_dump")
+    assert raised.value.code is ExitCode.PROGRAM
+    assert "ended by signal 9" in raised.value.what
+    with pytest.raises(DatabaseError) as raised:
+        await run("pg_no_such_program")
+    assert raised.value.code is ExitCode.UNSUITABLE
+
+
+async def test_a_program_does_not_outlive_its_block(pg_dump: Callable[[str], None]) -> None:
+    pg_dump("exec sleep 1000")
+    with pytest.raises(ZeroDivisionError):
+        async with running("pg_dump") as process:
+            raise ZeroDivisionError
+    assert process.returncode == -signal.SIGTERM
+    task = asyncio.create_task(run("pg_dump"))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_a_password_is_in_a_private_file_alone_while_it_is_needed(
+    pg_dump: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = "colon:back\\slash"
+    monkeypatch.setenv("POSTGRES_PASSWORD", secret)
+    pg_dump('env\necho "$@"\nstat -c %a "$PGPASSFILE"\ncat "$PGPASSFILE"')
+    with login(Settings(postgres_host="/run/postgresql", postgres_user="u", postgres_db="d")) as env:
+        file = Path(env["PGPASSFILE"])
+        *said, mode, password = (await run("pg_dump", "--argument", env=env)).splitlines()
+        assert secret not in "\n".join(said)
+        assert "POSTGRES_PASSWORD" not in "\n".join(said)
+        assert (mode, password) == ("600", r"*:*:*:*:colon\:back\\slash")
+        assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
+    assert not file.parent.exists()
