@@ -254,10 +254,20 @@ def _nowhere(settings: Settings, backup: BackupSettings) -> str | None:
 async def _reference(backup: BackupSettings, state: State) -> tuple[Schema, Schema]:
     """The definitions that the migrations make, before and after those that are pending."""
     async with throwaway_cluster(backup.rehearsal_dir, "postgres") as settings:
-        await migrate.upgrade(settings, state.revision or "base")
-        before = await _schema(settings)
-        await migrate.upgrade(settings)
-        return before, await _schema(settings)
+        async with connect(settings, "occupancy-db migrate", autocommit=True) as connection:
+            for user in USERS:  # a migration may name them
+                await connection.exec_driver_sql(f"CREATE ROLE {user}")
+        try:
+            await migrate.upgrade(settings, state.revision or "base")
+            before = await _schema(settings)
+            await migrate.upgrade(settings)
+            return before, await _schema(settings)
+        except Exception as error:
+            known = explain(error)
+            if known is None:
+                raise
+            what = f"tried in an empty database of their own, the migrations fail: {known.what}"
+            raise DatabaseError(known.code, what, "The live database was not touched.") from error
 
 
 async def _schema(settings: Settings) -> Schema:

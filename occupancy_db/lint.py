@@ -36,7 +36,7 @@ _NOT_OURS = {
 }
 
 # What a contract is there for; elsewhere the release that is running would miss it.
-_CONTRACT = {"ban-drop-column", "ban-drop-table", "ban-drop-constraint"}
+_CONTRACT = {f"ban-drop-{kind}" for kind in ("column", "constraint", "function", "table", "trigger", "view")}
 
 # Strings, quoted names, bodies, comments, and the ends of statements between them.
 _TOKEN = re.compile(

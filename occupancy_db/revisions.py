@@ -158,6 +158,6 @@ def beyond(remembered: str | None, head: str | None) -> list[tuple[str, str]] | 
     Returns:
         None if that revision is not in it.
     """
-    applied = re.findall(r"(\S+) \((\w+)\)", remembered or "")
+    applied = re.findall(r"(\w+) \((\w+)\)", remembered or "")
     ids = [revision for revision, _ in applied]
     return applied[ids.index(head) + 1 :] if head in ids else None

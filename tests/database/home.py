@@ -1,0 +1,109 @@
+"""A provisioned host in small: a database with rows and rights, its users' passwords, a place for backups."""
+
+import os
+import pwd
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psycopg2.extensions
+import pytest
+
+from occupancy_db import deploy, migrate
+from occupancy_db.backup.settings import BackupSettings
+from occupancy_db.migrate import alembic_config
+from occupancy_db.settings import Environment, Settings, SslMode
+from tests.database.conftest import OWNER, PASSWORD, ROOT, Database
+
+USERS = {
+    "occupancy_app": "",
+    "occupancy_readonly": "",
+    "occupancy_backup": "IN ROLE pg_read_all_data",
+    "occupancy_monitor": "IN ROLE pg_monitor",
+}
+EXAMPLE = Path(__file__).parent / "example"
+
+
+@dataclass(frozen=True)
+class Home:
+    """The database, and what the service ``migrate`` has on a host."""
+
+    database: Database
+    backup: BackupSettings
+
+    def settings(self, environment: Environment = Environment.PRODUCTION) -> Settings:
+        return self.database.settings().model_copy(
+            update={"environment": environment, "postgres_sslmode": SslMode.DISABLE}
+        )
+
+    async def deploy(self, say: Callable[[str], None] = lambda _: None, **more: Any) -> dict[str, Any]:
+        return await deploy.deploy(self.settings(), self.backup, say, **{"wait": 5, **more})
+
+    def connect(self, user: str = OWNER, **options: Any) -> psycopg2.extensions.connection:
+        return self.database.cluster.connect(self.database.name, user, PASSWORD, **options)
+
+    def ask(self, query: str) -> Any:
+        connection = self.connect()
+        try:
+            with connection.cursor() as cursor:
+                cursor.execute(query)
+                return cursor.fetchone() if cursor.description else None
+        finally:
+            connection.close()
+
+
+@pytest.fixture(scope="module")
+def users(request: pytest.FixtureRequest) -> Iterator[None]:
+    cluster = request.getfixturevalue("cluster")
+    cluster.execute(
+        *(f"CREATE ROLE {user} LOGIN PASSWORD '{PASSWORD}' {more}" for user, more in USERS.items())
+    )
+    yield
+    cluster.execute(*(f"DROP OWNED BY {user}" for user in USERS), *(f"DROP ROLE {user}" for user in USERS))
+
+
+@pytest.fixture
+def home(database: Database, users: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:  # noqa: ARG001
+    cluster = database.cluster
+    cluster.execute((ROOT / "occupancy_db/privileges.sql").read_text(), database=database.name)
+    assert database.cli("seed", "--days", "1").returncode == 0
+    monkeypatch.setenv("PATH", f"{cluster.bin}{os.pathsep}{os.environ['PATH']}")
+    place = cluster.directory / database.name
+    for name in ("", "sets", "rehearsals", "secrets", "tmp"):
+        (place / name).mkdir(mode=0o755)
+        if cluster.user and name in {"rehearsals", "tmp"}:  # PostgreSQL runs as another user when root calls
+            os.chown(place / name, pwd.getpwnam(cluster.user).pw_uid, -1)
+    monkeypatch.setattr("tempfile.tempdir", str(place / "tmp"))
+    for user in USERS:
+        (place / "secrets" / user).write_text(PASSWORD)
+    yield Home(
+        database,
+        BackupSettings(dir=place / "sets", rehearsal_dir=place / "rehearsals", secrets_dir=place / "secrets"),
+    )
+    cluster.execute(f"DROP DATABASE {database.name} WITH (FORCE)")
+
+
+@pytest.fixture
+def release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    """Makes a next release: the shipped revisions, and those that are given as files or as id and SQL."""
+    more = tmp_path / "next"
+    more.mkdir()
+
+    def make(*files: Path, **revisions: str) -> Path:
+        for former in more.glob("*.py"):
+            former.unlink()
+        for file in files:
+            (more / file.name).write_text(file.read_text())
+        for name, text in revisions.items():
+            (more / f"{name.removeprefix('r')}.py").write_text(text)
+
+        def config() -> Any:
+            made = alembic_config()
+            made.set_main_option("version_locations", f"{ROOT}/migrations/versions{os.pathsep}{more}")
+            return made
+
+        monkeypatch.setattr(migrate, "alembic_config", config)
+        return more
+
+    return make
