@@ -66,7 +66,7 @@ export MSG
 
 ##@ Working on it
 
-.PHONY: test test-fast lint format bench bench-backup docs
+.PHONY: test test-fast lint format bench bench-backup bench-migrate docs
 test: .venv/.synced ## Everything that proves the product: lint, unit, database, Molecule
 	@scripts/test.sh
 test-fast: .venv/.synced ## The seconds-long loop: Python lint, unit and database tests, no Docker
@@ -80,6 +80,8 @@ bench: images ## Measure beside the manual's schema, some minutes: make bench [R
 	@$(BIN)/python -m bench.timeseries --rows $(ROWS)
 bench-backup: images ## Measure backup, rehearsal and restore: make bench-backup [ROWS=10000000]
 	@$(BIN)/python -m bench.backup --rows $(ROWS)
+bench-migrate: images ## Measure what writers notice of migrations: make bench-migrate [ROWS=10000000]
+	@$(BIN)/python -m bench.migrate --rows $(ROWS)
 docs: .venv/.synced ## Write the roles' READMEs from their argument_specs
 	@for role in roles/*/; do \
 	  $(BIN)/aar-doc "$$role" markdown; \
