@@ -170,7 +170,10 @@ def explain(error: BaseException) -> DatabaseError | None:
                 return DatabaseError(
                     ExitCode.UNREACHABLE, f"the connection was lost: {_sentence(cause)}", hint
                 )
-            case asyncpg.InterfaceError() if "connection is closed" in str(cause):
+            # What asyncpg says where the server has ended the session between two statements.
+            case asyncpg.InterfaceError() | asyncpg.InternalClientError() if any(
+                words in str(cause) for words in ("connection is closed", "cannot switch to state")
+            ):
                 hint = "Check the server's log, then try again."
                 return DatabaseError(ExitCode.UNREACHABLE, "the connection was lost", hint)
             case asyncpg.DiskFullError():

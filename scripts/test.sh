@@ -24,6 +24,7 @@ stage() {
 stage images 'built from [A-Za-z, ]+ packages|was (pulled|already)[a-z ]+' ansible-playbook playbooks/images.yml
 stage lint 'docker compose config.*' scripts/lint.sh
 stage pytest '[0-9]+ passed.*' pytest
+stage faults '[0-9]+ corruptions.*' pytest tests/faults
 for scenario in molecule/*/molecule.yml; do
   scenario=$(basename "$(dirname "$scenario")")
   stage "$scenario" '[0-9]+ passed.*' env NO_COLOR=1 molecule test --scenario-name "$scenario"

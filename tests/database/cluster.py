@@ -3,6 +3,7 @@
 import os
 import pwd
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -52,7 +53,7 @@ class Cluster:
             self.port = probe.getsockname()[1]
 
     def start(self) -> None:
-        """Make the cluster and wait until it answers."""
+        """Make the cluster, and run it."""
         password_file = self.directory / "password"
         password_file.write_text(SUPERUSER_PASSWORD)
         data = self.directory / "data"
@@ -61,15 +62,26 @@ class Cluster:
             "-E", "UTF8", "--locale", "C", "--no-sync",
         )  # fmt: skip
         (data / "pg_hba.conf").write_text(HBA)
+        self.run()
+
+    def run(self) -> None:
+        """Start the server and wait until it answers."""
         options = [f"-c{name}={value}" for name, value in CONFIGURATION.items()]
-        with (self.directory / "log").open("wb") as log:
+        with (self.directory / "log").open("ab") as log:
             self._server = subprocess.Popen(
-                [self.bin / "postgres", "-D", data, f"-p{self.port}", f"-k{self.directory}", *options],
+                [
+                    self.bin / "postgres",
+                    "-D",
+                    self.directory / "data",
+                    f"-p{self.port}",
+                    f"-k{self.directory}",
+                    *options,
+                ],
                 stdout=log,
                 stderr=log,
                 user=self.user,
                 cwd=self.directory,
-            )
+            )  # fmt: skip
         deadline = time.monotonic() + 30
         while True:
             try:
@@ -79,6 +91,12 @@ class Cluster:
                 if self._server.poll() is not None or time.monotonic() > deadline:
                     raise RuntimeError((self.directory / "log").read_text()) from None
                 time.sleep(0.05)
+
+    def crash(self) -> None:
+        """End the server in the middle of everything; run() recovers it."""
+        self.execute("CHECKPOINT")  # commits here do not wait for the disk, and those of before must be there
+        self._server.send_signal(signal.SIGQUIT)
+        self._server.wait(30)
 
     def stop(self) -> None:
         """End the server at once and leave nothing behind."""

@@ -16,10 +16,10 @@ from occupancy_db.migrate import script_directory
 from occupancy_db.settings import Environment, Settings
 from tests.database.cluster import Cluster
 from tests.database.prefork import PROGRAMS, Prefork
-
-ROOT = Path(__file__).parents[2]
-OWNER = "occupancy"
-PASSWORD = "correct horse battery staple"
+from tests.database.users import OWNER as OWNER
+from tests.database.users import PASSWORD as PASSWORD
+from tests.database.users import ROOT as ROOT
+from tests.database.users import make_users
 
 REVISIONS = [revision.revision for revision in script_directory().walk_revisions()][::-1]
 HEAD = REVISIONS[-1]
@@ -48,7 +48,7 @@ class Database:
 
     def environment(self, **changes: Any) -> dict[str, str]:
         """Nothing of the developer's own environment, so that a test means the same everywhere."""
-        variables: dict[str, str | None] = {
+        variables: dict[str, Any] = {
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             "HOME": str(self.directory),
             "POSTGRES_HOST": self.cluster.host,
@@ -58,7 +58,7 @@ class Database:
             "POSTGRES_PASSWORD": PASSWORD,
             **changes,
         }
-        return {name: value for name, value in variables.items() if value is not None}
+        return {name: str(value) for name, value in variables.items() if value is not None}
 
     def run(
         self, *command: str, stdin: str = "", cwd: Path | None = None, **changes: Any
@@ -108,7 +108,9 @@ class Database:
 def cluster() -> Iterator[Cluster]:
     cluster = Cluster()
     cluster.start()
-    cluster.execute(f"CREATE ROLE {OWNER} LOGIN CREATEDB PASSWORD '{PASSWORD}'")
+    make_users(cluster)
+    # Here it makes databases too, and ten commands may run at once.
+    cluster.execute(f"ALTER ROLE {OWNER} CREATEDB CONNECTION LIMIT -1")
     yield cluster
     cluster.stop()
 

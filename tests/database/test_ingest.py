@@ -1,7 +1,7 @@
 """Live ingest as the application uses it."""
 
 import math
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
@@ -15,7 +15,8 @@ from occupancy_db.errors import DatabaseError
 from occupancy_db.models import RoomType
 from occupancy_db.partitions import following, month_of, partition_name
 from occupancy_db.readings import InvalidReadings, Reading, ingest
-from tests.database.conftest import ROOT, Database
+from tests.database.conftest import Database
+from tests.database.users import grant, password
 
 NOW = datetime.now(UTC).replace(microsecond=123456)
 GOOD = Reading(NOW, RoomType.OFFICE, "desk", True, "binary_sensor.desk", 0.25)
@@ -32,20 +33,11 @@ async def application(database: Database, monkeypatch: pytest.MonkeyPatch) -> As
 
 
 @pytest.fixture
-def as_application(database: Database, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def as_application(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """The application's user, with the rights that the access role gives it."""
-    roles = ["app", "readonly", "backup", "monitor"]
-    database.cluster.execute(
-        *(f"CREATE ROLE occupancy_{role} LOGIN PASSWORD 'of-the-{role}'" for role in roles)
-    )
-    privileges = (ROOT / "roles/access/files/privileges.sql").read_text()
-    database.cluster.execute(privileges, database=database.name)
+    grant(database.cluster, database.name)
     monkeypatch.setenv("POSTGRES_USER", "occupancy_app")
-    monkeypatch.setenv("POSTGRES_PASSWORD", "of-the-app")
-    yield
-    for role in roles:
-        database.cluster.execute(f"DROP OWNED BY occupancy_{role}", database=database.name)
-        database.cluster.execute(f"DROP OWNED BY occupancy_{role}", f"DROP ROLE occupancy_{role}")
+    monkeypatch.setenv("POSTGRES_PASSWORD", password("occupancy_app"))
 
 
 def rows(cursor: Cursor) -> list[tuple[Any, ...]]:

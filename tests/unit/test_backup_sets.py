@@ -198,15 +198,18 @@ def test_what_may_differ_is_not_said(changes: dict[str, Any]) -> None:
 # Programs
 
 
+Script = Callable[[str], None]
+
+
 @pytest.fixture
-def pg_dump(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+def pg_dump(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Script:
     """Makes a program of this name that does something else."""
     path = tmp_path / "pg_dump"
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
 
     def make(script: str) -> None:
         path.touch(0o755)
-        path.write_text(f"{script}\n")
+        path.write_text(f"#!/bin/sh\n{script}\n")
 
     return make
 
@@ -228,9 +231,7 @@ def pg_dump(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], 
         ("", ExitCode.PROGRAM),
     ],
 )
-async def test_what_a_program_says_has_a_meaning(
-    pg_dump: Callable[[str], None], said: str, code: ExitCode
-) -> None:
+async def test_what_a_program_says_has_a_meaning(pg_dump: Script, said: str, code: ExitCode) -> None:
     pg_dump(f"echo 'a first line' >&2\necho '{said}' >&2\nexit 3")
     with pytest.raises(DatabaseError) as raised:
         await run("pg_dump")
@@ -239,7 +240,7 @@ async def test_what_a_program_says_has_a_meaning(
     assert "\n" not in str(raised.value)
 
 
-async def test_a_program_that_was_killed_and_one_that_is_missing(pg_dump: Callable[[str], None]) -> None:
+async def test_a_program_that_was_killed_and_one_that_is_missing(pg_dump: Script) -> None:
     pg_dump("kill -9 $$")
     with pytest.raises(DatabaseError) as raised:
         await run("pg_dump")
@@ -250,7 +251,7 @@ async def test_a_program_that_was_killed_and_one_that_is_missing(pg_dump: Callab
     assert raised.value.code is ExitCode.UNSUITABLE
 
 
-async def test_a_program_does_not_outlive_its_block(pg_dump: Callable[[str], None]) -> None:
+async def test_a_program_does_not_outlive_its_block(pg_dump: Script) -> None:
     pg_dump("exec sleep 1000")
     with pytest.raises(ZeroDivisionError):
         async with running("pg_dump") as process:
@@ -264,7 +265,7 @@ async def test_a_program_does_not_outlive_its_block(pg_dump: Callable[[str], Non
 
 
 async def test_a_password_is_in_a_private_file_alone_while_it_is_needed(
-    pg_dump: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+    pg_dump: Script, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     secret = "colon:back\\slash"
     monkeypatch.setenv("POSTGRES_PASSWORD", secret)

@@ -70,6 +70,7 @@ def test_a_failed_connection_says_what_and_where(error: BaseException, code: Exi
         (asyncpg.UndefinedTableError('relation "x" does not exist'), ExitCode.FAILED),
         (asyncpg.AdminShutdownError("terminating connection"), ExitCode.UNREACHABLE),
         (asyncpg.InterfaceError("connection is closed"), ExitCode.UNREACHABLE),
+        (asyncpg.InternalClientError("cannot switch to state 12; another op"), ExitCode.UNREACHABLE),
         (CommandError("Can't locate revision"), ExitCode.FAILED),
         (OSError(30, "Read-only file system", "/app/migrations/versions/003.py"), ExitCode.PERMISSION),
         (OSError(28, "No space left on device", "/var/lib/occupancy/backups"), ExitCode.NO_SPACE),

@@ -1,0 +1,213 @@
+"""A provisioned host in small: the database, its users' rights and passwords, and a place for backups."""
+
+import itertools
+import json
+import os
+import pwd
+import shutil
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from subprocess import CompletedProcess
+from typing import Any
+
+import psycopg2.extensions
+import pytest
+
+from tests.database.cluster import Cluster
+from tests.database.conftest import OWNER, Database
+from tests.database.prefork import Prefork
+from tests.database.users import NAMES, grant, password
+
+LIVE = "house"
+
+_numbers = itertools.count()
+
+
+@dataclass(frozen=True)
+class Site:
+    """The live database, and where its backups are."""
+
+    database: Database
+    directory: Path
+
+    @property
+    def sets(self) -> Path:
+        return self.directory / "sets"
+
+    @property
+    def rehearsals(self) -> Path:
+        return self.directory / "rehearsals"
+
+    @property
+    def secrets(self) -> Path:
+        return self.directory / "secrets"
+
+    @property
+    def temporary(self) -> Path:
+        return self.directory / "tmp"
+
+    @property
+    def cluster(self) -> Cluster:
+        return self.database.cluster
+
+    def changes(self, user: str, **more: Any) -> dict[str, Any]:
+        """What differs from the environment of the owner."""
+        return {
+            "PATH": f"{self.cluster.bin}{os.pathsep}{self.database.environment()['PATH']}",
+            "TMPDIR": self.temporary,
+            "POSTGRES_HOST": self.cluster.directory,  # the socket
+            "POSTGRES_USER": user,
+            "POSTGRES_PASSWORD": None,
+            "POSTGRES_PASSWORD_FILE": self.secrets / user,
+            "BACKUP_DIR": self.sets,
+            "BACKUP_REHEARSAL_DIR": self.rehearsals,
+            "BACKUP_SECRETS_DIR": self.secrets,
+            **more,
+        }
+
+    def cli(self, *arguments: str, **more: Any) -> CompletedProcess[str]:
+        """Run a command as the user who does that on a host."""
+        return self.database.cli(*arguments, **self.changes(user_of(arguments), **more))
+
+    def backup(self, *arguments: str, **more: Any) -> CompletedProcess[str]:
+        return self.cli("backup", *arguments, **more)
+
+    def restore(self, name: str, *arguments: str, **more: Any) -> CompletedProcess[str]:
+        return self.cli("restore", name, "--confirm", LIVE, *arguments, **more)
+
+    def states(self) -> dict[str, str]:
+        """The state of each set, the oldest first."""
+        listed = self.backup("list", "--json")
+        assert listed.returncode == 0, listed.stderr
+        return {one["id"]: one["state"] for one in json.loads(listed.stdout)["sets"]}
+
+    def connect(self, user: str, database: str = LIVE, **options: Any) -> psycopg2.extensions.connection:
+        return self.cluster.connect(database, user, password(user), **options)
+
+    def ask(self, query: str, database: str = LIVE) -> list[tuple[Any, ...]]:
+        """What the superuser is told."""
+        connection = self.cluster.connect(database)
+        try:
+            with connection.cursor() as cursor:
+                cursor.execute(query)
+                return cursor.fetchall()
+        finally:
+            connection.close()
+
+    def databases(self) -> set[str]:
+        rows = self.ask(f"SELECT datname FROM pg_database WHERE datname LIKE '{LIVE}%'", "postgres")
+        return {row[0] for row in rows}
+
+    def fingerprint(self, schema: str = "%") -> dict[str, tuple[int, str]]:
+        """Every row of the live database by table, in a way of the tests' own."""
+        names = self.ask(
+            "SELECT c.oid::regclass::text FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = relnamespace "
+            f"WHERE relkind = 'r' AND nspname !~ '^pg_|^information_schema$' AND nspname LIKE '{schema}'"
+        )
+        tables = " UNION ALL ".join(
+            f"SELECT '{name}', count(*), md5(string_agg(t::text, ';' ORDER BY t::text)) FROM ONLY {name} AS t"
+            for (name,) in names
+        )
+        return {name: (count, digest) for name, count, digest in self.ask(tables)}
+
+    def unfinished(self) -> list[str]:
+        """What is left of commands that were interrupted."""
+        places = [self.sets.glob(".partial-*"), self.rehearsals.iterdir(), self.temporary.iterdir()]
+        return [str(path) for place in places for path in place]
+
+
+def user_of(arguments: tuple[str, ...]) -> str:
+    return "occupancy_restore" if arguments[0].startswith("restore") else "occupancy_backup"
+
+
+@dataclass(frozen=True)
+class Stock:
+    """What each site begins with: a filled database, and two verified sets; the newer one is of it."""
+
+    database: str
+    sets: Path
+    old: str
+    new: str
+
+
+def open_site(database: Database, directory: Path) -> Site:
+    """A site without sets."""
+    site = Site(database, directory)
+    directory.mkdir()
+    for path in (site.sets, site.secrets):
+        path.mkdir(0o700)
+    # PostgreSQL runs as another user when root calls, and must get to these two.
+    for path in (site.rehearsals, site.temporary):
+        path.mkdir(0o700)
+        if database.cluster.user:
+            os.chown(path, pwd.getpwnam(database.cluster.user).pw_uid, -1)
+    for name in NAMES:
+        path = site.secrets / name
+        path.touch(0o600)
+        path.write_text(password(name) + "\n")
+    return site
+
+
+def drop(cluster: Cluster) -> None:
+    cluster.execute(
+        *(
+            f"DROP DATABASE IF EXISTS {LIVE}{suffix} WITH (FORCE)"
+            for suffix in ("", "_restoring", "_replaced")
+        )
+    )
+
+
+@pytest.fixture(scope="session")
+def stock(
+    cluster: Cluster, template: str, prefork: Prefork, tmp_path_factory: pytest.TempPathFactory
+) -> Stock:
+    directory = cluster.directory / "stock"
+    database = Database(cluster, LIVE, tmp_path_factory.mktemp("stock"), prefork)
+    site = open_site(database, directory)
+    cluster.execute(f"CREATE DATABASE {LIVE} OWNER {OWNER} TEMPLATE {template} STRATEGY FILE_COPY")
+    grant(cluster, LIVE)
+    ids = []
+    for number in range(2):
+        until = datetime.now(UTC) - timedelta(days=4 - number)
+        for command in (f"seed --days 1 --until {until:%Y-%m-%d}", "partitions maintain"):
+            done = database.cli(*command.split())
+            assert done.returncode == 0, done.stderr
+        made = site.backup("create", "--json")
+        assert made.returncode == 0, made.stderr
+        ids.append(json.loads(made.stdout)["id"])
+    # Sets of one second are in the order of chance; these two must not be.
+    assert ids == sorted(ids), "made within one second"
+    cluster.execute(f"CREATE DATABASE filled OWNER {OWNER} TEMPLATE {LIVE} STRATEGY FILE_COPY")
+    drop(cluster)
+    return Stock("filled", site.sets, *ids)
+
+
+@pytest.fixture
+def site(cluster: Cluster, stock: Stock, prefork: Prefork, tmp_path: Path) -> Iterator[Site]:
+    """A site of the test's own: two verified sets, and a live database that equals the newer one."""
+    with make_site(cluster, stock, prefork, tmp_path) as made:
+        yield made
+
+
+@contextmanager
+def make_site(cluster: Cluster, stock: Stock, prefork: Prefork, home: Path) -> Iterator[Site]:
+    site = open_site(Database(cluster, LIVE, home, prefork), cluster.directory / f"site-{next(_numbers)}")
+    shutil.copytree(stock.sets, site.sets, dirs_exist_ok=True)
+    cluster.execute(f"CREATE DATABASE {LIVE} OWNER {OWNER} TEMPLATE {stock.database} STRATEGY FILE_COPY")
+    grant(cluster, LIVE)
+    yield site
+    drop(cluster)
+    shutil.rmtree(site.directory)
+
+
+def tree(path: Path) -> dict[str, tuple[int, bytes]]:
+    """Every file below, with its mode and content."""
+    return {
+        str(file.relative_to(path)): (stat.S_IMODE(file.lstat().st_mode), file.read_bytes())
+        for file in path.rglob("*")
+        if file.is_file()
+    }

@@ -1,0 +1,40 @@
+"""The product's users, as roles/occupancy has them and the access role makes them."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.database.cluster import Cluster
+
+ROOT = Path(__file__).parents[2]
+OWNER = "occupancy"
+PASSWORD = "correct horse battery staple"
+ODD = "colon:back\\slash"
+"""In every other password: what a pgpass file must escape."""
+
+USERS: list[dict[str, Any]] = yaml.safe_load((ROOT / "roles/occupancy/vars/main.yml").read_text())[
+    "occupancy_roles"
+]
+NAMES = [user["name"] for user in USERS]
+
+
+def password(user: str) -> str:
+    return PASSWORD if user == OWNER else f"{ODD} of {user}"
+
+
+def make_users(cluster: Cluster) -> None:
+    for user in USERS:
+        members = ", ".join(user.get("member_of", []))
+        cluster.execute(
+            f"CREATE ROLE {user['name']} LOGIN {user.get('flags', '')} PASSWORD '{password(user['name'])}' "
+            f"CONNECTION LIMIT {user['connections']} {f'IN ROLE {members}' if members else ''}",
+            *(
+                f"ALTER ROLE {user['name']} SET {name} = '{value}'"
+                for name, value in user["settings"].items()
+            ),
+        )
+
+
+def grant(cluster: Cluster, database: str) -> None:
+    cluster.execute((ROOT / "occupancy_db/privileges.sql").read_text(), database=database)

@@ -1,0 +1,41 @@
+"""Faults: the fixtures are those of tests/database, with a server of its own that may be ended."""
+
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+
+from tests.database.conftest import cluster as cluster
+from tests.database.conftest import prefork as prefork
+from tests.database.conftest import template as template
+from tests.database.site import Site, Stock
+from tests.database.site import site as site
+from tests.database.site import stock as stock
+from tests.faults.house import House
+
+
+@pytest.fixture
+def house(site: Site, stock: Stock) -> Iterator[House]:
+    house = House(site, stock)
+    yield house
+    house.close()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("faults")
+    group.addoption("--corruptions", type=int, default=210, help="how many backup sets are corrupted")
+    group.addoption("--corruption-seed", type=int, default=16, help="another number corrupts other bytes")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """How many faults of each kind ran: scripts/test.sh puts this line into its summary."""
+    ran = Counter(
+        marker
+        for report in terminalreporter.getreports("passed")
+        if report.when == "call"
+        for marker in ("corruption", "fault")
+        if marker in report.keywords
+    )
+    terminalreporter.write_line(
+        f"{ran['corruption']} corruptions found, {ran['fault']} operational faults survived"
+    )

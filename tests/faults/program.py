@@ -1,0 +1,78 @@
+"""``occupancy-db`` as a process of its own, with one thing in it made different by the variable FAULT (JSON).
+
+``hold`` MODULE:NAME  is stopped when called with arguments that match ``when``: it writes the file
+                      ``reached``, and goes on once ``go`` is there, both in ``directory``
+``days``              its clock is so many days off
+``set``               other values, by MODULE:NAME
+"""
+
+import asyncio
+import functools
+import importlib
+import inspect
+import json
+import os
+import re
+import sys
+import time
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta, tzinfo
+from pathlib import Path
+from typing import Any, Self
+
+from occupancy_db.cli import main
+
+POLL = 0.01
+
+
+def find(place: str) -> tuple[Any, str]:
+    """What holds a name, and the name."""
+    module, names = place.split(":")
+    *path, name = names.split(".")
+    return functools.reduce(getattr, path, importlib.import_module(module)), name
+
+
+def hold(place: str, when: str, directory: str) -> None:
+    owner, name = find(place)
+    function: Callable[..., Any] = getattr(owner, name)
+    reached, go = Path(directory, "reached"), Path(directory, "go")
+
+    def waiting(*arguments: Any) -> Iterator[None]:
+        if re.search(when, repr(arguments)) and not reached.exists():
+            reached.touch()
+            while not go.exists():
+                yield
+
+    async def held(*args: Any, **kwargs: Any) -> Any:
+        for _ in waiting(args, kwargs):
+            await asyncio.sleep(POLL)
+        return await function(*args, **kwargs)
+
+    def held_at_once(*args: Any, **kwargs: Any) -> Any:
+        for _ in waiting(args, kwargs):
+            time.sleep(POLL)
+        return function(*args, **kwargs)
+
+    setattr(owner, name, held if inspect.iscoroutinefunction(function) else held_at_once)
+
+
+def set_clock(days: int) -> None:
+    class Clock(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> Self:
+            return super().now(tz) + timedelta(days=days)
+
+    for name, module in list(sys.modules.items()):
+        if name.startswith("occupancy_db.") and getattr(module, "datetime", None) is datetime:
+            module.datetime = Clock  # type: ignore[attr-defined]
+
+
+if __name__ == "__main__":
+    fault = json.loads(os.environ.pop("FAULT"))
+    if "hold" in fault:
+        hold(fault["hold"], fault.get("when", ""), fault["directory"])
+    if "days" in fault:
+        set_clock(fault["days"])
+    for place, value in fault.get("set", {}).items():
+        setattr(*find(place), value)
+    main()
