@@ -74,7 +74,8 @@ class State:
         if self.problems:
             first = self.problems[0]
             what = "; ".join(problem.what for problem in self.problems)
-            raise DatabaseError(first.code, what, f"{first.hint} Nothing was changed.")
+            at = {"from": self.revision, "to": self.revision}
+            raise DatabaseError(first.code, what, f"{first.hint} Nothing was changed.", at)
 
 
 async def look(connection: AsyncConnection, settings: Settings, backup: BackupSettings) -> State:

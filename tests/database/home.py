@@ -14,14 +14,9 @@ from occupancy_db import deploy, migrate
 from occupancy_db.backup.settings import BackupSettings
 from occupancy_db.migrate import alembic_config
 from occupancy_db.settings import Environment, Settings, SslMode
-from tests.database.conftest import OWNER, PASSWORD, ROOT, Database
+from tests.database.conftest import Database
+from tests.database.users import NAMES, OWNER, ROOT, grant, password
 
-USERS = {
-    "occupancy_app": "",
-    "occupancy_readonly": "",
-    "occupancy_backup": "IN ROLE pg_read_all_data",
-    "occupancy_monitor": "IN ROLE pg_monitor",
-}
 EXAMPLE = Path(__file__).parent / "example"
 
 
@@ -41,7 +36,7 @@ class Home:
         return await deploy.deploy(self.settings(), self.backup, say, **{"wait": 5, **more})
 
     def connect(self, user: str = OWNER, **options: Any) -> psycopg2.extensions.connection:
-        return self.database.cluster.connect(self.database.name, user, PASSWORD, **options)
+        return self.database.cluster.connect(self.database.name, user, password(user), **options)
 
     def ask(self, query: str) -> Any:
         connection = self.connect()
@@ -53,20 +48,10 @@ class Home:
             connection.close()
 
 
-@pytest.fixture(scope="module")
-def users(request: pytest.FixtureRequest) -> Iterator[None]:
-    cluster = request.getfixturevalue("cluster")
-    cluster.execute(
-        *(f"CREATE ROLE {user} LOGIN PASSWORD '{PASSWORD}' {more}" for user, more in USERS.items())
-    )
-    yield
-    cluster.execute(*(f"DROP OWNED BY {user}" for user in USERS), *(f"DROP ROLE {user}" for user in USERS))
-
-
 @pytest.fixture
-def home(database: Database, users: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:  # noqa: ARG001
+def home(database: Database, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
     cluster = database.cluster
-    cluster.execute((ROOT / "occupancy_db/privileges.sql").read_text(), database=database.name)
+    grant(cluster, database.name)
     assert database.cli("seed", "--days", "1").returncode == 0
     monkeypatch.setenv("PATH", f"{cluster.bin}{os.pathsep}{os.environ['PATH']}")
     place = cluster.directory / database.name
@@ -75,8 +60,8 @@ def home(database: Database, users: None, monkeypatch: pytest.MonkeyPatch) -> It
         if cluster.user and name in {"rehearsals", "tmp"}:  # PostgreSQL runs as another user when root calls
             os.chown(place / name, pwd.getpwnam(cluster.user).pw_uid, -1)
     monkeypatch.setattr("tempfile.tempdir", str(place / "tmp"))
-    for user in USERS:
-        (place / "secrets" / user).write_text(PASSWORD)
+    for name in NAMES:
+        (place / "secrets" / name).write_text(password(name))
     yield Home(
         database,
         BackupSettings(dir=place / "sets", rehearsal_dir=place / "rehearsals", secrets_dir=place / "secrets"),

@@ -12,20 +12,20 @@ import asyncpg
 import pytest
 from alembic.script import ScriptDirectory
 from sqlalchemy import select
-from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from occupancy_db import definitions, deploy, lint, migrate, revisions
 from occupancy_db.backup import contents
-from occupancy_db.backup.settings import BackupSettings
-from occupancy_db.connection import connect
+from occupancy_db.backup.settings import BackupSettings, as_user
+from occupancy_db.connection import connect, create_engine
 from occupancy_db.definitions import Schema
 from occupancy_db.errors import DatabaseError, ExitCode
 from occupancy_db.models import Base, Prediction, PredictionType, RoomType, SensorReading
-from tests.database.conftest import HEAD, OWNER, PASSWORD, REVISIONS, Database
+from tests.database.conftest import HEAD, REVISIONS, Database
 from tests.database.home import EXAMPLE, Home
 from tests.database.home import home as home
 from tests.database.home import release as release
-from tests.database.home import users as users
+from tests.database.users import OWNER, password
 
 EXPAND, DATA, CONTRACT = sorted(EXAMPLE.glob("*.py"))
 Release = Callable[..., Path]
@@ -205,7 +205,7 @@ async def load(database: Database, user: str = OWNER, reader: str = OWNER) -> As
 
     async def work(name: str, write: bool) -> None:
         connection = await asyncpg.connect(
-            host=database.cluster.host, port=database.cluster.port, user=name, password=PASSWORD,
+            host=database.cluster.host, port=database.cluster.port, user=name, password=password(name),
             database=database.name,
         )  # fmt: skip
         while not over.is_set():
@@ -292,10 +292,7 @@ async def _upgrade(home: Home, to: str) -> None:
 
 
 async def the_models_work(home: Home) -> None:
-    engine = create_async_engine(
-        f"postgresql+asyncpg://occupancy_app:{PASSWORD}@{home.database.cluster.host}:"
-        f"{home.database.cluster.port}/{home.database.name}"
-    )
+    engine = create_engine(as_user(home.settings(), "occupancy_app", home.backup))
     async with AsyncSession(engine) as session:
         session.add(
             Prediction(

@@ -16,7 +16,6 @@ from tests.database.conftest import HEAD, Database
 from tests.database.home import EXAMPLE, Home
 from tests.database.home import home as home
 from tests.database.home import release as release
-from tests.database.home import users as users
 from tests.unit.test_lint import FIELDS, REVISION
 
 EXPAND, DATA, CONTRACT = sorted(EXAMPLE.glob("*.py"))
