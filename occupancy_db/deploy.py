@@ -10,7 +10,7 @@ import re
 import shutil
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import Any
 
@@ -119,12 +119,13 @@ async def deploy(
     state.insist()
     if not state.pending:
         return result
-    expected = None
-    if state.revision is not None:
-        expected, result["backup"] = await _prepare(settings, backup, work, state, save)
-    for warning in state.warnings:
-        say(f"note: {warning}")
-    async with migration_lock(settings, wait) as guard:
+    async with AsyncExitStack() as locks:
+        expected = None
+        if state.revision is not None:
+            expected, result["backup"] = await _prepare(settings, backup, work, state, save, locks)
+        for warning in state.warnings:
+            say(f"note: {warning}")
+        guard = await locks.enter_async_context(migration_lock(settings, wait))
         # Somebody else may have been at work since.
         state = await look(guard, settings, backup)
         state.insist()
@@ -207,7 +208,7 @@ def _going(applied: list[Script], revision: str) -> list[Script]:
 
 
 async def _prepare(
-    settings: Settings, backup: BackupSettings, work: Run, state: State, save: bool
+    settings: Settings, backup: BackupSettings, work: Run, state: State, save: bool, locks: AsyncExitStack
 ) -> tuple[Schema | None, str | None]:
     """What must be at hand before a database with something in it is touched: the target, and a way back."""
     reason = _nowhere(settings, backup)
@@ -220,23 +221,25 @@ async def _prepare(
     if reason:
         state.warnings.append(f"no backup, and no comparison of definitions: {reason}")
         return None, None
-    store = Store(backup.dir)
-    async with store.lock(_BACKUP_WAIT):
-        with work.phase("compare") as notes:
-            at_start, at_end = await _reference(backup, state)
-            missing, more = at_start.drift(await _schema(settings))
-            if missing:
-                raise _drifted(f"the database is not what {state.revision} made it", missing)
-            state.warnings += [f"beyond what {state.revision} made: {one}" for one in more]
-            notes.append(f"as {state.revision} made it")
-        if not save:
-            state.warnings.append("no backup: told so")
-            return at_end, None
-        with work.measured():
-            reader = as_user(settings, BACKUP_USER, backup)
-            made = await create.make(reader, backup, work)
-            await create.prove(made, backup, work)
-        return at_end, made.id
+    # To the end: another runner finds the work done, and makes no set of its own.
+    await locks.enter_async_context(Store(backup.dir).lock(_BACKUP_WAIT))
+    if await _revision(settings) != state.revision:
+        return None, None  # another runner was here first, and has seen to all of this
+    with work.phase("compare") as notes:
+        at_start, at_end = await _reference(backup, state)
+        missing, more = at_start.drift(await _schema(settings))
+        if missing:
+            raise _drifted(f"the database is not what {state.revision} made it", missing)
+        state.warnings += [f"beyond what {state.revision} made: {one}" for one in more]
+        notes.append(f"as {state.revision} made it")
+    if not save:
+        state.warnings.append("no backup: told so")
+        return at_end, None
+    with work.measured():
+        reader = as_user(settings, BACKUP_USER, backup)
+        made = await create.make(reader, backup, work)
+        await create.prove(made, backup, work)
+    return at_end, made.id
 
 
 def _nowhere(settings: Settings, backup: BackupSettings) -> str | None:
@@ -268,6 +271,11 @@ async def _reference(backup: BackupSettings, state: State) -> tuple[Schema, Sche
                 raise
             what = f"tried in an empty database of their own, the migrations fail: {known.what}"
             raise DatabaseError(known.code, what, "The live database was not touched.") from error
+
+
+async def _revision(settings: Settings) -> str | None:
+    async with connect(settings, "occupancy-db migrate", server_settings=PATIENT) as connection:
+        return await migrate.current_revision(connection)
 
 
 async def _schema(settings: Settings) -> Schema:
@@ -399,6 +407,9 @@ async def _failure(
         recover.append(f"occupancy-db restore {result['backup']} --confirm {settings.database}")
     if not applied:
         outcome = f"{settings.database} is at {start}, as before"
+        failed = state.pending[0]
+        if revisions.sql(migrate.alembic_config(), failed).count("COMMIT;") > 1:
+            outcome += f"; what {failed.revision} has done so far stays, and the next run takes it up"
     elif all(one["reversible"] for one in result["revisions"]):
         try:
             for script in reversed(applied):

@@ -112,6 +112,15 @@ async def test_an_error_in_a_revision_leaves_what_was_there(home: Home, release:
     assert home.database.cluster.dump_schema(home.database.name) == before
 
 
+async def test_of_several_runners_one_saves_and_applies_and_the_others_wait(
+    home: Home, release: Release
+) -> None:
+    release(EXPAND)
+    runs = await asyncio.gather(*(home.deploy(wait=60) for _ in range(3)))
+    assert sorted(len(done["applied"]) for done in runs) == [0, 0, 1]
+    assert len(Store(home.backup.dir).sets(home.database.name)) == 1
+
+
 async def test_a_session_in_the_way_is_named_before_anything_is_begun(
     home: Home, release: Release, monkeypatch: pytest.MonkeyPatch
 ) -> None:
