@@ -1,7 +1,7 @@
-"""A provisioned host in small: a database with rows and rights, its users' passwords, a place for backups."""
+"""A site with rows and rights, as the service ``migrate`` has it, and releases that come to it."""
 
 import os
-import pwd
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,8 @@ from occupancy_db.backup.settings import BackupSettings
 from occupancy_db.migrate import alembic_config
 from occupancy_db.settings import Environment, Settings, SslMode
 from tests.database.conftest import Database
-from tests.database.users import NAMES, OWNER, ROOT, grant, password
+from tests.database.site import open_site
+from tests.database.users import OWNER, ROOT, grant, password
 
 EXAMPLE = Path(__file__).parent / "example"
 
@@ -54,18 +55,11 @@ def home(database: Database, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
     grant(cluster, database.name)
     assert database.cli("seed", "--days", "1").returncode == 0
     monkeypatch.setenv("PATH", f"{cluster.bin}{os.pathsep}{os.environ['PATH']}")
-    place = cluster.directory / database.name
-    for name in ("", "sets", "rehearsals", "secrets", "tmp"):
-        (place / name).mkdir(mode=0o755)
-        if cluster.user and name in {"rehearsals", "tmp"}:  # PostgreSQL runs as another user when root calls
-            os.chown(place / name, pwd.getpwnam(cluster.user).pw_uid, -1)
-    monkeypatch.setattr("tempfile.tempdir", str(place / "tmp"))
-    for name in NAMES:
-        (place / "secrets" / name).write_text(password(name))
-    yield Home(
-        database,
-        BackupSettings(dir=place / "sets", rehearsal_dir=place / "rehearsals", secrets_dir=place / "secrets"),
-    )
+    site = open_site(database, cluster.directory / database.name)
+    monkeypatch.setattr("tempfile.tempdir", str(site.temporary))
+    settings = BackupSettings(dir=site.sets, rehearsal_dir=site.rehearsals, secrets_dir=site.secrets)
+    yield Home(database, settings)
+    shutil.rmtree(site.directory)
     cluster.execute(f"DROP DATABASE {database.name} WITH (FORCE)")
 
 
