@@ -68,7 +68,7 @@ export MSG
 
 ##@ Working on it
 
-.PHONY: test test-fast lint format bench bench-backup bench-tuning docs
+.PHONY: test test-fast lint format bench bench-backup bench-migrate bench-tuning docs
 test: .venv/.synced ## Everything that proves the product: lint, unit, database, Molecule
 	@scripts/test.sh
 test-fast: .venv/.synced ## The seconds-long loop: Python lint, unit and database tests, no Docker
@@ -84,6 +84,8 @@ bench-tuning: images ## Measure our settings beside stock and pgtune's, a quarte
 	@$(BIN)/python -m bench.tuning --rounds $(ROUNDS)
 bench-backup: images ## Measure backup, rehearsal and restore: make bench-backup [ROWS=10000000]
 	@$(BIN)/python -m bench.backup --rows $(ROWS)
+bench-migrate: images ## Measure what writers notice of migrations: make bench-migrate [ROWS=10000000]
+	@$(BIN)/python -m bench.migrate --rows $(ROWS)
 docs: .venv/.synced ## Write the roles' READMEs from their argument_specs
 	@for role in roles/*/; do \
 	  $(BIN)/aar-doc "$$role" markdown; \

@@ -175,7 +175,11 @@ class Server:
 
     async def create_owner(self) -> None:
         """Make the role that owns all databases; no superuser."""
-        await self.administer(f"CREATE ROLE {OWNER} LOGIN PASSWORD '{self._password}'")
+        await self.create_user(OWNER)
+
+    async def create_user(self, name: str) -> None:
+        """Make a role that logs in with the password of all."""
+        await self.administer(f"CREATE ROLE {name} LOGIN PASSWORD '{self._password}'")
 
     async def create_database(self, name: str) -> None:
         """Make an empty database."""
@@ -191,14 +195,14 @@ class Server:
             await self.administer("VACUUM (ANALYZE)", database=database)
         await self.administer("CHECKPOINT")
 
-    def environment(self, database: str) -> dict[str, str]:
+    def environment(self, database: str, user: str = OWNER) -> dict[str, str]:
         """The variables that lead the product to a database, with the production profile."""
         return {
             "ENVIRONMENT": Environment.PRODUCTION.value,
             "POSTGRES_HOST": "127.0.0.1",
             "POSTGRES_PORT": str(self.port),
             "POSTGRES_DB": database,
-            "POSTGRES_USER": OWNER,
+            "POSTGRES_USER": user,
             "POSTGRES_PASSWORD": self._password,
             "POSTGRES_SSLROOTCERT": str(self._ca_file),
         }

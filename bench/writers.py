@@ -1,6 +1,8 @@
-"""Two writers who insert a row every 5 ms, in a process of their own, and remember how long each row took.
+"""Two writers in a process of their own, who remember how long each row took.
 
-``python -m bench.writers`` writes until its standard input ends, and then prints the milliseconds as JSON.
+``python -m bench.writers RATE`` inserts rows until its standard input ends; then it prints as JSON when each
+was due and the milliseconds until it was there, and how many failed. So many are due a second, however long
+those before take: waiting behind them counts. With a rate of 0 there are 5 ms between two.
 """
 
 import asyncio
@@ -16,7 +18,7 @@ from typing import Self
 
 import asyncpg
 
-from bench.server import Server
+from bench.server import OWNER, Server
 from occupancy_db.settings import Settings
 from occupancy_db.tls import ssl_argument
 
@@ -32,18 +34,20 @@ VALUES ($1, 'bedroom', 'bed', $2, 'binary_sensor.fp2_bedroom_bed', 0.95)
 class Writers:
     """The process, as something to do other things beside."""
 
-    def __init__(self, server: Server, database: str) -> None:
-        """Name the database to write to."""
+    def __init__(self, server: Server, database: str, user: str = OWNER, rate: int = 0) -> None:
+        """Name the database to write to, and how fast; 0 is as fast as the pauses let them."""
         self._environment = {
             **os.environ,
-            **server.environment(database),
+            **server.environment(database, user),
             "PYTHONPATH": str(Path(__file__).parents[1]),
         }
-        self.latencies: list[float] = []
+        self._rate = rate
+        self.writes: list[tuple[float, float]] = []
+        self.failed = 0
 
     async def __aenter__(self) -> Self:
         self._process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "bench.writers"),
+            *(sys.executable, "-m", "bench.writers", str(self._rate)),
             env=self._environment,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
@@ -59,11 +63,11 @@ class Writers:
     ) -> None:
         out, _ = await self._process.communicate(b"")  # which ends its standard input
         if error is None:
-            self.latencies = json.loads(out)
+            self.writes, self.failed = json.loads(out)
 
     def summary(self) -> dict[str, float]:
         """How many rows there were, and how long they took."""
-        ordered = sorted(self.latencies)
+        ordered = sorted(ms for _, ms in self.writes)
         return {
             "writes": len(ordered),
             "p50_ms": round(ordered[len(ordered) // 2], 2),
@@ -72,13 +76,15 @@ class Writers:
         }
 
 
-async def write() -> list[float]:
+async def write(rate: int) -> tuple[list[tuple[float, float]], int]:
     """Write until the standard input ends."""
     settings = Settings()
     ended = asyncio.Event()
-    latencies: list[float] = []
+    writes: list[tuple[float, float]] = []
+    failed = 0
 
     async def work() -> None:
+        nonlocal failed
         assert settings.postgres_password is not None
         connection = await asyncpg.connect(
             host=settings.postgres_host,
@@ -89,15 +95,22 @@ async def write() -> list[float]:
             ssl=ssl_argument(settings),
         )
         insert = await connection.prepare(INSERT)
-        await insert.fetch(datetime.now(UTC), True)
         ready.release()
         state = False
+        due = time.perf_counter()
         while not ended.is_set():
-            start = time.perf_counter()
-            await insert.fetch(datetime.now(UTC), state)
-            latencies.append((time.perf_counter() - start) * 1000)
+            try:
+                await insert.fetch(datetime.now(UTC), state)
+                writes.append((due, (time.perf_counter() - due) * 1000))
+            except asyncpg.PostgresError:
+                failed += 1
             state = not state
-            await asyncio.sleep(PAUSE)
+            if rate:
+                due += WRITERS / rate
+                await asyncio.sleep(max(0.0, due - time.perf_counter()))
+            else:
+                await asyncio.sleep(PAUSE)
+                due = time.perf_counter()
         await connection.close()
 
     ready = asyncio.Semaphore(0)
@@ -109,8 +122,8 @@ async def write() -> list[float]:
     await asyncio.to_thread(sys.stdin.read)
     ended.set()
     await asyncio.gather(*tasks)
-    return latencies
+    return writes, failed
 
 
 if __name__ == "__main__":
-    print(json.dumps(asyncio.run(write())))
+    print(json.dumps(asyncio.run(write(int(sys.argv[1])))))

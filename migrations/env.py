@@ -11,10 +11,12 @@ from logging.config import fileConfig
 from typing import Any
 
 from alembic import context
+from alembic.runtime.migration import MigrationContext
 from alembic.util import CommandError
 from sqlalchemy import Connection
 from sqlalchemy.schema import SchemaItem
 
+from occupancy_db import revisions
 from occupancy_db.connection import connect
 from occupancy_db.errors import explain
 from occupancy_db.migrate import SESSION
@@ -34,7 +36,13 @@ def include_object(
     return partition is None or partition["parent"] not in Base.metadata.tables
 
 
+def remember(*, ctx: MigrationContext, heads: set[str], **_: Any) -> None:
+    """Leave in the database what led to its revision, in the transaction that stamps it."""
+    ctx.execute(revisions.remember(revisions.chain(context.script, *heads)))
+
+
 OPTIONS: dict[str, Any] = {
+    "on_version_apply": remember,
     "target_metadata": Base.metadata,
     "include_object": include_object,
     "compare_server_default": True,
@@ -45,11 +53,9 @@ OPTIONS: dict[str, Any] = {
 
 def run(connection: Connection) -> None:
     """Run what the command asked for on this connection."""
-    context.configure(
-        connection=connection,
-        on_version_apply=context.config.attributes.get("on_version_apply", ()),
-        **OPTIONS,
-    )
+    report = context.config.attributes.get("on_version_apply")
+    callbacks = [remember, report] if report else [remember]
+    context.configure(connection=connection, **(OPTIONS | {"on_version_apply": callbacks}))
     with context.begin_transaction():
         context.run_migrations()
 

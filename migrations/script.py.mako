@@ -1,9 +1,18 @@
-"""${message}
+<%!
+import tomllib
+from pathlib import Path
 
-Intent: why the schema changes, in one sentence.
-Locks: which locks are taken on which tables, and for how long.
-Reversible: yes | only without the data | no, and why.
-Phase: expand | contract | data. The previous release must keep working on an expanded schema.
+def release(config):
+    """The version that this will be part of."""
+    project = Path(config.config_file_name).with_name("pyproject.toml")
+    return tomllib.loads(project.read_text())["project"]["version"] if project.exists() else "<version>"
+%>"""${message}
+
+Intent: <why the schema changes, in one sentence>
+Locks: <the strongest lock taken on a table in use, on which, for how long; or none>
+Reversible: <yes | only without …, and why | no, and why>
+Phase: <expand | data | contract of the revision that expanded>
+Release: ${release(config)}
 
 Revision ID: ${up_revision}
 Revises: ${down_revision | comma,n}
@@ -17,6 +26,9 @@ revision = ${repr(up_revision).replace("'", '"')}
 down_revision = ${repr(down_revision).replace("'", '"')}
 branch_labels = ${repr(branch_labels)}
 depends_on = ${repr(depends_on)}
+
+# The release before this one works on while this runs, and after it: docs/migrations.md says how. An index on a
+# table in use is online.create_index, rows are changed by online.backfill (from occupancy_db import online).
 
 
 def upgrade() -> None:

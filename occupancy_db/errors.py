@@ -5,7 +5,7 @@ import socket
 import ssl
 from collections.abc import Iterator
 from enum import IntEnum
-from typing import Self
+from typing import Any, Self
 
 import asyncpg
 from alembic.util import CommandError
@@ -39,7 +39,7 @@ class ExitCode(IntEnum):
     REFUSED = 10, "refused: needs confirmation, or not allowed in production"
     NO_SPACE = 11, "not enough disk space"
     DAMAGED = 12, "backup set missing, damaged or not verified"
-    DIFFERENT = 13, "restored content differs from what was saved"
+    DIFFERENT = 13, "restored content or schema differs from what it should be"
     PROGRAM = 14, "a program of PostgreSQL failed"
     UNSUITABLE = 15, "versions or features do not fit"
     CLOCK = 16, "the clock contradicts the backup sets"
@@ -52,11 +52,13 @@ class DatabaseError(Exception):
         code: The exit code it maps to.
         what: What was wrong and where, without secrets.
         hint: What to do next.
+        details: More for a program.
     """
 
-    def __init__(self, code: ExitCode, what: str, hint: str) -> None:
+    def __init__(self, code: ExitCode, what: str, hint: str, details: dict[str, Any] | None = None) -> None:
         """Keep both halves apart for ``--json``; together they are one line."""
         super().__init__(f"{what}. {hint}")
+        self.details = details or {}
         self.code = code
         self.what = what
         self.hint = hint

@@ -79,11 +79,6 @@ async def upgrade(settings: Settings, revision: str = "head", lock_wait: float =
     return await _run(settings, [(command.upgrade, revision)], lock_wait)
 
 
-async def downgrade(settings: Settings, revision: str = "-1", lock_wait: float = LOCK_WAIT) -> Outcome:
-    """Take the schema back to a revision; arguments and errors as for ``upgrade``."""
-    return await _run(settings, [(command.downgrade, revision)], lock_wait)
-
-
 async def recreate(settings: Settings, lock_wait: float = LOCK_WAIT) -> Outcome:
     """Remove everything the migrations made, data included, and make it anew; errors as for ``upgrade``.
 

@@ -9,6 +9,7 @@ step "uv.lock is in step with pyproject.toml" uv lock --check --quiet
 step "ruff" ruff check --quiet
 step "ruff format" ruff format --check --quiet
 step "mypy" mypy --no-error-summary
+step "migrations (squawk, and rules of our own)" occupancy-db lint
 step "yamllint" yamllint --strict .
 step "ansible-lint (production)" ansible-lint -q
 step "shellcheck" shellcheck scripts/*.sh .ci/run roles/*/files/*.sh

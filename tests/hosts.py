@@ -143,18 +143,32 @@ def play(server: Server) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Run the product's playbook again on this one host, with further arguments and variables."""
 
     def run(*arguments: str, **variables: Any) -> subprocess.CompletedProcess[str]:
-        command = ["ansible-playbook", "playbooks/site.yml", "--limit", server.name]
-        command += ["--inventory", os.environ["MOLECULE_INVENTORY_FILE"], *arguments]
-        if variables:
-            command += ["--extra-vars", json.dumps(variables)]
-        known.clear()
-        # As an operator runs it: with the project's ansible.cfg, not with Molecule's settings.
-        environment = {key: value for key, value in os.environ.items() if not key.startswith("ANSIBLE_")}
-        return subprocess.run(
-            command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False
-        )
+        return run_playbook("site.yml", "--limit", server.name, *arguments, **variables)
 
     return run
+
+
+def run_playbook(
+    name: str, *arguments: str, root: Path = ROOT, **variables: Any
+) -> subprocess.CompletedProcess[str]:
+    """Run one of the product's playbooks on the scenario's hosts as an operator does.
+
+    Args:
+        name: The playbook.
+        arguments: Further arguments.
+        root: The checkout of the product: of another release, say.
+        variables: Extra variables.
+    """
+    command = ["ansible-playbook", f"playbooks/{name}"]
+    command += ["--inventory", os.environ["MOLECULE_INVENTORY_FILE"], *arguments]
+    if variables:
+        command += ["--extra-vars", json.dumps(variables)]
+    known.clear()
+    # With the project's ansible.cfg, not with Molecule's settings.
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("ANSIBLE_")}
+    return subprocess.run(
+        command, cwd=root, env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
 
 
 def check_collection(session: pytest.Session, expected: int) -> None:

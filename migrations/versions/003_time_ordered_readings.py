@@ -8,6 +8,7 @@ Intent: one B-tree on the readings instead of five, so that a reading is half as
 Locks: ACCESS EXCLUSIVE on sensor_readings while the indexes are built: half a second per million readings.
 Reversible: yes, with the data.
 Phase: expand.
+Release: 0.1.0
 
 Revision ID: 003_time_ordered_readings
 Revises: 002_postgresql_optimizations
@@ -20,6 +21,15 @@ revision = "003_time_ordered_readings"
 down_revision = "002_postgresql_optimizations"
 branch_labels = None
 depends_on = None
+
+# The locks are the price that the docstring names.
+allowed = {
+    "require-concurrent-index-deletion": "ends at once, and is undone with the rest if something fails",
+    "require-concurrent-index-creation": "the key is built under the same lock, and takes longer",
+    "ban-drop-constraint": "the new key takes the old one's place in the same transaction",
+    "constraint-missing-not-valid": "a primary key cannot be NOT VALID",
+    "adding-serial-primary-key-field": "no column is added: the key's columns change places",
+}
 
 GIN_INDEX = (
     "CREATE INDEX ix_predictions_probability_distribution "

@@ -2,10 +2,11 @@
 
 Intent: the two views answer from hours that have been summed up, plus a recount of what is not summed yet,
     so that they cost the same whatever the history; and the sums of readings that retention removes stay.
-Locks: SHARE ROW EXCLUSIVE on sensor_readings and its partitions for their triggers, for milliseconds. No
-    reading is read: hours are summed by `occupancy-db partitions maintain`, and until then recounted.
-Reversible: yes; the sums of readings that retention has removed are lost.
+Locks: ACCESS EXCLUSIVE on the partitions of sensor_readings, one after the other, for their defaults and triggers,
+    SHARE ROW EXCLUSIVE on the table itself; for milliseconds. No reading is read: hours are summed by `occupancy-db partitions maintain`, and until then recounted.
+Reversible: only without the sums of readings that retention has removed.
 Phase: expand.
+Release: 0.1.0
 
 How it stays exact is told in ARCHITECTURE.md, "Hourly sums".
 

@@ -10,6 +10,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from occupancy_db.connection import connect
+from occupancy_db.definitions import OBJECTS
 from occupancy_db.settings import Settings
 
 SESSION = {
@@ -157,51 +158,16 @@ _DATABASE = text("""
     FROM pg_database WHERE datname = current_database()
 """)
 
-# Definitions without oids, owners and privileges: those of a copy may be others on purpose.
-_OBJECTS = text("""
-    WITH relation AS (
-        SELECT c.oid, c.relkind, format('%I.%I', n.nspname, c.relname) AS name
-        FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
-        WHERE n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
-    ), object (kind, definition) AS (
-        SELECT 'columns', concat_ws(
-            ' ', r.name, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull, a.attidentity,
-            a.attgenerated, pg_get_expr(d.adbin, d.adrelid)
-        )
-        FROM relation AS r
-        JOIN pg_attribute AS a ON a.attrelid = r.oid
-        LEFT JOIN pg_attrdef AS d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
-        WHERE r.relkind IN ('r', 'p', 'v', 'm') AND a.attnum > 0 AND NOT a.attisdropped
-        UNION ALL
-        SELECT 'indexes', concat_ws(' ', pg_get_indexdef(i.indexrelid), i.indisvalid)
-        FROM relation AS r JOIN pg_index AS i ON i.indrelid = r.oid
-        UNION ALL
-        SELECT 'constraints', concat_ws(' ', r.name, c.conname, pg_get_constraintdef(c.oid), c.convalidated)
-        FROM relation AS r JOIN pg_constraint AS c ON c.conrelid = r.oid
-        UNION ALL
-        SELECT 'triggers', concat_ws(' ', pg_get_triggerdef(t.oid), t.tgenabled)
-        FROM relation AS r JOIN pg_trigger AS t ON t.tgrelid = r.oid WHERE NOT t.tgisinternal
-        UNION ALL
-        SELECT 'views', concat_ws(' ', r.name, pg_get_viewdef(r.oid))
-        FROM relation AS r WHERE r.relkind IN ('v', 'm')
-        UNION ALL
-        SELECT 'sequences', r.name FROM relation AS r WHERE r.relkind = 'S'
-        UNION ALL
-        SELECT 'functions', pg_get_functiondef(p.oid)
-        FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = p.pronamespace
-        WHERE n.nspname !~ '^pg_' AND n.nspname <> 'information_schema' AND p.prokind IN ('f', 'p')
-        UNION ALL
-        SELECT 'enums', concat_ws(
-            ' ', e.enumtypid::regtype, string_agg(quote_literal(e.enumlabel), ',' ORDER BY e.enumsortorder)
-        )
-        FROM pg_enum AS e GROUP BY e.enumtypid
-    )
+_OBJECTS = text(
+    OBJECTS  # noqa: S608 - two constants
+    + """
     SELECT kind,
            format(
                '%s, %s', count(*), md5(string_agg(definition, E'\\n' ORDER BY definition COLLATE "C"))
            ) AS hash
     FROM object GROUP BY kind
-""")
+    """
+)
 
 
 @asynccontextmanager

@@ -62,7 +62,7 @@ async def rehearse(backup: BackupSet, directory: Path) -> Contents:
             f"{backup.id} is of PostgreSQL {manifest.server_version}, and this is {MAJOR}",
             "Use the release that made it.",
         )
-    async with _throwaway_cluster(directory, manifest.superuser) as settings:
+    async with throwaway_cluster(directory, manifest.superuser) as settings:
         with login(settings) as env:
             await run("psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-f", backup.path / GLOBALS, env=env)
         async with connect(settings, "occupancy-db rehearsal", autocommit=True) as connection:
@@ -73,7 +73,16 @@ async def rehearse(backup: BackupSet, directory: Path) -> Contents:
 
 
 @asynccontextmanager
-async def _throwaway_cluster(directory: Path, superuser: str) -> AsyncIterator[Settings]:
+async def throwaway_cluster(directory: Path, superuser: str) -> AsyncIterator[Settings]:
+    """A cluster that nobody else reaches, for who holds the lock of the sets; gone when the block ends.
+
+    Args:
+        directory: Where it is made; what interrupted ones left there is removed.
+        superuser: The only user in it.
+
+    Raises:
+        DatabaseError: its server failed.
+    """
     user = _server_user(directory)
     for left in _left_over(directory):
         await _remove(left, user)

@@ -14,7 +14,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 import occupancy_db
-from occupancy_db import migrate, upkeep
+from occupancy_db import migrate, rights, upkeep
 from occupancy_db.backup import contents, create
 from occupancy_db.backup.copying import compare, create_database, fill, quote
 from occupancy_db.backup.programs import login, run
@@ -23,10 +23,8 @@ from occupancy_db.backup.sets import DUMP, BackupSet, Manifest, State, Store
 from occupancy_db.backup.settings import BackupSettings, as_user, in_database
 from occupancy_db.connection import connect
 from occupancy_db.errors import DatabaseError, ExitCode, caused_by
+from occupancy_db.rights import BACKUP_USER, OWNER, USERS
 from occupancy_db.settings import Settings
-
-OWNER = "occupancy"
-BACKUP_USER = "occupancy_backup"
 
 KEEP_REPLACED = timedelta(days=1)
 """For how long the database that was replaced can be had back."""
@@ -36,26 +34,6 @@ _LOCK_WAIT = 900.0
 """Seconds to wait for a backup that is at work: it ends by itself."""
 
 _PRIVILEGES = Path(occupancy_db.__file__).with_name("privileges.sql")
-
-# What each user of the product must be able to do in a restored database, and what it must not.
-_READING = (
-    "INSERT INTO sensor_readings (timestamp, room, zone, state, source_entity) "
-    "VALUES (now(), 'office', 'restore', false, 'restore')"
-)
-_VIEWS = ["SELECT count(*) FROM room_occupancy_status", "SELECT count(*) FROM sensor_reading_stats"]
-_MAY = {
-    OWNER: ["SELECT version_num FROM alembic_version", "CREATE TABLE restore_probe ()"],
-    "occupancy_app": [_READING, *_VIEWS],
-    "occupancy_readonly": _VIEWS,
-    BACKUP_USER: ["SELECT count(*) FROM hourly.sums"],
-    "occupancy_monitor": ["SELECT count(*) FROM pg_stat_activity"],
-}
-_MAY_NOT = {
-    "occupancy_app": ["CREATE TABLE restore_probe ()", "DELETE FROM alembic_version"],
-    "occupancy_readonly": [_READING],
-    BACKUP_USER: [_READING],
-    "occupancy_monitor": ["SELECT count(*) FROM public.sensor_readings"],
-}
 
 _DATABASES = text("""
     SELECT datname, shobj_description(oid, 'pg_database') AS comment
@@ -119,7 +97,7 @@ async def restore(
             manifest = _usable(one)
             async with _administration(settings) as connection:
                 there = await _preflight(connection, names, manifest)
-            for user in _MAY:
+            for user in USERS:
                 as_user(settings, user, backup)
             create.require_space(backup, manifest.database_bytes, manifest.files[DUMP].bytes)
         with work.phase("restore"):
@@ -139,8 +117,8 @@ async def restore(
             ) as connection:
                 await connection.exec_driver_sql("ANALYZE")
         with work.phase("try"):
-            for user in _MAY:
-                await _try(as_user(aside, user, backup))
+            for user in USERS:
+                await rights.prove(as_user(aside, user, backup))
         safety = None
         if names.live in there and safety_backup:
             safety = await _save_live(settings, backup, work, one)
@@ -246,7 +224,7 @@ async def _preflight(
             f"{manifest.id} is of PostgreSQL {manifest.server_version}, the server of {version // 10_000}",
             "Use a server of the same version.",
         )
-    users = [*_MAY, connection.engine.url.username]
+    users = [*USERS, connection.engine.url.username]
     if missing := (await connection.scalars(_MISSING_ROLES, {"names": users})).all():
         raise DatabaseError(
             ExitCode.CONFIGURATION,
@@ -270,29 +248,6 @@ async def _grant(settings: Settings) -> None:
             "psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "--single-transaction", "-f", _PRIVILEGES,
             env={**env, "PGOPTIONS": f"-c role={OWNER}"},
         )  # fmt: skip
-
-
-async def _try(settings: Settings) -> None:
-    """Do as one of the product's users what it is there for, and what it must not; nothing stays."""
-    user = settings.postgres_user
-    session = {"default_transaction_read_only": "off", "timezone": "UTC"}
-    async with connect(settings, "occupancy-db restore", server_settings=session) as connection:
-        for statement in _MAY[user]:
-            await connection.exec_driver_sql(statement)
-        await connection.rollback()
-        for statement in _MAY_NOT.get(user, ()):
-            try:
-                await connection.exec_driver_sql(statement)
-            except DBAPIError as error:
-                if not caused_by(error, asyncpg.InsufficientPrivilegeError):
-                    raise
-            else:
-                raise DatabaseError(
-                    ExitCode.PERMISSION,
-                    f"{user} may do what it must not: {statement}",
-                    "The live database was not touched. Run 'make up', then try again.",
-                )
-            await connection.rollback()
 
 
 async def _save_live(settings: Settings, backup: BackupSettings, work: Run, one: BackupSet) -> BackupSet:
@@ -366,7 +321,7 @@ async def _look_again(
     revision: str | None,
 ) -> None:
     try:
-        for user in _MAY:
+        for user in USERS:
             async with connect(as_user(settings, user, backup), "occupancy-db restore"):
                 pass
         async with connect(as_user(settings, OWNER, backup), "occupancy-db restore") as connection:

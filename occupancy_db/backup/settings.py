@@ -55,7 +55,7 @@ def as_user(settings: Settings, user: str, backup: BackupSettings) -> Settings:
         raise DatabaseError(
             ExitCode.CONFIGURATION,
             f"cannot read the password of {user}: {error.strerror}: {error.filename}",
-            "Restore on the host, with 'occupancy-db restore'.",
+            "Use 'occupancy-db' on the host, which has it.",
         ) from None
     return settings.model_copy(update={"postgres_user": user, "postgres_password": SecretStr(password)})
 

@@ -15,6 +15,7 @@ from occupancy_db.cli import (
     history,
     import_readings,
     init,
+    lint,
     migrate,
     partitions,
     reset,
@@ -75,6 +76,7 @@ app.command("migrate")(migrate.migrate)
 app.command("rollback")(rollback.rollback)
 app.command("current")(current.current)
 app.command("history")(history.history)
+app.command("lint")(lint.lint)
 app.command("create-migration")(create_migration.create_migration)
 app.command("test-connection")(test_connection.test_connection)
 app.command("check-tables")(check_tables.check_tables)

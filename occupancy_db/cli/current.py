@@ -2,9 +2,10 @@
 
 import asyncio
 
+from occupancy_db.backup.settings import BackupSettings
 from occupancy_db.cli.output import Json, out
 from occupancy_db.connection import connect
-from occupancy_db.migrate import current_revision, script_directory
+from occupancy_db.precheck import look
 from occupancy_db.settings import Settings
 
 
@@ -15,10 +16,18 @@ def current(json: Json = False) -> None:
 
 async def _current(settings: Settings) -> None:
     async with connect(settings, "occupancy-db current") as connection:
-        revision = await current_revision(connection)
-    head = script_directory().get_current_head()
-    state = "head" if revision == head else f"head is {head}: run 'occupancy-db migrate'"
+        found = await look(connection, settings, BackupSettings())
+    state = "head"
+    if found.ahead:
+        state = f"ahead of this release, whose head is {found.head}"
+    elif found.revision != found.head:
+        state = f"head is {found.head}: run 'occupancy-db migrate'"
     out.result(
-        {"database": settings.database, "revision": revision, "head": head, "up_to_date": revision == head},
-        f"{revision or 'no migration applied'} ({state})",
+        {
+            "database": settings.database,
+            "revision": found.revision,
+            "head": found.head,
+            "up_to_date": bool(found.ahead) or found.revision == found.head,
+        },
+        f"{found.revision or 'no migration applied'} ({state})",
     )

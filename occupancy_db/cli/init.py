@@ -8,12 +8,12 @@ import typer
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from occupancy_db.cli.migrate import report
+from occupancy_db.cli.migrate import report, run
 from occupancy_db.cli.options import refuse_in_production
 from occupancy_db.cli.output import Json
 from occupancy_db.connection import connect
 from occupancy_db.errors import DatabaseError, ExitCode, caused_by
-from occupancy_db.migrate import recreate, upgrade
+from occupancy_db.migrate import recreate
 from occupancy_db.settings import Settings
 
 
@@ -31,8 +31,10 @@ def init(
     if drop:
         refuse_in_production(settings, "init --drop destroys all data")
     asyncio.run(_create_if_missing(settings))
-    outcome = asyncio.run(recreate(settings) if drop else upgrade(settings))
-    report(settings, outcome)
+    if drop:
+        report(settings, asyncio.run(recreate(settings)))
+    else:
+        run(settings)
 
 
 async def _create_if_missing(settings: Settings) -> None:

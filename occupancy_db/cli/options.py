@@ -8,7 +8,10 @@ from occupancy_db.errors import DatabaseError, ExitCode
 from occupancy_db.settings import Environment, Settings
 
 LockWait = Annotated[
-    float, typer.Option(min=0, help="Seconds to wait while another session migrates.", show_default=True)
+    float,
+    typer.Option(
+        min=0, help="Seconds to wait for another session that migrates, and for locks.", show_default=True
+    ),
 ]
 
 

@@ -45,6 +45,7 @@ class Output:
                 "reason": error.code.label,
                 "what": error.what,
                 "hint": error.hint,
+                **error.details,
             }
             print(json.dumps({"error": failure}), file=sys.stderr)
         else:

@@ -12,7 +12,7 @@ from occupancy_db.migrate import LOCK_KEY, script_directory
 
 COMMANDS = {
     "init", "migrate", "rollback", "current", "history", "create-migration", "test-connection",
-    "check-tables", "cleanup", "seed", "reset", "import", "partitions", "tune",
+    "check-tables", "cleanup", "seed", "reset", "import", "partitions", "tune", "lint",
 }  # fmt: skip
 
 

@@ -115,7 +115,7 @@ def test_compose_gets_the_variables_it_needs() -> None:
 
 def test_every_container_may_do_no_more_than_it_must() -> None:
     services = load("compose/compose.yaml")["services"]
-    assert set(services) == {"postgres", "initdb", "ops", "backup", "restore"}
+    assert set(services) == {"postgres", "initdb", "ops", "backup", "migrate", "restore"}
     for service in services.values():
         assert (service["cap_drop"], service["read_only"]) == (["ALL"], True)
         assert service["security_opt"] == ["no-new-privileges:true"]
@@ -124,6 +124,7 @@ def test_every_container_may_do_no_more_than_it_must() -> None:
     secrets = {name: service.get("secrets", []) for name, service in services.items()}
     product = {role["name"] for role in load("roles/occupancy/vars/main.yml")["occupancy_roles"]}
     assert set(secrets.pop("restore")) == product
+    assert set(secrets.pop("migrate")) == product - {"occupancy_restore"}
     assert secrets == {"postgres": [], "initdb": [], "ops": ["occupancy"], "backup": ["occupancy_backup"]}
 
 

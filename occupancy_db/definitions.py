@@ -1,0 +1,128 @@
+"""The definitions of all that a database holds, as PostgreSQL writes them, and how two databases differ."""
+
+import re
+from collections import defaultdict
+from collections.abc import Collection
+from typing import NamedTuple
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+# Without oids, owners and privileges: those of a copy may be others on purpose. The search path is pg_catalog
+# alone, so that definitions name everything with its schema.
+OBJECTS = """
+    WITH relation AS (
+        SELECT c.oid, c.relkind, format('%I.%I', n.nspname, c.relname) AS name
+        FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+        WHERE n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
+    ), object (kind, relation, definition) AS (
+        SELECT 'columns', r.name, concat_ws(
+            ' ', r.name, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull, a.attidentity,
+            a.attgenerated, pg_get_expr(d.adbin, d.adrelid)
+        )
+        FROM relation AS r
+        JOIN pg_attribute AS a ON a.attrelid = r.oid
+        LEFT JOIN pg_attrdef AS d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+        WHERE r.relkind IN ('r', 'p', 'v', 'm') AND a.attnum > 0 AND NOT a.attisdropped
+        UNION ALL
+        SELECT 'indexes', r.name, concat_ws(' ', pg_get_indexdef(i.indexrelid), i.indisvalid)
+        FROM relation AS r JOIN pg_index AS i ON i.indrelid = r.oid
+        UNION ALL
+        SELECT 'constraints', r.name,
+               concat_ws(' ', r.name, c.conname, pg_get_constraintdef(c.oid), c.convalidated)
+        FROM relation AS r JOIN pg_constraint AS c ON c.conrelid = r.oid
+        UNION ALL
+        SELECT 'triggers', r.name, concat_ws(' ', pg_get_triggerdef(t.oid), t.tgenabled)
+        FROM relation AS r JOIN pg_trigger AS t ON t.tgrelid = r.oid WHERE NOT t.tgisinternal
+        UNION ALL
+        SELECT 'views', r.name, concat_ws(' ', r.name, pg_get_viewdef(r.oid))
+        FROM relation AS r WHERE r.relkind IN ('v', 'm')
+        UNION ALL
+        SELECT 'sequences', r.name, r.name FROM relation AS r WHERE r.relkind = 'S'
+        UNION ALL
+        SELECT 'functions', NULL, pg_get_functiondef(p.oid)
+        FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = p.pronamespace
+        WHERE n.nspname !~ '^pg_' AND n.nspname <> 'information_schema' AND p.prokind IN ('f', 'p')
+        UNION ALL
+        SELECT 'enums', NULL, concat_ws(
+            ' ', e.enumtypid::regtype, string_agg(quote_literal(e.enumlabel), ',' ORDER BY e.enumsortorder)
+        )
+        FROM pg_enum AS e GROUP BY e.enumtypid
+    )
+"""
+
+_TABLES = """
+    SELECT 'tables', r.name, concat_ws(
+        ' ', CASE WHEN c.relispartition THEN 'partition' ELSE 'table' END, r.name, pg_get_partkeydef(r.oid)
+    )
+    FROM relation AS r JOIN pg_class AS c USING (oid) WHERE r.relkind IN ('r', 'p')
+"""
+_EVERYTHING = text(OBJECTS + " SELECT kind, relation, definition FROM object UNION ALL " + _TABLES)  # noqa: S608 - constants
+_MONTH = re.compile(r"(?P<table>\bpublic\.\w+?)_(?P<month>\d{4}_\d{2})$")
+
+
+class Definition(NamedTuple):
+    """What one thing is.
+
+    Attributes:
+        kind: As in ``indexes``.
+        relation: The table or view that it belongs to, None for functions and types.
+        text: PostgreSQL's own words. Of a month, without its name and those of its indexes and keys.
+    """
+
+    kind: str
+    relation: str | None
+    text: str
+
+
+class Schema:
+    """All definitions of a database.
+
+    Attributes:
+        common: Of everything but the months.
+        months: Of each month, by its table; they come and go with the calendar, and are all alike.
+    """
+
+    def __init__(self, rows: Collection[tuple[str, str | None, str]]) -> None:
+        """Args: rows: kind, relation, definition."""
+        self.common: set[Definition] = set()
+        self.months: defaultdict[str, set[Definition]] = defaultdict(set)
+        for kind, relation, definition in rows:
+            if relation and (month := _MONTH.match(relation)):
+                words = definition.replace(relation, "…").replace(relation.removeprefix("public."), "…")
+                if kind == "indexes":
+                    words = re.sub(r"INDEX \S+ ON", "INDEX ON", words)
+                if "PRIMARY KEY" in words or "UNIQUE" in words:
+                    words = re.sub(r"^… \S+ ", "… ", words)
+                self.months[relation].add(Definition(kind, month["table"], words))
+            else:
+                self.common.add(Definition(kind, relation, definition))
+
+    def drift(self, live: "Schema") -> tuple[list[str], list[str]]:
+        """How a live schema differs from this one.
+
+        Args:
+            live: What is there.
+
+        Returns:
+            What is missing or is another; and what there is besides, on relations that this schema knows.
+        """
+        missing = [f"{one.kind}: {one.text}" for one in self.common - live.common]
+        relations = {one.relation for one in self.common} - {None}
+        more = [f"{one.kind}: {one.text}" for one in live.common - self.common if one.relation in relations]
+        alike = next(iter(self.months.values()), set())
+        for name, found in live.months.items():
+            if any(one.kind == "tables" and one.text == "partition …" for one in found):
+                missing += [f"{one.kind} of {name}: {one.text}" for one in alike - found]
+                more += [f"{one.kind} of {name}: {one.text}" for one in found - alike]
+        return sorted(missing), sorted(more)
+
+
+async def read(connection: AsyncConnection) -> Schema:
+    """Every definition in a database.
+
+    Args:
+        connection: With the search path pg_catalog.
+    """
+    rows = await connection.execute(_EVERYTHING)
+    return Schema([(row.kind, row.relation, row.definition) for row in rows])

@@ -1,0 +1,251 @@
+"""What makes a migration dangerous, found before it runs: squawk on its SQL, and rules of our own.
+
+Squawk (https://squawkhq.com/docs/rules) knows locks. The rules here are about what it does not see.
+"""
+
+import ast
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from alembic.config import Config
+from alembic.script import Script, ScriptDirectory
+
+from occupancy_db import revisions
+from occupancy_db.backup.programs import MAJOR
+from occupancy_db.errors import DatabaseError, ExitCode
+from occupancy_db.revisions import Phase, Revision, UndeclaredError
+
+MAX_REVISION_LENGTH = 32
+"""alembic_version.version_num is varchar(32)."""
+
+# Rules of squawk that are not ours, and why.
+_NOT_OURS = {
+    "require-lock-timeout": "whoever runs migrations sets it for the session",
+    "require-statement-timeout": "a concurrent index may take its time",
+    "prefer-robust-stmts": "a revision is a transaction",
+    "prefer-text-field": "a length is a rule of the schema, as a CHECK would be",
+    "prefer-bigint-over-int": "keys are bigint; minutes are not",
+}
+
+# What a contract is there for; elsewhere the release that is running would miss it.
+_CONTRACT = {f"ban-drop-{kind}" for kind in ("column", "constraint", "function", "table", "trigger", "view")}
+
+# Strings, quoted names, bodies, comments, and the ends of statements between them.
+_TOKEN = re.compile(
+    r"'(?:[^']|'')*'|\"[^\"]*\"|(?P<quote>\$\w*\$).*?(?P=quote)|(?P<comment>--[^\n]*|/\*.*?\*/)|(?P<end>;)",
+    re.DOTALL,
+)
+_NOW = re.compile(
+    r"\b(now|clock_timestamp|statement_timestamp|transaction_timestamp|timeofday)\s*\("
+    r"|\b(current_(date|time|timestamp)|localtime|localtimestamp)\b",
+    re.IGNORECASE,
+)
+_WRITES = re.compile(r"\bUPDATE\s+(ONLY\s+)?\S+\s+((AS\s+)?\w+\s+)?SET\b|\bDELETE\s+FROM\b", re.IGNORECASE)
+_ADDS_VALUE = re.compile(
+    r"ALTER\s+TYPE\s+\S+\s+ADD\s+VALUE\s+(?:IF\s+NOT\s+EXISTS\s+)?('(?:[^']|'')+')", re.IGNORECASE
+)
+
+
+# What can be run a second time, and the statements around it.
+_AGAIN = re.compile(
+    r"(BEGIN|COMMIT|SET|RESET|SELECT|DO|COMMENT|CREATE\s+OR\s+REPLACE)\b|.*\bIF\s+(NOT\s+)?EXISTS\b"
+    r"|.*\bVALIDATE\s+CONSTRAINT\b",
+    re.DOTALL,
+)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What is wrong with a revision.
+
+    Attributes:
+        revision: Its id.
+        rule: What a revision's ``allowed`` calls it.
+        what: For a person.
+    """
+
+    revision: str
+    rule: str
+    what: str
+
+
+def lint(config: Config) -> list[Finding]:
+    """Look at all revisions.
+
+    Args:
+        config: Alembic's, which says where they are.
+
+    Returns:
+        What no revision may do, and what these do without giving a reason, in their order.
+
+    Raises:
+        DatabaseError: squawk is not installed.
+    """
+    scripts = ScriptDirectory.from_config(config)
+    heads = scripts.get_heads()
+    if len(heads) > 1:
+        what = f"{', '.join(sorted(heads))} all claim to be the newest: let one revise the other"
+        return [Finding(max(heads), "several-heads", what)]
+    findings: list[Finding] = []
+    sqls: dict[str, str] = {}
+    known: dict[str, Revision] = {}
+    for script in revisions.chain(scripts, *heads):
+        if len(script.revision) > MAX_REVISION_LENGTH:
+            what = f"its id has {len(script.revision)} characters, and Alembic's table takes 32"
+            findings.append(Finding(script.revision, "long-id", what))
+        findings += [Finding(script.revision, "orm-import", what) for what in _imports(script)]
+        try:
+            revision = known[script.revision] = revisions.declared(script)
+        except UndeclaredError as error:
+            findings += [Finding(script.revision, "undeclared", what) for what in error.problems]
+            continue
+        if early := _too_early(revision, known):
+            findings.append(Finding(revision.id, "contract-with-expand", early))
+        # Not Alembic's own, and for the server instead of psql (online.create_index)
+        text = revisions.sql(config, script).replace("\\gexec", ";")
+        statements = [one for one in split(text) if "alembic_version" not in code(one)]
+        sqls[revision.id] = ";\n".join(statements) + ";\n"
+        findings += [Finding(revision.id, rule, what) for rule, what in _look(statements)]
+    findings += _squawk(sqls, known)
+    used = {(finding.revision, finding.rule) for finding in findings}
+    kept = [
+        finding
+        for finding in findings
+        if finding.revision not in known or finding.rule not in known[finding.revision].allowed
+    ]
+    kept += [
+        Finding(revision.id, "unused-allowance", f"it allows itself {rule}, which it does not need")
+        for revision in known.values()
+        for rule in revision.allowed
+        if (revision.id, rule) not in used
+    ]
+    return sorted(kept, key=lambda finding: finding.revision)
+
+
+def split(text: str) -> list[str]:
+    """The statements of a script, without the semicolons."""
+    found, start = [], 0
+    for token in _TOKEN.finditer(text):
+        if token["end"]:
+            found.append(text[start : token.start()])
+            start = token.end()
+    return [one.strip() for one in [*found, text[start:]] if code(one).strip()]
+
+
+def code(statement: str, *, strings: bool = True) -> str:
+    """A statement without comments, and if wanted without what stands in strings and bodies."""
+    return _TOKEN.sub(
+        lambda token: " " if token["comment"] else token[0] if strings else "''", statement
+    ).strip()
+
+
+def _look(statements: list[str]) -> Iterator[tuple[str, str]]:
+    texts = [code(statement) for statement in statements]
+    commits = texts.count("COMMIT") > 1
+    for text in texts:
+        bare, start = code(text, strings=False).upper(), " ".join(text.split())[:60]
+        function = re.match(r"CREATE\s+(OR\s+REPLACE\s+)?(FUNCTION|PROCEDURE)\b", bare)
+        if function and re.search(r"\bIMMUTABLE\b", bare) and _NOW.search(text):
+            yield (
+                "immutable-now",
+                f"{start}…: a function of the present is not immutable, and an index of it goes wrong",
+            )
+        if re.search(r"CREATE\s+TABLE\s[^;]*\sPARTITION\s+OF\b", text, re.IGNORECASE):
+            yield (
+                "partition-of",
+                f"{start}…: locks everybody out of the table; make a table, then ATTACH it (partitions.py)",
+            )
+        if commits and not _AGAIN.match(bare):
+            yield (
+                "commits-midway",
+                f"{start}…: would be done, and not be stamped, if the rest fails: a revision of its own",
+            )
+        # What is in a body runs now only if it is that of DO; one that commits goes step by step.
+        runs = text if bare.startswith("DO") and not re.search(r"\bCOMMIT\b", text, re.IGNORECASE) else bare
+        if not function and _WRITES.search(runs):
+            yield (
+                "unbatched-write",
+                f"{start}…: locks its rows until the revision ends; use online.backfill",
+            )
+        for value in _ADDS_VALUE.findall(text):
+            if any(value in other for other in texts if other is not text):
+                yield (
+                    "enum-value-in-use",
+                    f"{start}…: nobody can use {value} before it is committed: a revision of its own",
+                )
+
+
+def _imports(script: Script) -> Iterator[str]:
+    """Models change and revisions do not: what they import must stay as it is."""
+    for node in ast.walk(ast.parse(Path(script.path).read_text(encoding="utf-8"))):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        for name in names:
+            ours = name.startswith("occupancy_db") and not name.startswith("occupancy_db.online")
+            if ours or name.startswith("sqlalchemy.orm"):
+                yield f"it imports {name}, which another release may change: write it out"
+
+
+def _too_early(revision: Revision, known: dict[str, Revision]) -> str | None:
+    if revision.contracts is None:
+        return None
+    expansion = known.get(revision.contracts)
+    if expansion is None or expansion.phase is Phase.CONTRACT:
+        return f"it contracts {revision.contracts}, which is no expansion before it"
+    if expansion.release >= revision.release:
+        return (
+            f"{expansion.id} is not of an earlier release: while this runs, there is one at work that needs "
+            "what it removes"
+        )
+    return None
+
+
+def _squawk(sqls: dict[str, str], known: dict[str, Revision]) -> Iterator[Finding]:
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    program = shutil.which("squawk", path=path)
+    if program is None:
+        raise DatabaseError(
+            ExitCode.UNSUITABLE,
+            "squawk is not installed here",
+            "It belongs to the development environment: run 'make lint' in a checkout.",
+        )
+    if not sqls:
+        return
+    with tempfile.TemporaryDirectory() as directory:
+        for name, text in sqls.items():
+            Path(directory, name).with_suffix(".sql").write_text(text, encoding="utf-8")
+        done = subprocess.run(  # noqa: S603 - the program found above, on files of our own
+            [
+                *(program, "--reporter=json", f"--pg-version={MAJOR}.0", f"--exclude={','.join(_NOT_OURS)}"),
+                *sorted(map(str, Path(directory).iterdir())),
+            ],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    try:
+        reported = json.loads(done.stdout)
+    except ValueError:
+        raise DatabaseError(
+            ExitCode.PROGRAM, f"squawk failed: {done.stderr.strip()}", "Run 'make lint' in a checkout."
+        ) from None
+    for one in reported:
+        name, rule = Path(one["file"]).stem, one["rule_name"]
+        line = sqls[name].splitlines()[one["line"]].strip()
+        if known[name].phase is Phase.CONTRACT and rule in _CONTRACT:
+            continue
+        # PostgreSQL has no other way for the table itself; the partitions' indexes come first.
+        if rule == "require-concurrent-index-creation" and re.search(r"\sON\s+ONLY\s", line, re.IGNORECASE):
+            continue
+        yield Finding(name, rule, f"{line}: {one['message']}")

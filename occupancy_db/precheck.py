@@ -1,0 +1,203 @@
+"""What a database is asked before its schema is changed, and what then stands against it."""
+
+import re
+import shutil
+from dataclasses import dataclass, field
+
+from alembic.script import Script
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from occupancy_db import migrate, revisions
+from occupancy_db.backup.programs import MAJOR
+from occupancy_db.backup.settings import BackupSettings, as_user
+from occupancy_db.connection import connect
+from occupancy_db.errors import DatabaseError, ExitCode
+from occupancy_db.revisions import Phase, UndeclaredError
+from occupancy_db.rights import MONITOR
+from occupancy_db.settings import Environment, Settings
+
+LONG = 10
+"""Seconds after which a transaction is in the way."""
+
+_HEADROOM = 200 * 1024**2
+
+_FACTS = text("""
+    SELECT current_setting('server_version') AS version,
+           current_setting('server_version_num')::int / 10000 AS major,
+           obj_description(to_regclass('public.alembic_version'), 'pg_class') AS remembered
+""")
+INVALID = text("SELECT indexrelid::regclass::text FROM pg_index WHERE NOT indisvalid ORDER BY 1")
+_DETACHING = text("SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhdetachpending ORDER BY 1")
+_LARGEST = text("""
+    SELECT coalesce(max(bytes), 0)::bigint FROM (
+        SELECT sum(pg_total_relation_size(c.oid)) AS bytes
+        FROM pg_class AS c LEFT JOIN pg_inherits ON inhrelid = c.oid
+        WHERE c.relkind = 'r' AND c.oid >= 16384
+        GROUP BY coalesce(inhparent, c.oid)
+    ) AS tables
+""")
+# Our own tools take turns by the migration lock. Of other users' sessions only the monitor sees the age.
+_LONG = text("""
+    SELECT pid, usename, application_name, state, extract(epoch FROM now() - xact_start)::int AS seconds
+    FROM pg_stat_activity
+    WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'
+      AND application_name NOT LIKE 'occupancy-db %' AND now() - xact_start > make_interval(secs => :seconds)
+    ORDER BY xact_start
+""")
+
+
+@dataclass
+class State:
+    """A database as the pre-check finds it.
+
+    Attributes:
+        revision: Its own; None if no migration has been applied.
+        head: The newest of this release.
+        pending: What lies between, the first first.
+        ahead: What it has had from a newer release, beside which this one works.
+        invalid: Its INVALID indexes.
+        problems: Why nothing must be begun.
+        warnings: What a person should know.
+    """
+
+    revision: str | None
+    head: str | None
+    pending: list[Script] = field(default_factory=list)
+    ahead: list[str] = field(default_factory=list)
+    invalid: list[str] = field(default_factory=list)
+    problems: list[DatabaseError] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    def insist(self) -> None:
+        """Raise what stands against it, all of it in one error."""
+        if self.problems:
+            first = self.problems[0]
+            what = "; ".join(problem.what for problem in self.problems)
+            at = {"from": self.revision, "to": self.revision}
+            raise DatabaseError(first.code, what, f"{first.hint} Nothing was changed.", at)
+
+
+async def look(connection: AsyncConnection, settings: Settings, backup: BackupSettings) -> State:
+    """The pre-check. A database at its newest revision is asked for nothing more.
+
+    Args:
+        connection: To it.
+        settings: The same database: the monitor looks too, if its password is here.
+        backup: Where passwords and backup sets are.
+    """
+    scripts = migrate.script_directory()
+    heads = scripts.get_heads()
+    state = State(await migrate.current_revision(connection), heads[0] if heads else None)
+    if len(heads) > 1:
+        state.problems.append(
+            _unsuitable(f"this release has several newest revisions: {', '.join(heads)}", "See 'lint'.")
+        )
+        return state
+    facts = (await connection.execute(_FACTS)).one()
+    known = revisions.chain(scripts, *heads)
+    ids = [script.revision for script in known]
+    if state.revision is not None and state.revision not in ids:
+        _look_ahead(state, facts.remembered)
+        return state
+    state.pending = known[ids.index(state.revision) + 1 :] if state.revision else known
+    if not state.pending:
+        return state
+    if facts.major != MAJOR:
+        state.problems.append(
+            _unsuitable(f"the server is PostgreSQL {facts.version}", f"This release is for {MAJOR}.")
+        )
+    _look_at_declarations(state, settings)
+    await _look_at_schema(state, connection)
+    await _look_at_sessions(state, connection, settings, backup)
+    if backup.dir.is_dir():
+        need, free = await connection.scalar(_LARGEST) + _HEADROOM, shutil.disk_usage(backup.dir).free
+        if free < need:
+            what = f"{free / 1e6:,.0f} MB are free, and a table rewritten may take {need / 1e6:,.0f} MB"
+            state.problems.append(DatabaseError(ExitCode.NO_SPACE, what, "Free some, then try again."))
+    return state
+
+
+def _look_ahead(state: State, remembered: str | None) -> None:
+    beyond = revisions.beyond(remembered, state.head)
+    if beyond and all(phase in {Phase.EXPAND, Phase.DATA} for _, phase in beyond):
+        state.ahead = [revision for revision, _ in beyond]
+        state.warnings.append(f"a newer release has added {', '.join(state.ahead)}; this one works beside it")
+        return
+    contracts = [revision for revision, phase in beyond or () if phase == Phase.CONTRACT]
+    what = f"the database is at {state.revision}, which this release does not know"
+    if contracts:
+        what = f"the database has had {contracts[0]}, which removes what this release uses"
+    state.problems.append(_unsuitable(what, "Use the newer release."))
+
+
+def _look_at_declarations(state: State, settings: Settings) -> None:
+    production = settings.environment is Environment.PRODUCTION
+    pending = {script.revision for script in state.pending}
+    for script in state.pending:
+        try:
+            contracts = revisions.declared(script).contracts
+        except UndeclaredError as error:
+            what = f"{script.revision} does not say what it is: {error}"
+            if production:
+                state.problems.append(_unsuitable(what, "Run 'occupancy-db lint' where it was written."))
+            else:
+                state.warnings.append(what)
+            continue
+        if contracts in pending and state.revision is not None:
+            what = f"{script.revision} removes what the release that is running uses until {contracts}"
+            if production:
+                state.problems.append(_unsuitable(what, f"Deploy the release of {contracts} first."))
+            else:
+                state.warnings.append(what)
+
+
+async def _look_at_schema(state: State, connection: AsyncConnection) -> None:
+    config = migrate.alembic_config()
+    state.invalid = list((await connection.scalars(INVALID)).all())
+    if state.invalid:
+        coming = "\n".join(revisions.sql(config, script) for script in state.pending)
+        names = set(re.findall(r"\w+", coming))
+        for index in state.invalid:
+            # An interrupted attempt left it, and the same revision takes it up again.
+            if any(index == name or index.startswith(f"{name}_") for name in names if len(name) > 3):
+                state.warnings.append(f"the INVALID index {index} is what an interrupted migration left")
+                continue
+            state.problems.append(
+                DatabaseError(
+                    ExitCode.FAILED,
+                    f"the index {index} is INVALID",
+                    f"Build it anew (REINDEX INDEX CONCURRENTLY {index}) or drop it.",
+                )
+            )
+    state.problems += [
+        DatabaseError(
+            ExitCode.FAILED,
+            f"{partition} is half detached",
+            "Run 'occupancy-db partitions maintain', which finishes it.",
+        )
+        for partition in (await connection.scalars(_DETACHING)).all()
+    ]
+
+
+async def _look_at_sessions(
+    state: State, connection: AsyncConnection, settings: Settings, backup: BackupSettings
+) -> None:
+    if settings.postgres_user != MONITOR and (backup.secrets_dir / MONITOR).exists():
+        async with connect(as_user(settings, MONITOR, backup), "occupancy-db migrate") as monitor:
+            rows = (await monitor.execute(_LONG, {"seconds": LONG})).all()
+    else:
+        rows = (await connection.execute(_LONG, {"seconds": LONG})).all()
+    state.problems += [
+        DatabaseError(
+            ExitCode.LOCKED,
+            f'pid {row.pid}, "{row.application_name}", user {row.usename}, '
+            f"has a transaction open for {row.seconds} s ({row.state})",
+            f"Let it end, or end it with pg_terminate_backend({row.pid}).",
+        )
+        for row in rows
+    ]
+
+
+def _unsuitable(what: str, hint: str) -> DatabaseError:
+    return DatabaseError(ExitCode.UNSUITABLE, what, hint)

@@ -1,0 +1,64 @@
+"""What each user of the product must be able to do in the database, what it must not, and the proof."""
+
+import asyncpg
+from sqlalchemy.exc import DBAPIError
+
+from occupancy_db.connection import connect
+from occupancy_db.errors import DatabaseError, ExitCode, caused_by
+from occupancy_db.settings import Settings
+
+OWNER = "occupancy"
+BACKUP_USER = "occupancy_backup"
+MONITOR = "occupancy_monitor"
+
+_READING = (
+    "INSERT INTO sensor_readings (timestamp, room, zone, state, source_entity) "
+    "VALUES (now(), 'office', 'probe', false, 'probe')"
+)
+_VIEWS = ["SELECT count(*) FROM room_occupancy_status", "SELECT count(*) FROM sensor_reading_stats"]
+_MAY = {
+    OWNER: ["SELECT version_num FROM alembic_version", "CREATE TABLE rights_probe ()"],
+    "occupancy_app": [_READING, *_VIEWS],
+    "occupancy_readonly": _VIEWS,
+    BACKUP_USER: ["SELECT count(*) FROM hourly.sums"],
+    MONITOR: ["SELECT count(*) FROM pg_stat_activity"],
+}
+_MAY_NOT = {
+    "occupancy_app": ["CREATE TABLE rights_probe ()", "DELETE FROM alembic_version"],
+    "occupancy_readonly": [_READING],
+    BACKUP_USER: [_READING],
+    MONITOR: ["SELECT count(*) FROM public.sensor_readings"],
+}
+
+USERS = list(_MAY)
+
+
+async def prove(settings: Settings) -> None:
+    """Do as one of the product's users what it is there for, and what it must not; nothing stays.
+
+    Args:
+        settings: The database, as one of USERS.
+
+    Raises:
+        DatabaseError: it may do what it must not, or cannot log in.
+        sqlalchemy.exc.DBAPIError: it may not do what it must.
+    """
+    user = settings.postgres_user
+    session = {"default_transaction_read_only": "off", "timezone": "UTC"}
+    async with connect(settings, "occupancy-db rights", server_settings=session) as connection:
+        for statement in _MAY[user]:
+            await connection.exec_driver_sql(statement)
+        await connection.rollback()
+        for statement in _MAY_NOT.get(user, ()):
+            try:
+                await connection.exec_driver_sql(statement)
+            except DBAPIError as error:
+                if not caused_by(error, asyncpg.InsufficientPrivilegeError):
+                    raise
+            else:
+                raise DatabaseError(
+                    ExitCode.PERMISSION,
+                    f"{user} may do what it must not: {statement}",
+                    "Run 'make up', which gives every user its rights again; then try again.",
+                )
+            await connection.rollback()

@@ -1,0 +1,36 @@
+"""Fill expected_vacancy
+
+Intent: the rows of before 005 get their interval, and an index finds the long ones.
+Locks: SHARE UPDATE EXCLUSIVE on predictions, beside which everybody reads and writes.
+Reversible: yes: there is nothing to take back but the index.
+Phase: data.
+Release: 0.2.0
+
+Revision ID: 006_fill_expected_vacancy
+Revises: 005_add_expected_vacancy
+Create Date: 2026-11-23 00:01:00+00:00
+"""
+
+from occupancy_db import online
+
+revision = "006_fill_expected_vacancy"
+down_revision = "005_add_expected_vacancy"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    online.backfill(
+        "predictions",
+        "expected_vacancy = expected_vacancy_minutes * interval '1 minute'",
+        "expected_vacancy IS NULL AND expected_vacancy_minutes IS NOT NULL",
+    )
+    online.create_index(
+        "ix_predictions_expected_vacancy",
+        "predictions",
+        "(room, expected_vacancy) WHERE expected_vacancy IS NOT NULL",
+    )
+
+
+def downgrade() -> None:
+    online.drop_index("ix_predictions_expected_vacancy")

@@ -1,0 +1,246 @@
+"""Migrations as a release brings them to a host that is in use."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from occupancy_db import deploy, migrate, precheck
+from occupancy_db.backup.sets import State, Store
+from occupancy_db.errors import DatabaseError, ExitCode
+from occupancy_db.settings import Environment
+from tests.database.conftest import HEAD, Database
+from tests.database.home import EXAMPLE, Home
+from tests.database.home import home as home
+from tests.database.home import release as release
+from tests.unit.test_lint import FIELDS, REVISION
+
+EXPAND, DATA, CONTRACT = sorted(EXAMPLE.glob("*.py"))
+Release = Callable[..., Path]
+
+
+def revision(id: str, revises: str, *sql: str, **fields: Any) -> str:  # noqa: A002
+    """The text of one that declares what it must."""
+    upgrade = "; ".join(f"op.execute({statement!r})" for statement in sql) or "pass"
+    return REVISION.format(**{**FIELDS, "id": id, "revises": revises, "upgrade": upgrade, **fields})
+
+
+async def failure(home: Home, **more: Any) -> DatabaseError:
+    with pytest.raises(DatabaseError) as raised:
+        await home.deploy(**more)
+    return raised.value
+
+
+async def test_a_release_is_looked_at_backed_up_applied_and_looked_at_again(
+    home: Home, release: Release
+) -> None:
+    release(EXPAND, DATA)
+    lines: list[str] = []
+    done = await home.deploy(lines.append)
+    assert (done["from"], done["to"]) == (HEAD, DATA.stem)
+    assert done["applied"] == [EXPAND.stem, DATA.stem]
+    assert [(one["phase"], one["reversible"]) for one in done["revisions"]] == [
+        ("expand", True), ("data", True),
+    ]  # fmt: skip
+    assert done["warnings"] == []
+    (saved,) = Store(home.backup.dir).sets(home.database.name)
+    assert (saved.id, saved.state) == (done["backup"], State.VERIFIED)
+    assert saved.manifest is not None
+    assert saved.manifest.contents.revision == HEAD
+    assert [line.split(":")[0] for line in lines] == [
+        "compare", "check", "dump", "decode", "publish", "rehearse", EXPAND.stem, DATA.stem, "verify",
+    ]  # fmt: skip
+    assert "definitions as they should be, tried as occupancy, occupancy_app" in lines[-1]
+
+    began = time.monotonic()
+    again = await home.deploy()
+    assert (again["from"], again["to"], again["applied"]) == (DATA.stem, DATA.stem, [])
+    assert time.monotonic() - began < 1
+    assert len(Store(home.backup.dir).sets(home.database.name)) == 1
+
+
+async def test_a_plan_shows_all_and_changes_nothing(home: Home, release: Release) -> None:
+    release(EXPAND, DATA)
+    before = home.database.cluster.dump_schema(home.database.name)
+    plan = await deploy.plan(home.settings(), home.backup)
+    assert (plan["from"], plan["to"], plan["problems"]) == (HEAD, DATA.stem, [])
+    assert [one["revision"] for one in plan["pending"]] == [EXPAND.stem, DATA.stem]
+    assert "ADD COLUMN expected_vacancy interval" in plan["pending"][0]["sql"]
+    assert home.database.cluster.dump_schema(home.database.name) == before
+
+
+BROKEN = "REVOKE INSERT ON sensor_readings FROM occupancy_app"
+WHOLE = "GRANT INSERT ON sensor_readings TO occupancy_app"
+
+
+async def test_what_fails_its_trial_is_taken_back_if_nothing_is_lost(home: Home, release: Release) -> None:
+    before = home.database.cluster.dump_schema(home.database.name)
+    text = revision("005_break", HEAD, BROKEN)
+    release(r005_break=text.removesuffix("pass\n") + f"op.execute({WHOLE!r})\n")
+    error = await failure(home, save=False)
+    assert error.code is ExitCode.PERMISSION
+    assert f"was taken back to {HEAD}" in error.what
+    assert (error.details["to"], error.details["reverted"]) == (HEAD, ["005_break"])
+    assert home.database.cluster.dump_schema(home.database.name) == before
+
+
+async def test_what_cannot_be_taken_back_stays_and_the_commands_are_named(
+    home: Home, release: Release
+) -> None:
+    release(r005_break=revision("005_break", HEAD, BROKEN, reversible="no"))
+    error = await failure(home)
+    assert "stays at 005_break: taking back 005_break loses data; the release before works on" in error.what
+    restore = f"occupancy-db restore {error.details['backup']} --confirm {home.database.name}"
+    assert error.details["recover"] == ["occupancy-db migrate", restore]
+    assert all(command in error.hint for command in error.details["recover"])
+    assert (error.details["to"], error.details["reverted"]) == ("005_break", [])
+
+
+async def test_an_error_in_a_revision_leaves_what_was_there(home: Home, release: Release) -> None:
+    before = home.database.cluster.dump_schema(home.database.name)
+    of_rows = "SELECT 1 / (1 - count(*) / count(*)) FROM sensor_readings HAVING count(*) > 0"
+    release(r005_break=revision("005_break", HEAD, "CREATE TABLE t ()", of_rows))
+    error = await failure(home, save=False)
+    assert f"division by zero; {home.database.name} is at {HEAD}, as before" in error.what
+    assert home.database.cluster.dump_schema(home.database.name) == before
+    release(r005_break=revision("005_break", HEAD, "CREATE TABLE t ()", "SELECT 1 / 0"))
+    error = await failure(home, save=False)
+    assert "in an empty database of their own, the migrations fail: division by zero" in error.what
+    assert home.database.cluster.dump_schema(home.database.name) == before
+
+
+async def test_of_several_runners_one_saves_and_applies_and_the_others_wait(
+    home: Home, release: Release
+) -> None:
+    release(EXPAND)
+    runs = await asyncio.gather(*(home.deploy(wait=60) for _ in range(3)))
+    assert sorted(len(done["applied"]) for done in runs) == [0, 0, 1]
+    assert len(Store(home.backup.dir).sets(home.database.name)) == 1
+
+
+async def test_a_session_in_the_way_is_named_before_anything_is_begun(
+    home: Home, release: Release, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release(EXPAND)
+    monkeypatch.setattr(precheck, "LONG", 0.1)
+    holder = home.connect("occupancy_app", application_name="a forgotten shell")
+    holder.autocommit = False
+    with holder.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM predictions")
+    await asyncio.sleep(0.2)
+    error = await failure(home)
+    assert error.code is ExitCode.LOCKED
+    assert f'pid {holder.info.backend_pid}, "a forgotten shell", user occupancy_app' in error.what
+    assert "idle in transaction" in error.what
+    assert Store(home.backup.dir).sets(home.database.name) == []
+    holder.close()
+    assert (await home.deploy(save=False))["applied"] == [EXPAND.stem]
+
+
+async def test_a_lock_that_is_held_is_asked_for_again_and_its_holder_named(
+    home: Home, release: Release
+) -> None:
+    release(EXPAND)
+    holder = home.connect(application_name="a report")
+    holder.autocommit = False
+    with holder.cursor() as cursor:
+        cursor.execute("LOCK TABLE predictions IN ACCESS SHARE MODE")
+    error = await failure(home, save=False, wait=1)
+    assert error.code is ExitCode.LOCKED
+    assert f'in the way: pid {holder.info.backend_pid}, "a report", user occupancy' in error.what
+    assert f"is at {HEAD}, as before" in error.what
+
+    async def let_go() -> None:
+        waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+        while home.ask(waiting) == (0,):  # noqa: ASYNC110 - only the server knows
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.2)  # longer than an attempt waits
+        holder.close()
+
+    done, _ = await asyncio.gather(home.deploy(save=False), let_go())
+    assert done["applied"] == [EXPAND.stem]
+    assert done["revisions"][0]["attempts"] > 1
+
+
+async def test_what_somebody_changed_by_hand_is_found_before_and_named(home: Home, release: Release) -> None:
+    release(EXPAND)
+    (month,) = home.ask(
+        "SELECT min(inhrelid::regclass::text) FROM pg_inherits WHERE inhparent = 'sensor_readings'::regclass"
+    )
+    home.ask(f"DROP TRIGGER hourly_update ON {month}")
+    error = await failure(home)
+    assert error.code is ExitCode.DIFFERENT
+    assert f"triggers of public.{month}: CREATE TRIGGER hourly_update" in error.what
+    assert home.ask("SELECT version_num FROM alembic_version") == (HEAD,)
+
+
+async def test_what_the_operator_added_is_said_and_left_alone(home: Home, release: Release) -> None:
+    release(EXPAND)
+    home.ask("CREATE INDEX of_the_operator ON predictions (model_version)")
+    home.ask("CREATE TABLE of_the_operator_too ()")
+    done = await home.deploy(save=False)
+    assert done["applied"] == [EXPAND.stem]
+    (beyond,) = [warning for warning in done["warnings"] if "beyond" in warning]
+    assert "INDEX of_the_operator ON" in beyond
+
+
+async def test_production_wants_a_backup_or_a_word(home: Home, release: Release) -> None:
+    release(EXPAND)
+    nowhere = home.backup.model_copy(update={"dir": Path("/no/where")})
+    with pytest.raises(DatabaseError, match="no verified backup can be made here") as raised:
+        await deploy.deploy(home.settings(), nowhere, print)
+    assert raised.value.code is ExitCode.CONFIGURATION
+    developer = home.settings(Environment.DEVELOPMENT)
+    done = await deploy.deploy(developer, nowhere, print)
+    assert (done["applied"], done["backup"]) == ([EXPAND.stem], None)
+    assert "no backup" in done["warnings"][0]
+    await deploy.take_back(home.settings(), "-1")
+    assert (await deploy.deploy(home.settings(), nowhere, print, save=False))["applied"] == [EXPAND.stem]
+
+
+async def test_a_release_must_not_be_left_out(home: Home, release: Release) -> None:
+    release(EXPAND, DATA, CONTRACT)
+    error = await failure(home)
+    assert error.code is ExitCode.UNSUITABLE
+    assert f"{CONTRACT.stem} removes what the release that is running uses until {EXPAND.stem}" in error.what
+    assert home.ask("SELECT version_num FROM alembic_version") == (HEAD,)
+
+
+async def test_the_release_before_works_beside_an_expansion_and_not_beside_a_contract(
+    home: Home, release: Release, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as newer:
+        release(EXPAND, DATA, CONTRACT)
+        await migrate.upgrade(home.settings(), DATA.stem)
+        newer.undo()
+    found = home.database.cli("migrate", "--json")
+    assert found.returncode == 0, found.stderr
+    assert (
+        "ahead of this release by 005_add_expected_vacancy, 006_fill" in home.database.cli("migrate").stdout
+    )
+    assert '"up_to_date": true' in home.database.cli("current", "--json").stdout
+
+    release(EXPAND, DATA, CONTRACT)
+    await migrate.upgrade(home.settings())
+    monkeypatch.undo()
+    refused = home.database.cli("migrate")
+    assert refused.returncode == ExitCode.UNSUITABLE
+    assert "has had 007_drop_vacancy_minutes, which removes what this release uses" in refused.stderr
+
+
+async def test_production_keeps_what_a_rollback_would_lose(home: Home) -> None:
+    with pytest.raises(DatabaseError, match=f"{HEAD} cannot be taken back with all data") as raised:
+        await deploy.take_back(home.settings(), "-1")
+    assert raised.value.code is ExitCode.REFUSED
+    assert (await deploy.take_back(home.settings(), "-1", lose_data=True)).reverted == [HEAD]
+
+
+async def test_a_database_of_nobodys_release_is_left_alone(database: Database) -> None:
+    with database.connect().cursor() as cursor:
+        cursor.execute("UPDATE alembic_version SET version_num = 'of_another'")
+    result = database.cli("migrate")
+    assert result.returncode == ExitCode.UNSUITABLE
+    assert "at of_another, which this release does not know" in result.stderr

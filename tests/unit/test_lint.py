@@ -1,0 +1,267 @@
+"""Each rule finds the migration that it is for, and leaves alone the one that does the same well."""
+
+from pathlib import Path
+
+import pytest
+from alembic.script import ScriptDirectory
+from typer.testing import CliRunner
+
+from occupancy_db import revisions
+from occupancy_db.cli import app
+from occupancy_db.errors import ExitCode
+from occupancy_db.lint import Finding, code, lint, split
+from occupancy_db.migrate import alembic_config, script_directory
+
+REVISION = '''"""{id}
+
+Intent: to be looked at.
+Locks: {locks}.
+Reversible: {reversible}.
+Phase: {phase}.
+Release: {release}
+
+Revision ID: {id}
+"""
+
+from alembic import op
+{imports}
+revision = "{id}"
+down_revision = {revises!r}
+branch_labels = None
+depends_on = None
+{more}
+
+def upgrade() -> None:
+    {upgrade}
+
+
+def downgrade() -> None:
+    pass
+'''
+FIELDS = {
+    "locks": "none", "reversible": "yes", "phase": "expand", "release": "0.1.0",
+    "imports": "", "revises": None, "more": "", "upgrade": "pass",
+}  # fmt: skip
+
+
+class History:
+    """Revisions of a test's own, in a directory of their own."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.config = alembic_config()
+        self.config.set_main_option("version_locations", str(directory))
+
+    def add(self, id: str = "001_one", *sql: str, **fields: object) -> None:  # noqa: A002
+        upgrade = "; ".join(f"op.execute({statement!r})" for statement in sql) or "pass"
+        text = REVISION.format(**{**FIELDS, "id": id, "upgrade": upgrade, **fields})
+        (self.directory / f"{id}.py").write_text(text)
+
+    def rules(self) -> set[str]:
+        return {finding.rule for finding in lint(self.config)}
+
+
+@pytest.fixture
+def history(tmp_path: Path) -> History:
+    return History(tmp_path)
+
+
+# Statements that a rule finds, and those that do the same as it should be done.
+RULES: dict[str, tuple[list[str], list[str]]] = {
+    "immutable-now": (
+        ["CREATE FUNCTION today() RETURNS date LANGUAGE sql IMMUTABLE AS $$ SELECT now()::date $$"],
+        ["CREATE FUNCTION today() RETURNS date LANGUAGE sql STABLE AS $$ SELECT now()::date $$"],
+    ),
+    "partition-of": (
+        ["CREATE TABLE m1 PARTITION OF m DEFAULT"],
+        ["CREATE TABLE m1 (LIKE m)", "ALTER TABLE m ATTACH PARTITION m1 DEFAULT"],
+    ),
+    "unbatched-write": (
+        ["UPDATE predictions SET model_version = 'v1' WHERE model_version IS NULL"],
+        ["INSERT INTO one VALUES (1) ON CONFLICT (k) DO UPDATE SET v = excluded.v"],
+    ),
+    "enum-value-in-use": (
+        [
+            "ALTER TYPE room_type ADD VALUE 'garage' AFTER 'office'",
+            "ALTER TABLE rooms ALTER COLUMN room SET DEFAULT 'garage'",
+        ],
+        ["ALTER TYPE room_type ADD VALUE 'garage' AFTER 'office'"],
+    ),
+    # Of squawk's rules those that the product's own migrations had to answer for.
+    "require-concurrent-index-creation": (
+        ["CREATE INDEX i ON predictions (room)"],
+        ["CREATE TABLE t (k bigint)", "CREATE INDEX i ON t (k)"],
+    ),
+    "changing-column-type": (
+        ["ALTER TABLE predictions ALTER COLUMN room TYPE varchar(20)"],
+        ["ALTER TABLE predictions ADD COLUMN place varchar(20)"],
+    ),
+    "adding-required-field": (
+        ["ALTER TABLE predictions ADD COLUMN place varchar(20) NOT NULL"],
+        ["ALTER TABLE predictions ADD COLUMN place varchar(20) NOT NULL DEFAULT 'here'"],
+    ),
+    "constraint-missing-not-valid": (
+        ["ALTER TABLE predictions ADD CONSTRAINT c CHECK (confidence > 0)"],
+        ["ALTER TABLE predictions ADD CONSTRAINT c CHECK (confidence > 0) NOT VALID"],
+    ),
+    "renaming-column": (
+        ["ALTER TABLE predictions RENAME COLUMN room TO place"],
+        ["ALTER TABLE predictions ADD COLUMN place varchar(20)"],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_rule_finds_what_it_is_for_and_nothing_else(history: History, rule: str) -> None:
+    wrong, right = RULES[rule]
+    history.add("001_one", *wrong)
+    assert rule in history.rules()
+    history.add("001_one", *right)
+    assert history.rules() == set()
+
+
+def test_a_write_in_the_body_of_do_is_a_write_unless_it_commits(history: History) -> None:
+    history.add("001_one", "DO $$ BEGIN UPDATE predictions SET confidence = 1; END $$")
+    assert history.rules() == {"unbatched-write"}
+    history.add("001_one", upgrade="online.backfill('predictions', 'confidence = 1', 'confidence > 1')",
+                imports="from occupancy_db import online")  # fmt: skip
+    assert history.rules() == set()
+
+
+def test_an_index_is_dropped_beside_writers(history: History) -> None:
+    history.add("001_one", "DROP INDEX i")
+    assert history.rules() == {"require-concurrent-index-deletion"}
+    history.add("001_one", upgrade="online.drop_index('i')", imports="from occupancy_db import online")
+    assert history.rules() == set()
+
+
+def test_an_index_beside_writers_lints_clean_alone_and_not_beside_what_cannot_be_repeated(
+    history: History,
+) -> None:
+    index = "online.create_index('i', 'sensor_readings', '(room)')"
+    more = "op.execute('CREATE TABLE t ()')"
+    imports = "from occupancy_db import online"
+    history.add("001_one", imports=imports, upgrade=index)
+    assert history.rules() == set()
+    history.add("001_one", imports=imports, upgrade=f"{more}; {index}")
+    assert history.rules() == {"commits-midway"}
+    again = more.replace("TABLE", "TABLE IF NOT EXISTS")
+    history.add("001_one", imports=imports, upgrade=f"{again}; {index}")
+    assert history.rules() == set()
+
+
+@pytest.mark.parametrize("module", ["occupancy_db.models", "sqlalchemy.orm", "occupancy_db.partitions"])
+def test_what_changes_with_the_release_is_not_imported(history: History, module: str) -> None:
+    history.add(imports=f"import {module}")
+    assert history.rules() == {"orm-import"}
+    history.add(imports="import sqlalchemy as sa\nfrom occupancy_db.online import create_index")
+    assert history.rules() == set()
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("locks", "some", "Locks: begins with none or the strongest lock"),
+        ("locks", "", "Locks: begins with none"),
+        ("phase", "contract", "Phase: begins with expand, data, or contract of <revision>"),
+        ("reversible", "perhaps", "Reversible: begins with yes"),
+        ("release", "next", "Release: begins with a version"),
+        ("release", "", "Release: is not filled in"),
+        ("phase", "<expand | data>", "Phase: is not filled in"),
+    ],
+)
+def test_a_revision_says_what_it_is_in_words_a_program_reads(
+    history: History, field: str, value: str, said: str
+) -> None:
+    history.add(**{field: value})
+    (finding,) = lint(history.config)
+    assert finding.rule == "undeclared"
+    assert said in finding.what
+
+
+def test_a_field_that_is_missing_is_named(history: History) -> None:
+    history.add()
+    path = history.directory / "001_one.py"
+    path.write_text(path.read_text().replace("Locks: none.\n", ""))
+    assert lint(history.config) == [Finding("001_one", "undeclared", "Locks: is missing")]
+
+
+def test_an_id_fits_alembics_table(history: History) -> None:
+    history.add("x" * 33)
+    assert history.rules() == {"long-id"}
+    (history.directory / f"{'x' * 33}.py").unlink()
+    history.add("x" * 32)
+    assert history.rules() == set()
+
+
+def test_there_is_one_newest_revision(history: History) -> None:
+    history.add("001_one")
+    history.add("002_two", revises="001_one")
+    assert history.rules() == set()
+    history.add("002_too", revises="001_one")
+    assert history.rules() == {"several-heads"}
+
+
+def test_a_contract_is_of_a_later_release_than_its_expansion(history: History) -> None:
+    contract = {"revises": "001_one", "phase": "contract of 001_one"}
+    history.add("001_one", "ALTER TABLE predictions ADD COLUMN place varchar(20)", release="0.2.0")
+    history.add("002_two", "ALTER TABLE predictions DROP COLUMN room", release="0.2.0", **contract)
+    assert history.rules() == {"contract-with-expand"}
+    history.add("002_two", "ALTER TABLE predictions DROP COLUMN room", release="0.10.0", **contract)
+    assert history.rules() == set()
+    history.add("002_two", release="0.3.0", revises="001_one", phase="contract of 000_other")
+    assert history.rules() == {"contract-with-expand"}
+    # Elsewhere than in a contract, what is removed is missed by the release that is running.
+    history.add("002_two", "ALTER TABLE predictions DROP COLUMN room", release="0.3.0", revises="001_one")
+    assert history.rules() == {"ban-drop-column"}
+
+
+def test_a_rule_is_broken_with_a_reason_or_not_at_all(history: History) -> None:
+    allowed = 'allowed = {"renaming-column": "nobody has used it yet"}'
+    rename = "ALTER TABLE predictions RENAME COLUMN room TO place"
+    history.add("001_one", rename, more=allowed)
+    assert history.rules() == set()
+    history.add("001_one", more=allowed)
+    assert history.rules() == {"unused-allowance"}
+
+
+def test_statements_end_where_they_end() -> None:
+    script = """
+        SELECT 'a;b', ";" -- c;
+        ; /* ; */ DO $body$ BEGIN PERFORM ';'; END $body$;
+        -- the end;
+    """
+    assert [code(one) for one in split(script)] == [
+        "SELECT 'a;b', \";\"",
+        "DO $body$ BEGIN PERFORM ';'; END $body$",
+    ]
+    assert code("SELECT 'now()', $$ now() $$ -- now()", strings=False) == "SELECT '', ''"
+
+
+def test_the_products_own_migrations_pass_and_each_of_their_allowances_is_needed() -> None:
+    result = CliRunner().invoke(app, ["lint"])
+    assert (result.exit_code, result.output) == (
+        0,
+        f"0 findings in {len(list(script_directory().walk_revisions()))} revisions\n",
+    )
+
+
+def test_it_says_that_squawk_is_missing(history: History, monkeypatch: pytest.MonkeyPatch) -> None:
+    history.add()
+    monkeypatch.setattr("shutil.which", lambda *_, **__: None)
+    result = CliRunner().invoke(app, ["lint"])
+    assert result.exit_code == ExitCode.UNSUITABLE
+    assert "squawk is not installed here" in result.output
+
+
+def test_the_older_release_knows_what_was_added_and_what_was_removed(history: History) -> None:
+    history.add("001_one")
+    history.add("002_two", revises="001_one", phase="data")
+    history.add("003_three", revises="002_two", phase="contract of 001_one", release="0.2.0")
+    assert revisions.remember([]) == "COMMENT ON TABLE alembic_version IS NULL"
+    scripts = ScriptDirectory.from_config(history.config)
+    remembered = revisions.remember(revisions.chain(scripts, "003_three"))
+    assert revisions.beyond(remembered, "001_one") == [("002_two", "data"), ("003_three", "contract")]
+    assert revisions.beyond(remembered, "003_three") == []
+    assert revisions.beyond(remembered, "of_another") is None
+    assert revisions.beyond(None, "001_one") is None
