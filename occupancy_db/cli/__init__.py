@@ -94,5 +94,7 @@ app.command("tune")(tune.tune)
 
 def main() -> None:
     """Entry point. A request to stop is an interrupt: what was begun is ended and cleared first."""
+    # Who is started in the background inherits that interrupts are ignored, and would then end for neither.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     app()
