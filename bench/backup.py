@@ -174,7 +174,7 @@ async def measure(server: Server, rows: int, work: Path) -> dict[str, Any]:
     client.stop()
     await writing
     connection = await server.connect(DATABASE)
-    found = await connection.fetchval("SELECT count(*) FROM sensor_readings WHERE created_at < $1", end)
+    found = await connection.fetchval("SELECT count(*) FROM sensor_readings WHERE timestamp < $1", end)
     version = await connection.fetchval("SELECT current_setting('server_version')")
     await connection.close()
     if found != rows:
