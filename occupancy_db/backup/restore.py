@@ -332,7 +332,7 @@ async def _look_again(
         undo = [(new, old) for old, new in reversed(moves)]
         try:
             await _exchange(settings, names, undo, "nothing")
-        except Exception:
+        except Exception:  # whatever it was, the operator is told where things stand
             raise DatabaseError(
                 error.code,
                 f"{names.live} is the restored database, and it fails: {error.what}",

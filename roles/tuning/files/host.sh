@@ -3,7 +3,8 @@
 # "skipped", the name, and why it is skipped. Reads only.
 set -eu
 
-# A container shares its kernel with others, even where it is allowed to write to it.
+# A container shares its kernel with others, even where it is allowed to write to it. On anything else the question is
+# answered with "none" and a failure.
 container=""
 if command -v systemd-detect-virt >/dev/null; then container=$(systemd-detect-virt --container || true); fi
 if [ -e /.dockerenv ] || [ -e /run/.containerenv ]; then container=${container:-docker}; fi
