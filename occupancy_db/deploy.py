@@ -4,6 +4,7 @@ A failure leaves what was there, or says what is there and which commands lead o
 """
 
 import asyncio
+import contextlib
 import os
 import random
 import re
@@ -122,14 +123,22 @@ async def deploy(
     async with AsyncExitStack() as locks:
         expected = None
         if state.revision is not None:
-            expected, result["backup"] = await _prepare(settings, backup, work, state, save, locks)
+            state, expected, result["backup"] = await _prepare(settings, backup, work, state, save, locks)
+            result["warnings"] = state.warnings
         for warning in state.warnings:
             say(f"note: {warning}")
+        prepared = state.revision
         guard = await locks.enter_async_context(migration_lock(settings, wait))
         # Somebody else may have been at work since.
         state = await look(guard, settings, backup)
         state.insist()
         result["from"] = result["to"] = state.revision
+        if state.pending and state.revision != prepared:
+            raise DatabaseError(
+                ExitCode.LOCKED,
+                f"{settings.database} went from {prepared or 'base'} to {state.revision or 'base'} meanwhile",
+                "Somebody else migrates it: run again when that has ended. Nothing was changed.",
+            )
         watch = Watch(guard)
         try:
             for script in state.pending:
@@ -150,6 +159,7 @@ async def deploy(
                 with work.phase("verify") as notes:
                     notes += await _verify(guard, settings, backup, state, expected)
         except Exception as error:
+            result["slowest_lock_ms"] = watch.slowest_ms
             raise await _failure(error, guard, settings, state, result, wait) from error
         result["to"] = await migrate.current_revision(guard)
         result["slowest_lock_ms"] = watch.slowest_ms
@@ -209,8 +219,12 @@ def _going(applied: list[Script], revision: str) -> list[Script]:
 
 async def _prepare(
     settings: Settings, backup: BackupSettings, work: Run, state: State, save: bool, locks: AsyncExitStack
-) -> tuple[Schema | None, str | None]:
-    """What must be at hand before a database with something in it is touched: the target, and a way back."""
+) -> tuple[State, Schema | None, str | None]:
+    """What must be at hand before a database with something in it is touched: the target, and a way back.
+
+    Returns:
+        The database as it is then, the definitions that it should come to, and the backup set.
+    """
     reason = _nowhere(settings, backup)
     if reason and save and settings.environment is Environment.PRODUCTION:
         raise DatabaseError(
@@ -220,11 +234,14 @@ async def _prepare(
         )
     if reason:
         state.warnings.append(f"no backup, and no comparison of definitions: {reason}")
-        return None, None
+        return state, None, None
     # To the end: another runner finds the work done, and makes no set of its own.
     await locks.enter_async_context(Store(backup.dir).lock(_BACKUP_WAIT))
-    if await _revision(settings) != state.revision:
-        return None, None  # another runner was here first, and has seen to all of this
+    async with connect(settings, "occupancy-db migrate", server_settings=PATIENT) as connection:
+        state = await look(connection, settings, backup)
+    state.insist()
+    if not state.pending:
+        return state, None, None
     with work.phase("compare") as notes:
         at_start, at_end = await _reference(backup, state)
         missing, more = at_start.drift(await _schema(settings))
@@ -234,12 +251,12 @@ async def _prepare(
         notes.append(f"as {state.revision} made it")
     if not save:
         state.warnings.append("no backup: told so")
-        return at_end, None
+        return state, at_end, None
     with work.measured():
         reader = as_user(settings, BACKUP_USER, backup)
         made = await create.make(reader, backup, work)
         await create.prove(made, backup, work)
-    return at_end, made.id
+    return state, at_end, made.id
 
 
 def _nowhere(settings: Settings, backup: BackupSettings) -> str | None:
@@ -266,16 +283,9 @@ async def _reference(backup: BackupSettings, state: State) -> tuple[Schema, Sche
             await migrate.upgrade(settings)
             return before, await _schema(settings)
         except Exception as error:
-            known = explain(error)
-            if known is None:
-                raise
+            known = _explained(error)
             what = f"tried in an empty database of their own, the migrations fail: {known.what}"
             raise DatabaseError(known.code, what, "The live database was not touched.") from error
-
-
-async def _revision(settings: Settings) -> str | None:
-    async with connect(settings, "occupancy-db migrate", server_settings=PATIENT) as connection:
-        return await migrate.current_revision(connection)
 
 
 async def _schema(settings: Settings) -> Schema:
@@ -299,7 +309,7 @@ class Watch:
 
     @asynccontextmanager
     async def over(self, pid: int) -> AsyncIterator[None]:
-        """Watch a session for as long as the block takes."""
+        """Watch a session for as long as the block takes; without the guard's lock the block is cancelled."""
         over = asyncio.Event()
 
         async def look() -> None:
@@ -307,14 +317,16 @@ class Watch:
                 row = (await self._guard.execute(_WAITS, {"pid": pid})).one()
                 self.slowest_ms = max(self.slowest_ms, round(row.behind * 1000, 1))
                 self.before = row.before or self.before
-                await asyncio.sleep(_POLL)
+                with contextlib.suppress(TimeoutError):  # the block goes on: look again
+                    await asyncio.wait_for(over.wait(), _POLL)
 
-        looking = asyncio.create_task(look())
         try:
-            yield
-        finally:
-            over.set()
-            await looking
+            async with asyncio.TaskGroup() as group:
+                group.create_task(look())
+                yield
+                over.set()
+        except ExceptionGroup as failed:
+            raise failed.exceptions[0] from None
 
 
 async def _step(
@@ -322,7 +334,7 @@ async def _step(
 ) -> int:
     """Apply or take back one revision, as often as it takes; returns how often."""
     target = script.revision if run is command.upgrade else script.down_revision or "base"
-    deadline = time.monotonic() + wait
+    deadline = None
     attempt = 0
     while True:
         attempt += 1
@@ -337,6 +349,8 @@ async def _step(
             except Exception as error:
                 if not caused_by(error, asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError):
                     raise
+                # From here on, and not from the beginning: the work before the lock may have taken an hour.
+                deadline = deadline or time.monotonic() + wait
                 if time.monotonic() >= deadline:
                     raise DatabaseError(
                         ExitCode.LOCKED,
@@ -360,7 +374,7 @@ async def _verify(
     if found != state.head:
         raise DatabaseError(ExitCode.DIFFERENT, f"the revision is {found} instead of {state.head}", "")
     if invalid := (await guard.scalars(INVALID)).all():
-        raise DatabaseError(ExitCode.FAILED, f"INVALID indexes: {', '.join(invalid)}", "")
+        raise DatabaseError(ExitCode.FAILED, f"INVALID indexes: {', '.join(invalid)}", "Drop them.")
     notes = []
     if expected:
         missing, _ = expected.drift(await _schema(settings))
@@ -397,19 +411,20 @@ async def _failure(
     wait: float,
 ) -> Exception:
     """Take back what may be taken back, and say what is there and what leads on."""
-    known = explain(error)
-    if known is None or known.code is ExitCode.UNREACHABLE:
-        return error
+    known = _explained(error)
     start = state.revision or "base"
     applied = [script for script in state.pending if script.revision in result["applied"]]
+    failed = state.pending[len(applied) :][:1]
     recover = ["occupancy-db migrate"]
     if result["backup"]:
         recover.append(f"occupancy-db restore {result['backup']} --confirm {settings.database}")
-    if not applied:
+    if known.code is ExitCode.UNREACHABLE:
+        last = applied[-1].revision if applied else start
+        outcome = f"{settings.database} was at {last} when the connection was lost"
+        result["to"] = last
+        recover.insert(0, "occupancy-db current")
+    elif not applied:
         outcome = f"{settings.database} is at {start}, as before"
-        failed = state.pending[0]
-        if revisions.sql(migrate.alembic_config(), failed).count("COMMIT;") > 1:
-            outcome += f"; what {failed.revision} has done so far stays, and the next run takes it up"
     elif all(one["reversible"] for one in result["revisions"]):
         try:
             for script in reversed(applied):
@@ -417,18 +432,36 @@ async def _failure(
                 result["reverted"].append(script.revision)
             outcome = f"{settings.database} was taken back to {start}"
         except Exception as second:
-            why = explain(second)
-            outcome = f"and it could not be taken back to {start}: {why.what if why else second!r}"
+            outcome = f"and it could not be taken back to {start}: {_explained(second).what}"
             recover.insert(0, f"occupancy-db rollback --revision {start}")
     else:
         lossy = [one["revision"] for one in result["revisions"] if not one["reversible"]]
         outcome = f"{settings.database} stays at {applied[-1].revision}: taking back {lossy[0]} loses data"
-        if all(one["phase"] != Phase.CONTRACT for one in result["revisions"]):
+        # Of what did not stand its proof that can't be said.
+        if failed and all(one["phase"] != Phase.CONTRACT for one in result["revisions"]):
             outcome += "; the release before works on beside it"
-    result["to"] = await migrate.current_revision(guard)
+    for script in failed:
+        if _commits_midway(script):
+            outcome += f"; what {script.revision} has done so far stays, and the next run takes it up"
+    if result["applied"] and known.code is not ExitCode.UNREACHABLE:
+        left = [script for script in applied if script.revision not in result["reverted"]]
+        result["to"] = left[-1].revision if left else state.revision
     commands = " or ".join(f"'{one}'" for one in recover)
     hint = f"{known.hint} Then: {commands}.".strip()
     return DatabaseError(known.code, f"{known.what}; {outcome}", hint, {**result, "recover": recover})
+
+
+def _explained(error: Exception) -> DatabaseError:
+    """An error in words; what nothing of ours knows comes from the revision's own Python."""
+    what = f"{type(error).__name__}: {error}"
+    return explain(error) or DatabaseError(ExitCode.FAILED, what, "That is a mistake in the revision.")
+
+
+def _commits_midway(script: Script) -> bool:
+    try:
+        return revisions.sql(migrate.alembic_config(), script).count("COMMIT;") > 1
+    except Exception:  # its own Python failed, and would fail here, too
+        return False
 
 
 def _declared(script: Script) -> dict[str, Any]:

@@ -28,6 +28,10 @@ _FACTS = text("""
            obj_description(to_regclass('public.alembic_version'), 'pg_class') AS remembered
 """)
 INVALID = text("SELECT indexrelid::regclass::text FROM pg_index WHERE NOT indisvalid ORDER BY 1")
+# The indexes that a revision's SQL makes; a partition's is called the same and ends as the partition's name.
+_BUILT = re.compile(
+    r"\bINDEX\s+(?:CONCURRENTLY\s+)?(?:IF\s+NOT\s+EXISTS\s+)?\"?(\w+)\"?\s+ON\b", re.IGNORECASE
+)
 _DETACHING = text("SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhdetachpending ORDER BY 1")
 _LARGEST = text("""
     SELECT coalesce(max(bytes), 0)::bigint FROM (
@@ -157,10 +161,10 @@ async def _look_at_schema(state: State, connection: AsyncConnection) -> None:
     state.invalid = list((await connection.scalars(INVALID)).all())
     if state.invalid:
         coming = "\n".join(revisions.sql(config, script) for script in state.pending)
-        names = set(re.findall(r"\w+", coming))
+        built = set(_BUILT.findall(coming))
         for index in state.invalid:
             # An interrupted attempt left it, and the same revision takes it up again.
-            if any(index == name or index.startswith(f"{name}_") for name in names if len(name) > 3):
+            if any(index == name or index.startswith(f"{name}_") for name in built):
                 state.warnings.append(f"the INVALID index {index} is what an interrupted migration left")
                 continue
             state.problems.append(

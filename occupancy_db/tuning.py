@@ -33,7 +33,9 @@ class Workload(StrEnum):
 class WalCompression(StrEnum):
     """How pages in the WAL can be compressed, as the server's build has it; the best one first.
 
-    lz4 takes the least of the processor, which is what two cores have least of; pglz is in every build.
+    lz4 takes the least of the processor, which is what two cores have least of. pglz is in every build, and
+    takes so much of it that it is for slow disks only: measured with pgbench (TPC-B-like) on two cores and an
+    SSD, a seventh of the transactions.
     """
 
     LZ4 = "lz4"
@@ -162,6 +164,9 @@ class Budget:
         maintenance: ``maintenance_work_mem``.
         autovacuum_workers: How many.
         autovacuum: ``autovacuum_work_mem``.
+        factor: How often a session takes ``work_mem``: between a sort's once and a hash's multiplier.
+        wal: ``wal_buffers``, where the operator has set them.
+        temp: ``temp_buffers``, where the operator has set them: nothing here uses temporary tables.
     """
 
     limit: float
@@ -171,16 +176,19 @@ class Budget:
     maintenance: float
     autovacuum_workers: int
     autovacuum: float
+    factor: float = 1.5
+    wal: float = 0.0
+    temp: float = 0.0
 
     @property
     def overhead(self) -> float:
         """The server's own processes; locks, WAL buffers, statistics and the heads of the buffers."""
-        return OWN + self.shared / 16
+        return OWN + self.shared / 16 + self.wal
 
     @property
     def session(self) -> float:
         """One session without its work memory: its caches, and the page table for the shared buffers."""
-        return SESSION + self.shared / 512
+        return SESSION + self.shared / 512 + self.temp
 
     @property
     def fixed(self) -> float:
@@ -195,13 +203,13 @@ class Budget:
     @property
     def total(self) -> float:
         """All of it."""
-        return self.fixed + self.sessions * (self.session + WORK_FACTOR * self.work)
+        return self.fixed + self.sessions * (self.session + self.factor * self.work)
 
     def __str__(self) -> str:
         """The arithmetic."""
         return (
             f"shared_buffers {self.shared:.0f} + the server itself {self.overhead:.0f}"
-            f" + {self.sessions} sessions x ({self.session:.2f} + {WORK_FACTOR} x work_mem {self.work:.2f})"
+            f" + {self.sessions} sessions x ({self.session:.2f} + {self.factor:g} x work_mem {self.work:.2f})"
             f" + maintenance_work_mem {self.maintenance:.0f} + {self.autovacuum_workers} autovacuum workers"
             f" x ({SESSION} + {self.autovacuum:.0f}) = {self.total:.0f} MB of {self.limit:.0f} MB"
         )
@@ -234,8 +242,8 @@ class Plan:
 # own, one that has only connected 1.7. Of many sessions, some are the one and some the other.
 SESSION = 4
 OWN = 24
-# A sort takes work_mem, a hash twice as much (hash_mem_multiplier).
-WORK_FACTOR = 1.5
+HASH_MEM_MULTIPLIER = 2.0
+"""PostgreSQL's own."""
 LEAST_WORK = 1.0
 MOST_WORK = 256.0
 RESERVED = 3
@@ -244,6 +252,7 @@ STEP = 25
 LEAST_MEMORY = 512
 SYSTEM = 512
 MOST_BY_DEFAULT = 4096
+_ROUND = 64
 
 _WIKI = "PostgreSQL wiki, Number Of Database Connections"
 # Reason and source. Numbers are sections of the manual.
@@ -262,7 +271,10 @@ _WHY = {
     "max_wal_size": ("an import fits between two checkpoints; no more than a tenth of the disk", "30.5"),
     "min_wal_size": ("files of the WAL are used again, not made again", "20.5.2"),
     "checkpoint_timeout": ("after a checkpoint, small inserts write whole pages: fewer of both", "30.5"),
-    "wal_compression": ("those whole pages; the best that the server's build has", "20.5.1"),
+    "wal_compression": (
+        "those whole pages, where the build has more than pglz or the disk is slow",
+        "20.5.1, measured",
+    ),
     "random_page_cost": ("what a jump costs on this kind of disk; lower loses bitmap scans", "measured"),
     "effective_io_concurrency": ("requests that this kind of disk serves at once", "20.4.6"),
     "maintenance_io_concurrency": ("the same for VACUUM", "20.4.6"),
@@ -297,6 +309,9 @@ _MEMORY_UNITS = {"B": 1 / 2**20, "kB": 1 / 2**10, "MB": 1.0, "GB": 2.0**10, "TB"
 # The unit of a number without one.
 _MEMORY = {
     "shared_buffers": 8 / 2**10,
+    "wal_buffers": 8 / 2**10,
+    "temp_buffers": 8 / 2**10,
+    "max_wal_size": 1.0,
     "work_mem": 1 / 2**10,
     "maintenance_work_mem": 1 / 2**10,
     "autovacuum_work_mem": 1 / 2**10,
@@ -306,19 +321,23 @@ _COUNTS = (
     "max_parallel_workers",
     "autovacuum_max_workers",
     "superuser_reserved_connections",
+    "reserved_connections",
 )
+_AUTOMATIC = ("autovacuum_work_mem", "wal_buffers")
+"""Where -1 leaves it to PostgreSQL."""
 
 
 def default_memory(machine: int) -> int:
     """The container's limit where nobody says: half of what the system leaves.
 
     The other half is for the jobs' containers beside it (up to 768 MB), Home Assistant and the page cache.
-    More than 4 GB is for whoever asks for it: a home's year of readings is 1.5 GB.
+    More than 4 GB is for whoever asks for it: a home's year of readings is 1.5 GB. In steps of 64 MB: another
+    kernel leaves some megabytes more or less, and the server need not be made anew for them.
 
     Args:
         machine: Memory of the machine, in MB.
     """
-    return min(MOST_BY_DEFAULT, max(LEAST_MEMORY, (machine - SYSTEM) // 2))
+    return min(MOST_BY_DEFAULT, max(LEAST_MEMORY, (machine - SYSTEM) // 2 // _ROUND * _ROUND))
 
 
 def pool(environment: Environment, cores: float = 2, processes: int = 1, most: int | None = None) -> Pool:
@@ -328,7 +347,7 @@ def pool(environment: Environment, cores: float = 2, processes: int = 1, most: i
     Connections). More would only compete inside the server, and it is cheaper to wait in the pool. The
     processes share them out; what one lacks to the whole is overflow, so that it may have them all while the
     others are idle.
-    The pool of development is what the operator's manual promises.
+    The pool of development is what the operator's manual promises, as far as there is memory for it.
 
     Args:
         environment: Production computes; the others do not depend on the machine.
@@ -337,7 +356,8 @@ def pool(environment: Environment, cores: float = 2, processes: int = 1, most: i
         most: What the server's memory allows for one process.
     """
     if environment is not Environment.PRODUCTION:
-        return Pool(5, 10)
+        size = min(5, most or 5)
+        return Pool(size, min(10, most - size) if most else 10)
     busy = int(2 * cores) + 1
     if most is not None:
         busy = min(busy, most)
@@ -402,7 +422,10 @@ def plan(request: Request) -> Plan:
         )
     if request.cores <= 0:
         raise BudgetError(f"the container needs a core or a part of one, and has {request.cores:g}")
-    given = _given(request.overrides)
+    overrides = {
+        name.lower(): value for name, value in request.overrides.items()
+    }  # as PostgreSQL reads names
+    given = _given(overrides)
     cores, memory = request.cores, request.memory
 
     shared = given.get("shared_buffers", memory // 4)
@@ -411,19 +434,33 @@ def plan(request: Request) -> Plan:
     if autovacuum < 0:  # PostgreSQL's way to say: as much as maintenance_work_mem
         autovacuum = maintenance
     autovacuum_workers = int(given.get("autovacuum_max_workers", 2 if cores < 8 else 3))
-    reserved = int(given.get("superuser_reserved_connections", RESERVED))
+    reserved = int(
+        given.get("superuser_reserved_connections", RESERVED) + given.get("reserved_connections", 0)
+    )
+    hashes = given.get("hash_mem_multiplier", HASH_MEM_MULTIPLIER)
+    factor = (1 + max(1, hashes)) / 2
+    wal_buffers, temp = max(0, given.get("wal_buffers", 0)), given.get("temp_buffers", 0)
     spare_cores = {Workload.MIXED: int(cores) // 2, Workload.INGEST: 0, Workload.DASHBOARDS: int(cores)}
     workers = int(given.get("max_parallel_workers", min(spare_cores[request.workload], 8, memory // 512)))
     per_query = min(workers, max(1, int(cores) // 2), 4)
 
     def budget(sessions: int, work: float) -> Budget:
-        return Budget(memory, shared, sessions, work, maintenance, autovacuum_workers, autovacuum)
+        return Budget(
+            memory,
+            shared,
+            sessions,
+            work,
+            maintenance,
+            autovacuum_workers,
+            autovacuum,
+            factor,
+            wal_buffers,
+            temp,
+        )
 
     # Connections: what the pools and the users need, as far as there is memory for each at its least
     least = budget(0, 0.0)
-    affordable = int(
-        (memory - least.fixed) / (least.session + WORK_FACTOR * given.get("work_mem", LEAST_WORK))
-    )
+    affordable = int((memory - least.fixed) / (least.session + factor * given.get("work_mem", LEAST_WORK)))
     pools = sum(client.pools for client in request.clients.values())
     others = sum(client.connections for client in request.clients.values())
     most = (int(given.get("max_connections", affordable - workers)) - reserved - others) // max(pools, 1)
@@ -446,7 +483,7 @@ def plan(request: Request) -> Plan:
     # Work memory: what is left, for all of them at once
     sessions = connections + workers
     left = budget(sessions, 0.0)
-    share = (memory - left.total) / (sessions * WORK_FACTOR)
+    share = (memory - left.total) / (sessions * factor)
     work = given.get("work_mem", min(MOST_WORK, int(share * 1024) / 1024))
     if work < LEAST_WORK and "work_mem" not in given:
         work = LEAST_WORK
@@ -458,7 +495,16 @@ def plan(request: Request) -> Plan:
     wal = (
         wal_most if request.disk_size is None else max(512, min(wal_most, request.disk_size // 10 // 64 * 64))
     )
+    wal = int(given.get("max_wal_size", wal))
+    if request.disk_size is not None and wal > request.disk_size // 2:
+        raise BudgetError(
+            f"max_wal_size {wal} MB is more than half of the disk: {request.disk_size} MB / 2"
+            f" = {request.disk_size // 2} MB"
+        )
     fast = request.disk is Disk.SSD
+    compression = (
+        "off" if fast and request.wal_compression is WalCompression.PGLZ else request.wal_compression
+    )
     values: dict[str, tuple[object, str]] = {
         "max_connections": (connections, ""),
         "shared_buffers": (_trim(shared), "MB"),
@@ -474,7 +520,7 @@ def plan(request: Request) -> Plan:
         "max_wal_size": (wal, "MB"),
         "min_wal_size": (wal // 4, "MB"),
         "checkpoint_timeout": (15, "min"),
-        "wal_compression": (str(request.wal_compression), ""),
+        "wal_compression": (str(compression), ""),
         "random_page_cost": (2 if fast else 4, ""),
         "effective_io_concurrency": (200 if fast else 2, ""),
         "maintenance_io_concurrency": (200 if fast else 10, ""),
@@ -490,7 +536,7 @@ def plan(request: Request) -> Plan:
         "client_connection_check_interval": (10, "s"),
     }
     # At worst each parallel worker belongs to another query, whose two processes share two hashes.
-    shm = max(64, min(memory // 2, int(maintenance + workers * 2 * 2 * work)))
+    shm = max(64, min(memory // 2, int(maintenance + workers * 2 * 2 * work * max(1, hashes))))
     host: dict[str, tuple[object, str]] = {
         "vm.swappiness": (10, ""),
         "vm.dirty_background_ratio": (3, ""),
@@ -499,7 +545,7 @@ def plan(request: Request) -> Plan:
     if request.huge_pages:
         host["vm.nr_hugepages"] = (int((shared + found.overhead) // 2) + 1, "")
     return Plan(
-        settings=_overridden(_explained(values), request.overrides),
+        settings=_overridden(_explained(values), overrides),
         container=_explained({"memory": (memory, "m"), "cpus": (f"{cores:g}", ""), "shm_size": (shm, "m")}),
         host=_explained(host),
         application=_explained(
@@ -544,12 +590,18 @@ def _given(overrides: Mapping[str, object]) -> dict[str, float]:
     for name, value in overrides.items():
         text = str(value).strip()
         if name in _COUNTS:
-            if not text.isdigit():
+            if not re.fullmatch(r"[0-9]+", text):
                 raise BudgetError(f"{name} is {text!r}, which is no count")
             found[name] = float(text)
+        elif name == "hash_mem_multiplier":
+            if not re.fullmatch(r"[0-9]+(\.[0-9]+)?", text):
+                raise BudgetError(f"{name} is {text!r}, which is no number")
+            found[name] = float(text)
+        elif name in _AUTOMATIC and text == "-1":
+            found[name] = -1.0
         elif name in _MEMORY:
-            parts = re.fullmatch(r"(-?\d+(?:\.\d+)?)\s*(B|kB|MB|GB|TB)?", text)
-            if parts is None:
+            parts = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*(B|kB|MB|GB|TB)?", text)
+            if parts is None or not float(parts[1]):
                 raise BudgetError(f"{name} is {text!r}, which is no amount of memory like 64MB")
             found[name] = float(parts[1]) * (_MEMORY_UNITS[parts[2]] if parts[2] else _MEMORY[name])
     return found

@@ -87,7 +87,79 @@ RULES: dict[str, tuple[list[str], list[str]]] = {
         ],
         ["ALTER TYPE room_type ADD VALUE 'garage' AFTER 'office'"],
     ),
-    # Of squawk's rules those that the product's own migrations had to answer for.
+    # Squawk's
+    "adding-field-with-default": (
+        ["ALTER TABLE predictions ADD COLUMN at timestamptz DEFAULT clock_timestamp()"],
+        ["ALTER TABLE predictions ADD COLUMN at timestamptz DEFAULT '2026-01-01'"],
+    ),
+    "adding-foreign-key-constraint": (
+        ["ALTER TABLE predictions ADD CONSTRAINT f FOREIGN KEY (room) REFERENCES rooms (room)"],
+        ["ALTER TABLE predictions ADD CONSTRAINT f FOREIGN KEY (room) REFERENCES rooms (room) NOT VALID"],
+    ),
+    "adding-not-nullable-field": (
+        ["ALTER TABLE predictions ALTER COLUMN model_version SET NOT NULL"],
+        ["ALTER TABLE predictions ADD CONSTRAINT c CHECK (model_version IS NOT NULL) NOT VALID"],
+    ),
+    "adding-serial-primary-key-field": (
+        ["ALTER TABLE predictions ADD COLUMN n bigserial PRIMARY KEY"],
+        ["CREATE TABLE t (n bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY)"],
+    ),
+    "disallowed-unique-constraint": (
+        ["ALTER TABLE predictions ADD CONSTRAINT u UNIQUE (room)"],
+        ["ALTER TABLE predictions ADD CONSTRAINT u UNIQUE USING INDEX i"],
+    ),
+    "require-enum-value-ordering": (
+        ["ALTER TYPE room_type ADD VALUE 'garage'"],
+        ["ALTER TYPE room_type ADD VALUE 'garage' AFTER 'office'"],
+    ),
+    "require-concurrent-partition-detach": (
+        ["ALTER TABLE sensor_readings DETACH PARTITION m"],
+        ["ALTER TABLE sensor_readings DETACH PARTITION m CONCURRENTLY"],
+    ),
+    "require-concurrent-reindex": (["REINDEX INDEX i"], ["REINDEX INDEX CONCURRENTLY i"]),
+    "ban-concurrent-index-creation-in-transaction": (
+        ["CREATE INDEX CONCURRENTLY i ON predictions (room)"],
+        ["CREATE TABLE t (k bigint)", "CREATE INDEX i ON t (k)"],
+    ),
+    "transaction-nesting": (["BEGIN", "COMMIT"], ["CREATE TABLE t (k bigint)"]),
+    "identifier-too-long": ([f"CREATE TABLE {'t' * 64} (k bigint)"], [f"CREATE TABLE {'t' * 63} (k bigint)"]),
+    "prefer-bigint-over-smallint": (["CREATE TABLE t (k smallint)"], ["CREATE TABLE t (k bigint)"]),
+    "prefer-identity": (
+        ["CREATE TABLE t (k bigserial)"],
+        ["CREATE TABLE t (k bigint GENERATED ALWAYS AS IDENTITY)"],
+    ),
+    "prefer-timestamp-tz": (["CREATE TABLE t (at timestamp)"], ["CREATE TABLE t (at timestamptz)"]),
+    "ban-char-field": (["CREATE TABLE t (k char(5))"], ["CREATE TABLE t (k varchar(5))"]),
+    "ban-create-domain-with-constraint": (
+        ["CREATE DOMAIN d AS text CHECK (VALUE <> '')"],
+        ["CREATE DOMAIN d AS text"],
+    ),
+    "ban-alter-domain-with-add-constraint": (
+        ["ALTER DOMAIN d ADD CONSTRAINT c CHECK (VALUE <> '')"],
+        ["CREATE DOMAIN d AS text"],
+    ),
+    "ban-truncate-cascade": (["TRUNCATE predictions CASCADE"], ["TRUNCATE predictions"]),
+    "ban-drop-database": (["DROP DATABASE occupancy"], ["CREATE SCHEMA s"]),
+    "ban-drop-schema": (["DROP SCHEMA s"], ["CREATE SCHEMA s"]),
+    "ban-drop-extension": (["DROP EXTENSION e"], ["CREATE EXTENSION e"]),
+    "ban-drop-sequence": (["DROP SEQUENCE s"], ["CREATE SEQUENCE s"]),
+    "ban-drop-type": (["DROP TYPE t"], ["CREATE TYPE t AS ENUM ('a')"]),
+    "ban-drop-domain": (["DROP DOMAIN d"], ["CREATE DOMAIN d AS text"]),
+    "ban-drop-not-null": (
+        ["ALTER TABLE predictions ALTER COLUMN room DROP NOT NULL"],
+        ["ALTER TABLE predictions ADD COLUMN place varchar(20)"],
+    ),
+    "ban-drop-generated-expression": (
+        ["ALTER TABLE predictions ALTER COLUMN room DROP EXPRESSION"],
+        ["ALTER TABLE predictions ADD COLUMN place varchar(20)"],
+    ),
+    "ban-alter-identity": (
+        ["ALTER TABLE predictions ALTER COLUMN id SET GENERATED ALWAYS"],
+        ["CREATE TABLE t (k bigint GENERATED ALWAYS AS IDENTITY)"],
+    ),
+    "ban-set-schema": (["ALTER TABLE predictions SET SCHEMA s"], ["CREATE SCHEMA s"]),
+    "renaming-table": (["ALTER TABLE predictions RENAME TO t"], ["CREATE TABLE t (k bigint)"]),
+    "renaming-object": (["ALTER VIEW v RENAME TO w"], ["CREATE VIEW w AS SELECT 1 AS one"]),
     "require-concurrent-index-creation": (
         ["CREATE INDEX i ON predictions (room)"],
         ["CREATE TABLE t (k bigint)", "CREATE INDEX i ON t (k)"],
@@ -216,6 +288,42 @@ def test_a_contract_is_of_a_later_release_than_its_expansion(history: History) -
     assert history.rules() == {"ban-drop-column"}
 
 
+DROPS = {
+    "column": "ALTER TABLE predictions DROP COLUMN room",
+    "constraint": "ALTER TABLE predictions DROP CONSTRAINT c",
+    "function": "DROP FUNCTION f()",
+    "table": "DROP TABLE predictions",
+    "view": "DROP VIEW v",
+}
+
+
+@pytest.mark.parametrize("kind", DROPS)
+def test_what_is_in_use_is_dropped_by_a_contract_alone(history: History, kind: str) -> None:
+    history.add("001_one", "CREATE TABLE t (k bigint)")
+    history.add("002_two", DROPS[kind], revises="001_one", release="0.2.0")
+    assert history.rules() == {f"ban-drop-{kind}"}
+    history.add("002_two", DROPS[kind], revises="001_one", release="0.2.0", phase="contract of 001_one")
+    assert history.rules() == set()
+
+
+def test_an_index_without_its_partitions_takes_no_time(history: History) -> None:
+    history.add("001_one", "CREATE INDEX i ON ONLY sensor_readings (room)")
+    assert history.rules() == set()
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "CREATE TABLE t (k varchar(5))",
+        "CREATE TABLE t (k integer)",
+        "CREATE TABLE t (k bigint)",
+    ],
+)
+def test_what_squawk_would_rather_have_otherwise_is_left_alone(history: History, statement: str) -> None:
+    history.add("001_one", statement)
+    assert history.rules() == set()
+
+
 def test_a_rule_is_broken_with_a_reason_or_not_at_all(history: History) -> None:
     allowed = 'allowed = {"renaming-column": "nobody has used it yet"}'
     rename = "ALTER TABLE predictions RENAME COLUMN room TO place"
@@ -223,6 +331,8 @@ def test_a_rule_is_broken_with_a_reason_or_not_at_all(history: History) -> None:
     assert history.rules() == set()
     history.add("001_one", more=allowed)
     assert history.rules() == {"unused-allowance"}
+    history.add("001_one", rename, more='allowed = {"renaming-column": " "}')
+    assert history.rules() == {"renaming-column"}
 
 
 def test_statements_end_where_they_end() -> None:
