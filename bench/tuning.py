@@ -26,14 +26,15 @@ from bench.place import machine, step, workplace
 from bench.server import Server
 from occupancy_db import tuning
 from occupancy_db.connection import dispose_engine, get_async_session
-from occupancy_db.readings import ingest
+from occupancy_db.readings import Reading, ingest
+from occupancy_db.settings import Environment
 from occupancy_db.upkeep import maintain
 
 RESULTS = Path(__file__).parent / "results"
 
 MEMORY = 2048
 LIMITS = {"cpus": "2", "memory": f"{MEMORY}m", "shm-size": "256m"}
-SHORT = (1024, 2048)
+SHORT = (512, 1024, 2048)
 """Containers in which every connection sorts at once, in MB."""
 
 # What pgtune (pgtune.leopard.in.ua) says for PostgreSQL 16, Linux, mixed, 2 GB, 2 cores, SSD; it takes it for granted
@@ -56,11 +57,12 @@ PGTUNE = {
     "max_wal_size": "4GB",
 }
 
-CLIENTS = 5
-"""Of the application: its pool."""
-BATCH = 50
-UNITS = 1500
-"""Batches, each with a query after it, of one turn."""
+SQLALCHEMY = tuning.Pool(5, 10)
+"""Of who does not say: create_async_engine's pool_size and max_overflow. pgtune has no word about pools."""
+AT_ONCE = sum(map(len, home.PLACES.values()))
+"""A zone each: all sensors of the home report."""
+BURSTS = 60
+"""Of one turn: how often they all do."""
 SCALE = 50
 """Of pgbench: 750 MB."""
 MONTHS_AHEAD = 3
@@ -68,11 +70,15 @@ MONTHS_AHEAD = 3
 Details = dict[str, Any]
 
 TARGETS = {
-    "product_vs_stock": ("the product's workload, times as fast as with PostgreSQL's own settings", 1.3),
+    "product_vs_stock": (
+        "the product's workload, times as fast as with the settings that things come with",
+        1.3,
+    ),
     "product_vs_pgtune": ("the same beside pgtune's", 1.0),
 }
 WORKLOADS = {
     "product": "Product: ingest over TLS, and the manual's queries",
+    "product_same_pool": "The same, with our pool for all three",
     "tpcb": "pgbench, TPC-B-like",
     "readonly": "pgbench, read-only",
 }
@@ -114,32 +120,36 @@ async def load(server: Server, files: list[Path], end: datetime) -> None:
     await server.settle("ours", "pgbench")
 
 
-async def product(server: Server, batches: list[list[Any]]) -> float:
-    """Each client of the application's pool writes a batch, asks a question, and begins again; units a second.
+async def product(server: Server, readings: list[Reading], pool: tuning.Pool) -> float:
+    """Again and again every zone's reading comes in at once, and whoever wrote it asks a question; units a second.
 
-    The batches' hour is open, as it is when readings come in; afterwards they are taken away, so that every turn
+    The readings' hour is open, as it is when readings come in; afterwards they are taken away, so that every turn
     finds the same history.
+
+    Args:
+        server: Where.
+        readings: AT_ONCE of each burst.
+        pool: Of the application.
     """
     os.environ.update(server.environment("ours"))
+    os.environ.update(POSTGRES_POOL_SIZE=str(pool.size), POSTGRES_MAX_OVERFLOW=str(pool.overflow))
     questions = [text(query) for query in queries.QUERIES.values()]
-    units = iter(enumerate(batches))
 
-    async def work() -> None:
-        for number, batch in units:
-            now = datetime.now(UTC)
-            await ingest([replace(reading, timestamp=now) for reading in batch])
-            async with get_async_session() as session:
-                await session.execute(questions[number % len(questions)])
+    async def unit(number: int) -> None:
+        await ingest([replace(readings[number], timestamp=datetime.now(UTC))])
+        async with get_async_session() as session:
+            await session.execute(questions[number % len(questions)])
 
     begin = datetime.now(UTC)
     start = time.perf_counter()
-    await asyncio.gather(*(work() for _ in range(CLIENTS)))
+    for first in range(0, len(readings), AT_ONCE):
+        await asyncio.gather(*map(unit, range(first, first + AT_ONCE)))
     seconds = time.perf_counter() - start
     await dispose_engine()
     connection = await server.connect("ours")
     await connection.execute("DELETE FROM sensor_readings WHERE timestamp >= $1", begin)
     await connection.close()
-    return len(batches) / seconds
+    return len(readings) / seconds
 
 
 async def pgbench(server: Server, seconds: int, *arguments: str) -> float:
@@ -154,15 +164,16 @@ async def pgbench(server: Server, seconds: int, *arguments: str) -> float:
 
 
 async def compare(
-    servers: dict[str, Server], rounds: int, units: int, seconds: int, end: datetime
+    servers: dict[str, Server], rounds: int, bursts: int, seconds: int, end: datetime
 ) -> Details:
     """All workloads with all settings, in turns; who begins changes from round to round."""
-    rows = list(home.readings(home.PIECE, end))
-    batches = [rows[n * BATCH % home.PIECE :][:BATCH] for n in range(units)]
-    workloads: dict[str, Callable[[Server], Awaitable[float]]] = {
-        "product": lambda server: product(server, batches),
-        "tpcb": lambda server: pgbench(server, seconds),
-        "readonly": lambda server: pgbench(server, seconds // 2, "--select-only"),
+    readings = list(home.readings(home.PIECE, end))[: bursts * AT_ONCE]
+    pool = tuning.pool(Environment.PRODUCTION, cores=2)
+    workloads: dict[str, Callable[[str], Awaitable[float]]] = {
+        "product": lambda name: product(servers[name], readings, pool if name == "ours" else SQLALCHEMY),
+        "product_same_pool": lambda name: product(servers[name], readings, pool),
+        "tpcb": lambda name: pgbench(servers[name], seconds),
+        "readonly": lambda name: pgbench(servers[name], seconds // 2, "--select-only"),
     }
     rates: dict[str, dict[str, list[float]]] = {
         workload: {name: [] for name in servers} for workload in workloads
@@ -171,7 +182,7 @@ async def compare(
     for number in range(-1, rounds):  # the first is to warm up
         for workload, measure in workloads.items():
             for name in names[number % 3 :] + names[: number % 3]:
-                rate = await measure(servers[name])
+                rate = await measure(name)
                 await servers[name].settle("ours")
                 if number >= 0:
                     rates[workload][name].append(round(rate, 2))
@@ -248,7 +259,7 @@ def figures(rates: dict[str, dict[str, list[float]]]) -> dict[str, float]:
     return {**found, "spread": round(spread, 3)}
 
 
-async def measure(work: Path, rows: int, rounds: int, units: int, seconds: int) -> Details:
+async def measure(work: Path, rows: int, rounds: int, bursts: int, seconds: int) -> Details:
     """Everything, one thing at a time."""
     end = datetime.now(UTC).replace(microsecond=0)
     with step(f"{rows:,} rows as CSV"):
@@ -268,7 +279,7 @@ async def measure(work: Path, rows: int, rounds: int, units: int, seconds: int) 
             with step(f"{name}: {rows:,} readings, and pgbench's tables"):
                 await load(server, [file], end)
         with step(f"{rounds} rounds, in turns"):
-            rates = await compare(servers, rounds, units, seconds, end)
+            rates = await compare(servers, rounds, bursts, seconds, end)
         image = server.image
     memory = {}
     for megabytes in SHORT:
@@ -289,7 +300,7 @@ async def measure(work: Path, rows: int, rounds: int, units: int, seconds: int) 
         "date": f"{end:%Y-%m-%d %H:%M} UTC",
         "rows": rows,
         "rounds": rounds,
-        "units": units,
+        "bursts": bursts,
         "pgbench_seconds": seconds,
         "machine": machine(),
         "server": {"image": image, "limits": LIMITS, "settings": settings},
@@ -360,13 +371,18 @@ It needs Docker, the cores for itself and 12 GB of disk. All details, the settin
 
 ## What was compared
 
-- **Three servers**, containers of the product's image with 2 CPUs and {MEMORY} MB each, checksums and everything durable. Only
-  the settings differ: PostgreSQL 16's own, what pgtune says for such a machine (mixed), and `occupancy_db/tuning.py`.
+- **Three servers**, containers of the product's image with 2 CPUs and {MEMORY} MB each, checksums and everything durable. What
+  differs is what each has to say: *stock* is PostgreSQL 16's own settings and SQLAlchemy's own pool ({SQLALCHEMY.size} connections and
+  {SQLALCHEMY.overflow} overflow), *pgtune* what it says for such a machine (mixed) and the same pool, of which it says nothing, and
+  *ours* the settings and the pool of `occupancy_db/tuning.py`. Nothing is set in the host's kernel.
 - **Turns**: one server works while the others idle; who begins changes from round to round; after each turn it is vacuumed and
   checkpointed. One round more, before the others, is not counted.
-- **The product's workload**: {details["rows"]:,} readings are there. {CLIENTS} connections, production's pool, each write {BATCH} readings
-  by `readings.ingest` over TLS, ask one of the manual's queries, and begin again: {details["units"]:,} times a turn. Client and server
-  share the cores.
+- **The product's workload**: {details["rows"]:,} readings are there. {AT_ONCE} zones report at once, each writes its reading by
+  `readings.ingest` over TLS and asks one of the manual's queries; when all have their answer they report again,
+  {details["bursts"]} times a turn. Client and server share the cores.
+- **What makes the difference is the pool**: an overflow connection is closed when it is given back, and the next burst pays for
+  new ones, a TLS handshake and SCRAM each. With the same pool for all three, the second line of the table, the server's
+  settings alone are left: everything that is asked for is in memory, and the processor is the limit.
 - **pgbench**: scale {SCALE}, 4 clients inside the container, {details["pgbench_seconds"]} s of the TPC-B-like transaction and half of that of
   the read-only one.
 - **Memory**: a container as the formula plans it, without swap. As many sessions as it allows, the superuser's too, run the
@@ -382,12 +398,12 @@ def main() -> None:
     )
     parser.add_argument("--rows", type=int, default=3_000_000, help="readings, a multiple of 100,000")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--units", type=int, default=UNITS, help="batches and queries of a turn")
+    parser.add_argument("--bursts", type=int, default=BURSTS, help="times that all zones report, a turn")
     parser.add_argument("--seconds", type=int, default=20, help="of pgbench, a turn")
     wanted = parser.parse_args()
     start = time.perf_counter()
     with workplace(12) as work:
-        details = asyncio.run(measure(work, wanted.rows, wanted.rounds, wanted.units, wanted.seconds))
+        details = asyncio.run(measure(work, wanted.rows, wanted.rounds, wanted.bursts, wanted.seconds))
     details["seconds"] = round(time.perf_counter() - start)
     write(details)
 

@@ -12,11 +12,15 @@ from jinja2.nativetypes import NativeEnvironment
 from typer.testing import CliRunner
 
 from occupancy_db.errors import ExitCode
+from occupancy_db.migrate import script_directory
 from occupancy_db.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 ROLES = sorted(path.name for path in (ROOT / "roles").iterdir())
-DOCUMENTS = ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", *(f"roles/{role}/README.md" for role in ROLES)]
+DOCUMENTS = [
+    *("README.md", "ARCHITECTURE.md", "CHANGELOG.md", "docs/migrations.md", "docs/releases.md"),
+    *(f"roles/{role}/README.md" for role in ROLES),
+]
 MANUAL = {
     "db-test", "db-init", "db-check", "db-migrate", "db-rollback", "db-current", "db-history", "db-reset",
     "migrate-create",
@@ -126,6 +130,12 @@ def test_every_container_may_do_no_more_than_it_must() -> None:
     assert set(secrets.pop("restore")) == product
     assert set(secrets.pop("migrate")) == product - {"occupancy_restore"}
     assert secrets == {"postgres": [], "initdb": [], "ops": ["occupancy"], "backup": ["occupancy_backup"]}
+
+
+def test_revisions_are_called_as_their_files_in_the_order_of_the_chain() -> None:
+    # The playbook goes by the files' names.
+    chain = [script.revision for script in script_directory().walk_revisions()][::-1]
+    assert sorted(path.stem for path in (ROOT / "migrations/versions").glob("*.py")) == chain
 
 
 @pytest.fixture

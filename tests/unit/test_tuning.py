@@ -31,7 +31,10 @@ def value(plan: tuning.Plan, name: str) -> Any:
 def megabytes(plan: tuning.Plan, name: str) -> float:
     """A setting as PostgreSQL would read it, by another way than the formula's own."""
     (setting,) = [setting for setting in plan.settings if setting.name == name]
-    number, unit = str(setting), {"shared_buffers": "8kB"}.get(name, "kB")
+    number, unit = (
+        str(setting),
+        dict.fromkeys(("shared_buffers", "wal_buffers", "temp_buffers"), "8kB").get(name, "kB"),
+    )
     for suffix in ("kB", "MB", "GB"):
         if number.endswith(suffix):
             number, unit = number.removesuffix(suffix), suffix
@@ -45,10 +48,18 @@ def check(request: Request) -> tuning.Plan:
     sessions = int(value(plan, "max_connections")) + int(value(plan, "max_parallel_workers"))
     maintenance = megabytes(plan, "maintenance_work_mem")
     autovacuum = megabytes(plan, "autovacuum_work_mem")
+    given = {
+        name: megabytes(plan, name) for name in ("wal_buffers", "temp_buffers") if name in request.overrides
+    }
+    hashes = float(request.overrides.get("hash_mem_multiplier", 2))  # type: ignore[arg-type]
     worst = (
         shared
-        + (24 + shared / 16)
-        + sessions * (4 + shared / 512 + 1.5 * megabytes(plan, "work_mem"))
+        + (24 + shared / 16 + max(0, given.get("wal_buffers", 0)))
+        + sessions
+        * (
+            (4 + shared / 512 + given.get("temp_buffers", 0))
+            + (1 + max(1, hashes)) / 2 * megabytes(plan, "work_mem")
+        )
         + maintenance
         + int(value(plan, "autovacuum_max_workers")) * (4 + (maintenance if autovacuum < 0 else autovacuum))
     )
@@ -59,6 +70,7 @@ def check(request: Request) -> tuning.Plan:
     for name, client in request.clients.items():
         assert plan.connections[name] == client.connections + client.pools * plan.pool.most
     reserved = int(request.overrides.get("superuser_reserved_connections", 3))  # type: ignore[call-overload]
+    reserved += int(request.overrides.get("reserved_connections", 0))  # type: ignore[call-overload]
     assert sum(plan.connections.values()) + reserved <= int(value(plan, "max_connections"))
     # The container has room for what is shared in it, the disk for the WAL
     (shm,) = [setting for setting in plan.container if setting.name == "shm_size"]
@@ -82,6 +94,7 @@ machines = st.builds(
     disk=st.sampled_from(Disk),
     disk_size=st.none() | st.integers(2048, 8 * GIB * GIB),
     workload=st.sampled_from(Workload),
+    environment=st.sampled_from(Kind),
     wal_compression=st.sampled_from(WalCompression),
     huge_pages=st.booleans(),
 )
@@ -91,7 +104,7 @@ machines = st.builds(
 def test_every_machine_gets_a_plan_that_fits(request: Request) -> None:
     plan = check(request)
     assert megabytes(plan, "work_mem") >= 1
-    assert plan.pool.most <= 2 * request.cores + 1
+    assert plan.pool.most <= (2 * request.cores + 1 if request.environment is Kind.PRODUCTION else 15)
 
 
 @given(machines, st.integers(1, 64), st.integers(0, 40))
@@ -115,6 +128,10 @@ overrides = st.fixed_dictionaries(
         "max_connections": st.integers(1, 5000),
         "max_parallel_workers": st.integers(0, 64).map(str),
         "superuser_reserved_connections": st.integers(0, 10),
+        "reserved_connections": st.integers(0, 10),
+        "wal_buffers": st.just(-1) | st.integers(1, GIB).map("{}MB".format),
+        "temp_buffers": st.integers(1, 64).map("{}MB".format),
+        "hash_mem_multiplier": st.sampled_from(["1.0", "2", "8.5"]),
     },
 )
 
@@ -160,6 +177,16 @@ def test_a_refusal_shows_the_arithmetic() -> None:
         Request(2, 1024, overrides={"work_mem": "plenty"}),
         Request(2, 1024, overrides={"work_mem": "64mb"}),
         Request(2, 1024, overrides={"max_connections": "-1"}),
+        Request(2, 1024, overrides={"max_connections": "²"}),
+        Request(2, 1024, overrides={"work_mem": "-4MB"}),
+        Request(2, 1024, overrides={"work_mem": -1}),
+        Request(2, 1024, overrides={"shared_buffers": 0}),
+        Request(2, 1024, overrides={"hash_mem_multiplier": "many"}),
+        Request(2, 1024, overrides={"Work_Mem": "64MB"}),
+        Request(2, 1024, overrides={"wal_buffers": "512MB"}),
+        Request(2, 1024, overrides={"temp_buffers": "64MB"}),
+        Request(2, 1024, overrides={"reserved_connections": 100}),
+        Request(2, 1024, disk_size=20 * GIB, overrides={"max_wal_size": "11GB"}),
     ],
 )
 def test_what_is_no_machine_and_no_amount_is_refused(request_: Request) -> None:
@@ -174,6 +201,40 @@ def test_what_an_override_leaves_is_worked_out_anew() -> None:
     assert more.settings[-1] == Setting("log_temp_files", "1MB", "", "the operator's", "postgres_settings")
     (shared,) = [setting for setting in more.settings if setting.name == "shared_buffers"]
     assert "instead of 1024MB" in shared.reason
+
+
+def test_a_hash_may_take_more_and_then_there_is_less_for_each() -> None:
+    usual = tuning.plan(Request(2, 2 * GIB))
+    more = tuning.plan(Request(2, 2 * GIB, overrides={"Hash_Mem_Multiplier": 4}))
+    assert megabytes(more, "work_mem") == pytest.approx(megabytes(usual, "work_mem") * 1.5 / 2.5, rel=0.01)
+    assert value(more, "hash_mem_multiplier") == 4
+
+
+def test_the_wal_that_is_kept_follows_the_wal_that_may_be() -> None:
+    plan = tuning.plan(Request(2, 2 * GIB, disk_size=20 * GIB, overrides={"max_wal_size": "512MB"}))
+    assert (value(plan, "max_wal_size"), value(plan, "min_wal_size")) == ("512MB", 128)
+
+
+def test_the_smallest_host_serves_developers_too() -> None:
+    plan = check(Request(2, 512, environment=Kind.DEVELOPMENT))
+    assert 5 <= plan.pool.most < 15
+    assert check(Request(2, 1024, environment=Kind.DEVELOPMENT)).pool == Pool(5, 10)
+
+
+@pytest.mark.parametrize(
+    ("codec", "disk", "expected"),
+    [
+        (WalCompression.LZ4, Disk.SSD, "lz4"),
+        (WalCompression.ZSTD, Disk.HDD, "zstd"),
+        (WalCompression.PGLZ, Disk.SSD, "off"),
+        (WalCompression.PGLZ, Disk.HDD, "pglz"),
+    ],
+)
+def test_the_wal_is_compressed_where_that_costs_less_than_it_saves(
+    codec: WalCompression, disk: Disk, expected: str
+) -> None:
+    plan = tuning.plan(Request(2, 1024, disk=disk, wal_compression=codec))
+    assert value(plan, "wal_compression") == expected
 
 
 # What was promised
@@ -209,7 +270,7 @@ def test_pools(environment: Kind, cores: float, processes: int, expected: Pool) 
 
 
 @pytest.mark.parametrize(
-    ("machine", "limit"), [(900, 512), (2048, 768), (4096, 1792), (8192, 3840), (65536, 4096)]
+    ("machine", "limit"), [(900, 512), (2048, 768), (2100, 768), (4096, 1792), (8192, 3840), (65536, 4096)]
 )
 def test_the_container_leaves_room_for_the_rest_of_the_host(machine: int, limit: int) -> None:
     assert tuning.default_memory(machine) == limit
@@ -301,14 +362,14 @@ def test_the_playbook_gets_it_as_facts() -> None:
     facts = filtered()
     texts = {setting["name"]: setting["text"] for setting in facts["settings"]}
     assert facts["refused"] == ""
-    assert facts["container"] == {"memory": "1694m", "cpus": "2", "shm_size": facts["container"]["shm_size"]}
+    assert facts["container"] == {"memory": "1664m", "cpus": "2", "shm_size": facts["container"]["shm_size"]}
     assert facts["connections"] == {"app": 10, "grafana": 5}
     assert facts["pool"] == {"size": 5, "overflow": 0}
     assert (texts["random_page_cost"], texts["wal_compression"]) == ("4", "lz4")
     assert texts["max_connections"] == "25"
     assert texts["max_wal_size"] == "2944MB"
     assert json.loads(json.dumps(facts)) == facts
-    assert filtered(disk="ssd")["inputs"] == "2 cores, 1694 MB, ssd, mixed"
+    assert filtered(disk="ssd")["inputs"] == "2 cores, 1664 MB, ssd, mixed"
 
 
 def rendered(template: str, **variables: Any) -> str:
@@ -321,7 +382,7 @@ def rendered(template: str, **variables: Any) -> str:
 def test_settings_stand_under_their_reasons() -> None:
     facts = filtered(overrides={"log_line_prefix": "it's %m "})
     text = rendered("postgres/templates/postgresql.conf.j2", tuning_plan=facts)
-    assert "# a quarter of the container's memory (20.4.1)\nshared_buffers = '423MB'\n" in text
+    assert "# a quarter of the container's memory (20.4.1)\nshared_buffers = '416MB'\n" in text
     assert "# the operator's (postgres_settings)\nlog_line_prefix = 'it''s %m '\n" in text
     assert facts["budget"] in text
 
@@ -341,6 +402,9 @@ def test_the_kernel_is_told_what_it_allows_and_why() -> None:
 
 def test_the_playbook_gets_a_refusal_as_text() -> None:
     assert "does not fit" in filtered(overrides={"work_mem": "1GB"})["refused"]
+    assert filtered(memory=4096)["refused"] == (
+        "the container is to have 4096 MB of memory, and the host has 3900"
+    )
 
 
 def test_the_command_explains_and_refuses() -> None:

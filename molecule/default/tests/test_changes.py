@@ -205,12 +205,17 @@ def test_what_was_set_past_the_files_is_reported(
     play: Play, server: Server, superuser: Callable[[str], str]
 ) -> None:
     superuser("ALTER SYSTEM SET work_mem = '3MB'")
+    superuser("ALTER SYSTEM SET max_connections = 51")  # which waits for somebody to restart the server
+    superuser("SELECT pg_reload_conf()")
+    before = started(superuser)
     try:
         run = play("--tags", "tuning")
-        assert "until ALTER SYSTEM RESET takes them back: work_mem = 3MB" in " ".join(run.stdout.split())
+        said = " ".join(run.stdout.split())
+        assert "until ALTER SYSTEM RESET takes them back: work_mem = 3MB, max_connections = 51" in said
         assert changed(run, server) == 0
+        assert started(superuser) == before
         # Neither does anything else that the run finds
         assert "skipped vm.swappiness: the host is a container (docker)" in run.stdout
     finally:
-        superuser("ALTER SYSTEM RESET work_mem")
+        superuser("ALTER SYSTEM RESET ALL")
     assert "ALTER SYSTEM" not in play("--tags", "tuning").stdout

@@ -10,10 +10,10 @@ SELECT
         ]) AS path
     ) AS stale,
     (
-        -- One that was taken out of the file is an error in no file.
+        -- One that was taken out of the file is an error in no file. What waits in another file (ALTER SYSTEM) is somebody's.
         SELECT coalesce(bool_or(s.context = 'postmaster' OR f.sourcefile IS NULL), false)
         FROM pg_file_settings AS f LEFT JOIN pg_settings AS s USING (name)
-        WHERE f.error IS NOT NULL
+        WHERE f.error IS NOT NULL AND coalesce(f.sourcefile = current_setting('config_file'), true)
     ) AS restart,
     (
         SELECT string_agg(mistake, '; ')
@@ -30,5 +30,5 @@ SELECT
     (
         SELECT string_agg(format('%s = %s', name, setting), ', ')
         FROM pg_file_settings
-        WHERE sourcefile <> current_setting('config_file') AND applied
+        WHERE sourcefile <> current_setting('config_file')
     ) AS strays

@@ -18,8 +18,10 @@ for wanted in "$@"; do
     echo "skipped $name: this kernel does not have it"
   elif [ ! -w "$path" ]; then
     echo "skipped $name: /proc/sys is read-only here"
-  elif [ "$(cat "$path")" = "${wanted#*=}" ]; then
+  elif [ "$(tr '\t' ' ' <"$path")" = "${wanted#*=}" ]; then
     echo "set $name"
+  elif [ "$name" = vm.nr_hugepages ] && [ "$(cat "$path")" -ge "${wanted#*=}" ]; then
+    echo "set $name" # others may need some, too
   else
     echo "differs $name"
   fi

@@ -14,6 +14,10 @@ def plan(request: dict[str, Any]) -> dict[str, Any]:
     disk = tuning.disk_kind(request["host"]["device"], bool(request["host"]["rotational"]))
     if request["disk"] != "auto":
         disk = tuning.Disk(request["disk"])
+    if memory > request["host"]["memory_mb"]:
+        return {
+            "refused": f"the container is to have {memory} MB of memory, and the host has {request['host']['memory_mb']}"
+        }
     try:
         found = tuning.plan(
             tuning.Request(

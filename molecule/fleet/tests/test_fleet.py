@@ -1,0 +1,239 @@
+"""A release on its way to three homes that are in use, in order: planned, held up, taken up again, taken back."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg2
+import pytest
+import testinfra
+from testinfra.host import Host
+
+from tests.hosts import ROOT, Server, find_server, run_playbook
+
+NAMES = ["occupancy-home1", "occupancy-home2", "occupancy-home3"]
+CANARY, *REST = NAMES
+HEAD = "004_hourly_sums"
+NEXT = "005_add_expected_vacancy"
+NEXT_VERSION = "0.2.0"
+ENTITY = "binary_sensor.fleet"
+INSERT = f"""
+    INSERT INTO sensor_readings (timestamp, room, zone, state, source_entity)
+    VALUES (now(), 'office', 'desk', true, '{ENTITY}')
+"""
+COUNT = f"SELECT count(*) FROM sensor_readings WHERE source_entity = '{ENTITY}'"
+PAUSE = 0.02
+
+
+class Writer(threading.Thread):
+    """An application of the release before, which writes until it is told to end.
+
+    Attributes:
+        told: How many rows it was told are written.
+        failures: What it was told instead.
+    """
+
+    def __init__(self, server: Server) -> None:
+        super().__init__(name=f"writer of {server.name}")
+        self._server = server
+        self._end = threading.Event()
+        self.told = 0
+        self.failures: list[str] = []
+
+    def run(self) -> None:
+        connection = self._server.connect("occupancy_app")
+        with connection.cursor() as cursor:
+            while not self._end.wait(PAUSE):
+                try:
+                    cursor.execute(INSERT)
+                    self.told += 1
+                except psycopg2.Error as error:
+                    self.failures.append(str(error))
+        connection.close()
+
+    def end(self) -> None:
+        self._end.set()
+        self.join(30)
+
+
+class Fleet:
+    """The hosts, and a playbook run on all of them."""
+
+    def __init__(self, release: Path) -> None:
+        self.release = release
+        self.hosts: dict[str, Host] = {name: testinfra.get_host(f"docker://{name}") for name in NAMES}
+        self.servers = {name: find_server(name, host) for name, host in self.hosts.items()}
+
+    def migrate(
+        self, *arguments: str, root: Path | None = None, **variables: object
+    ) -> subprocess.CompletedProcess[str]:
+        return run_playbook("migrate.yml", *arguments, root=root or self.release, **variables)
+
+    def revisions(self) -> list[str]:
+        return [
+            server.query("occupancy", "SELECT version_num FROM alembic_version")[0][0]
+            for server in self.servers.values()
+        ]
+
+    def tools(self) -> list[str]:
+        """Of which version the hosts' tools are."""
+        images = [host.check_output("grep OPS_IMAGE /opt/occupancy/.env") for host in self.hosts.values()]
+        return [image.split(":")[1].split("-")[0] for image in images]
+
+    def counts(self) -> list[int]:
+        return [server.query("occupancy_app", COUNT)[0][0] for server in self.servers.values()]
+
+
+@pytest.fixture(scope="module")
+def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The next release: this checkout, its images made, and then updated to a version with one more revision."""
+    place = tmp_path_factory.mktemp("release") / "checkout"
+    shutil.copytree(ROOT, place, ignore=shutil.ignore_patterns(".*cache*", ".git", ".venv", "images.tar", ".ansible"))
+    project = place / "pyproject.toml"
+    text, count = re.subn(r'(?m)^version = ".+"$', f'version = "{NEXT_VERSION}"', project.read_text())
+    assert count == 1
+    project.write_text(text)
+    shutil.copy(ROOT / f"tests/database/example/{NEXT}.py", place / "migrations/versions")
+    return place
+
+
+@pytest.fixture(scope="module")
+def fleet(release: Path) -> Fleet:
+    return Fleet(release)
+
+
+@pytest.fixture(scope="module")
+def writers(fleet: Fleet) -> Iterator[dict[str, Writer]]:
+    """One on each host, through all that happens."""
+    running = {name: Writer(server) for name, server in fleet.servers.items()}
+    for writer in running.values():
+        writer.start()
+    yield running
+    for writer in running.values():
+        writer.end()
+
+
+def table(run: subprocess.CompletedProcess[str]) -> dict[str, list[str]]:
+    """The table at the end of a run: from, to, seconds, slowest lock, result, by host."""
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in run.stdout.splitlines() if line.startswith("│")]
+    assert rows, run.stdout[-6000:] + run.stderr[-2000:]
+    found: dict[str, list[str]] = {}
+    for host, *cells in rows:
+        if host:
+            found[host] = cells
+        else:  # what did not fit into one line
+            last = found[next(reversed(found))]
+            last[:] = [f"{before} {more}".strip() for before, more in zip(last, cells, strict=True)]
+    return found
+
+
+def recap(run: subprocess.CompletedProcess[str], word: str) -> dict[str, int]:
+    """A number of Ansible's recap by host."""
+    lines = re.findall(rf"^(occupancy-home\d) .*\b{word}=(\d+)", run.stdout, re.MULTILINE)
+    return {host: int(number) for host, number in lines}
+
+
+def test_a_check_shows_the_plan_of_each_host_and_changes_nothing(fleet: Fleet) -> None:
+    run = fleet.migrate("--check")
+    assert run.returncode == 0, run.stdout[-6000:]
+    assert table(run) == {name: [HEAD, NEXT, "", "", f"would apply {NEXT}"] for name in NAMES}
+    assert fleet.revisions() == [HEAD] * 3
+    assert fleet.tools() == ["0.1.0"] * 3
+
+
+def test_a_canary_that_fails_stops_the_run_and_nobody_else_is_touched(
+    fleet: Fleet, writers: dict[str, Writer]
+) -> None:
+    before = {name: fleet.hosts[name].check_output("docker image ls --quiet | sort") for name in REST}
+    holder = fleet.servers[CANARY].connect("occupancy", application_name="a-forgotten-window")
+    holder.autocommit = False
+    with holder.cursor() as cursor:
+        cursor.execute("SELECT count(*), pg_sleep(11) FROM predictions")
+        run = fleet.migrate()
+    holder.close()
+    assert run.returncode == 2, run.stdout[-6000:] + run.stderr[-2000:]
+    rows = table(run)
+    assert rows[CANARY][:2] == [HEAD, HEAD]
+    assert rows[CANARY][4].startswith("failed: ")
+    assert '"a-forgotten-window", user occupancy' in rows[CANARY][4]
+    assert [rows[name] for name in REST] == [["", "", "", "", "not begun"]] * 2
+    assert set(recap(run, "ok")) == {CANARY}
+    assert fleet.revisions() == [HEAD] * 3
+    assert fleet.tools() == ["0.1.0"] * 3
+    assert {name: fleet.hosts[name].check_output("docker image ls --quiet | sort") for name in REST} == before
+    assert {name: writer.failures for name, writer in writers.items()} == {name: [] for name in NAMES}
+
+
+def test_the_next_run_migrates_all_and_no_write_is_lost(fleet: Fleet, writers: dict[str, Writer]) -> None:
+    told = {name: writer.told for name, writer in writers.items()}
+    run = fleet.migrate()
+    assert run.returncode == 0, run.stdout[-6000:] + run.stderr[-2000:]
+    rows = table(run)
+    assert [rows[name][:2] for name in NAMES] == [[HEAD, NEXT]] * 3
+    assert {row[4] for row in rows.values()} == {"migrated, serves"}
+    assert all(float(row[3].removesuffix(" ms")) < 500 and float(row[2]) > 0 for row in rows.values())
+    assert fleet.revisions() == [NEXT] * 3
+    assert fleet.tools() == [NEXT_VERSION] * 3
+    for name, writer in writers.items():
+        assert writer.told > told[name] + 100, name  # it was at work meanwhile
+        writer.end()
+        assert writer.failures == []
+    assert fleet.counts() == [writer.told for writer in writers.values()]
+    # A backup set was made of each, before.
+    for host in fleet.hosts.values():
+        sets = json.loads(host.check_output("occupancy-db --json backup list </dev/null"))["sets"]
+        assert "verified" in {one["state"] for one in sets}
+
+
+def test_hosts_that_are_there_already_are_left_alone(fleet: Fleet) -> None:
+    run = fleet.migrate()
+    assert run.returncode == 0, run.stdout[-6000:]
+    assert recap(run, "changed") == dict.fromkeys(NAMES, 0)
+    assert table(run) == {name: [NEXT, NEXT, "", "0 ms", "was there already, serves"] for name in NAMES}
+
+
+def test_hosts_go_back_to_the_release_before_with_their_schema_ahead(fleet: Fleet) -> None:
+    run = fleet.migrate(root=ROOT)
+    assert run.returncode == 0, run.stdout[-6000:]
+    ahead = f"serves, ahead of this release by {NEXT}"
+    assert table(run) == {name: [NEXT, NEXT, "", "0 ms", ahead] for name in NAMES}
+    assert fleet.tools() == ["0.1.0"] * 3
+    host, server = fleet.hosts[CANARY], fleet.servers[CANARY]
+    server.query("occupancy_app", INSERT)
+    assert "ahead of this release" in host.check_output("occupancy-db current </dev/null")
+    host.check_output("occupancy-job maintain 600 occupancy-db partitions maintain")
+    host.check_output("occupancy-db backup create </dev/null")
+
+
+def test_a_host_that_is_down_leaves_the_others_whole(fleet: Fleet) -> None:
+    down = {"ansible_connection": "ssh", "ansible_host": "127.0.0.1", "ansible_port": 9}  # where nobody listens
+    inventory = fleet.release / "down.yml"
+    inventory.write_text(json.dumps({"occupancy": {"hosts": {REST[0]: down}}}))
+    run = fleet.migrate("--inventory", str(inventory), migrations_serial=[2, 1])
+    assert run.returncode == 4, run.stdout[-6000:]
+    assert [row[4] for row in table(run).values()] == ["was there already, serves", "unreachable", "not begun"]
+    assert f"1 failed ({REST[0]})" in " ".join(run.stdout.split())
+    assert fleet.tools() == [NEXT_VERSION, "0.1.0", "0.1.0"]
+
+    run = fleet.migrate("--inventory", str(inventory), migrations_serial=[2, 1], migrations_max_failures=1)
+    assert run.returncode == 4, run.stdout[-6000:]
+    assert [row[4] for row in table(run).values()][1:] == ["unreachable", "was there already, serves"]
+    assert fleet.tools() == [NEXT_VERSION, "0.1.0", NEXT_VERSION]
+
+    assert fleet.migrate().returncode == 0
+    assert fleet.tools() == [NEXT_VERSION] * 3
+
+
+def test_a_host_without_a_cluster_is_refused(fleet: Fleet) -> None:
+    fleet.hosts[CANARY].check_output("mv /opt/occupancy/initialised /opt/occupancy/moved")
+    run = fleet.migrate("--limit", CANARY)
+    fleet.hosts[CANARY].check_output("mv /opt/occupancy/moved /opt/occupancy/initialised")
+    assert run.returncode == 2
+    assert "Provision it first (make up)" in table(run)[CANARY][4]
+    assert recap(run, "changed") == {CANARY: 0}

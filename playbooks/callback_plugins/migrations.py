@@ -1,0 +1,85 @@
+"""The table at the end of playbooks/migrate.yml.
+
+A callback, and not a last play: after a batch that failed whole Ansible begins no other play.
+"""
+
+from __future__ import annotations
+
+import io
+import shutil
+import sys
+from typing import Any
+
+from ansible.executor.stats import AggregateStats
+from ansible.executor.task_result import CallbackTaskResult
+from ansible.plugins.callback import CallbackBase
+from rich.console import Console
+from rich.table import Table
+
+DOCUMENTATION = """
+name: migrations
+type: aggregate
+short_description: What became of each host
+description: Prints a table where a playbook has said which hosts it is about (set_stats, migrations_hosts).
+"""
+
+
+class CallbackModule(CallbackBase):
+    """What Ansible looks for."""
+
+    CALLBACK_VERSION = 2.0
+    CALLBACK_TYPE = "aggregate"
+    CALLBACK_NAME = "migrations"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._failures: dict[str, str] = {}
+
+    def v2_runner_on_failed(self, result: CallbackTaskResult, ignore_errors: bool = False) -> None:
+        """Keep why a host failed: its first failure, in one line."""
+        said = result.result.get("msg") or result.result.get("stderr") or "see above"
+        self._failures.setdefault(result.host.get_name(), " ".join(str(said).split()))
+
+    v2_runner_item_on_failed = v2_runner_on_failed
+
+    def v2_playbook_on_stats(self, stats: AggregateStats) -> None:
+        """Print the table, where there is one."""
+        hosts = stats.custom.get("_run", {}).get("migrations_hosts")
+        if not hosts:
+            return
+        table = Table("Host", "From", "To", "Seconds", "Slowest lock", "Result")
+        for host in hosts:
+            done = stats.custom.get(host, {}).get("migrations_result", {})
+            lock = done.get("slowest_lock_ms")
+            table.add_row(
+                host,
+                _revision(done, "from"),
+                _revision(done, "to"),
+                f"{sum(done['phases'].values()):.0f}" if done.get("phases") else "",
+                "" if lock is None else f"{lock:g} ms",
+                self._outcome(host, done, stats),
+            )
+        # A pipe has no width: what reads it may fold lines itself.
+        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 200
+        console = Console(file=io.StringIO(), width=width)
+        console.print(table)
+        self._display.display(console.file.getvalue())  # type: ignore[attr-defined]  # the StringIO of above
+
+    def _outcome(self, host: str, done: dict[str, Any], stats: AggregateStats) -> str:
+        if stats.dark.get(host):
+            return "unreachable"
+        if stats.failures.get(host):
+            return f"failed: {self._failures.get(host, 'see above')}"
+        if "pending" in done:  # a check
+            if done["unknown"]:
+                return "has a revision that this release does not know"
+            return f"would apply {', '.join(done['pending'])}" if done["pending"] else "nothing to do"
+        if done.get("ahead"):
+            return f"serves, ahead of this release by {', '.join(done['ahead'])}"
+        if done:
+            return "migrated, serves" if done["applied"] else "was there already, serves"
+        return "not begun"
+
+
+def _revision(done: dict[str, Any], key: str) -> str:
+    return (done[key] or "base") if key in done else ""
