@@ -218,4 +218,5 @@ def test_what_was_set_past_the_files_is_reported(
         assert "skipped vm.swappiness: the host is a container (docker)" in run.stdout
     finally:
         superuser("ALTER SYSTEM RESET ALL")
+        superuser("SELECT pg_reload_conf()")
     assert "ALTER SYSTEM" not in play("--tags", "tuning").stdout

@@ -32,11 +32,11 @@ PAUSE = 0.02
 
 
 class Writer(threading.Thread):
-    """An application of the release before, which writes until it is told to end.
+    """An application of the release before, and a dashboard: it writes and reads until it is told to end.
 
     Attributes:
         told: How many rows it was told are written.
-        failures: What it was told instead.
+        failures: What it was told instead, when it wrote or read.
     """
 
     def __init__(self, server: Server) -> None:
@@ -47,15 +47,17 @@ class Writer(threading.Thread):
         self.failures: list[str] = []
 
     def run(self) -> None:
-        connection = self._server.connect("occupancy_app")
-        with connection.cursor() as cursor:
+        application, dashboard = map(self._server.connect, ("occupancy_app", "occupancy_readonly"))
+        with application.cursor() as cursor, dashboard.cursor() as reader:
             while not self._end.wait(PAUSE):
                 try:
                     cursor.execute(INSERT)
                     self.told += 1
+                    reader.execute("SELECT * FROM room_occupancy_status")
                 except psycopg2.Error as error:
                     self.failures.append(str(error))
-        connection.close()
+        application.close()
+        dashboard.close()
 
     def end(self) -> None:
         self._end.set()
@@ -94,7 +96,9 @@ class Fleet:
 def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The next release: this checkout, its images made, and then updated to a version with one more revision."""
     place = tmp_path_factory.mktemp("release") / "checkout"
-    shutil.copytree(ROOT, place, ignore=shutil.ignore_patterns(".*cache*", ".git", ".venv", "images.tar", ".ansible"))
+    shutil.copytree(
+        ROOT, place, ignore=shutil.ignore_patterns(".*cache*", ".git", ".venv", "images.tar", ".ansible")
+    )
     project = place / "pyproject.toml"
     text, count = re.subn(r'(?m)^version = ".+"$', f'version = "{NEXT_VERSION}"', project.read_text())
     assert count == 1
@@ -121,7 +125,11 @@ def writers(fleet: Fleet) -> Iterator[dict[str, Writer]]:
 
 def table(run: subprocess.CompletedProcess[str]) -> dict[str, list[str]]:
     """The table at the end of a run: from, to, seconds, slowest lock, result, by host."""
-    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in run.stdout.splitlines() if line.startswith("│")]
+    rows = [
+        [cell.strip() for cell in line.split("│")[1:-1]]
+        for line in run.stdout.splitlines()
+        if line.startswith("│")
+    ]
     assert rows, run.stdout[-6000:] + run.stderr[-2000:]
     found: dict[str, list[str]] = {}
     for host, *cells in rows:
@@ -211,13 +219,33 @@ def test_hosts_go_back_to_the_release_before_with_their_schema_ahead(fleet: Flee
     host.check_output("occupancy-db backup create </dev/null")
 
 
+def test_a_host_where_the_application_cannot_write_is_not_handed_over(fleet: Fleet) -> None:
+    secret = "/opt/occupancy/secrets/occupancy_app"
+    fleet.hosts[CANARY].check_output(f"mv {secret} {secret}.kept; printf wrong >{secret}")
+    run = fleet.migrate()
+    fleet.hosts[CANARY].check_output(f"mv {secret}.kept {secret}")
+    assert run.returncode == 2, run.stdout[-6000:]
+    rows = table(run)
+    assert "password authentication failed" in rows[CANARY][4]
+    assert [rows[name][4] for name in REST] == ["not begun"] * 2
+    assert fleet.tools() == ["0.1.0"] * 3
+
+
 def test_a_host_that_is_down_leaves_the_others_whole(fleet: Fleet) -> None:
-    down = {"ansible_connection": "ssh", "ansible_host": "127.0.0.1", "ansible_port": 9}  # where nobody listens
+    down = {
+        "ansible_connection": "ssh",
+        "ansible_host": "127.0.0.1",
+        "ansible_port": 9,
+    }  # where nobody listens
     inventory = fleet.release / "down.yml"
     inventory.write_text(json.dumps({"occupancy": {"hosts": {REST[0]: down}}}))
     run = fleet.migrate("--inventory", str(inventory), migrations_serial=[2, 1])
     assert run.returncode == 4, run.stdout[-6000:]
-    assert [row[4] for row in table(run).values()] == ["was there already, serves", "unreachable", "not begun"]
+    assert [row[4] for row in table(run).values()] == [
+        "was there already, serves",
+        "unreachable",
+        "not begun",
+    ]
     assert f"1 failed ({REST[0]})" in " ".join(run.stdout.split())
     assert fleet.tools() == [NEXT_VERSION, "0.1.0", "0.1.0"]
 
@@ -226,13 +254,17 @@ def test_a_host_that_is_down_leaves_the_others_whole(fleet: Fleet) -> None:
     assert [row[4] for row in table(run).values()][1:] == ["unreachable", "was there already, serves"]
     assert fleet.tools() == [NEXT_VERSION, "0.1.0", NEXT_VERSION]
 
+    # An older release was brought, and was refused.
+    environment = fleet.hosts[CANARY].file("/opt/occupancy/.env")
+    fleet.hosts[CANARY].check_output("sed -i /RELEASE_IMAGE/s/0.2.0/0.1.0/ /opt/occupancy/.env")
     assert fleet.migrate().returncode == 0
     assert fleet.tools() == [NEXT_VERSION] * 3
+    assert "RELEASE_IMAGE=occupancy-ops:0.2.0-" in environment.content_string
 
 
 def test_a_host_without_a_cluster_is_refused(fleet: Fleet) -> None:
     fleet.hosts[CANARY].check_output("mv /opt/occupancy/initialised /opt/occupancy/moved")
-    run = fleet.migrate("--limit", CANARY)
+    run = fleet.migrate("--limit", CANARY, occupancy_data_dir="/srv/nothing/here")
     fleet.hosts[CANARY].check_output("mv /opt/occupancy/moved /opt/occupancy/initialised")
     assert run.returncode == 2
     assert "Provision it first (make up)" in table(run)[CANARY][4]
