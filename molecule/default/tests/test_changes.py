@@ -206,17 +206,19 @@ def test_what_was_set_past_the_files_is_reported(
 ) -> None:
     superuser("ALTER SYSTEM SET work_mem = '3MB'")
     superuser("ALTER SYSTEM SET max_connections = 51")  # which waits for somebody to restart the server
+    superuser("ALTER DATABASE occupancy SET jit = on")
     superuser("SELECT pg_reload_conf()")
     before = started(superuser)
     try:
         run = play("--tags", "tuning")
         said = " ".join(run.stdout.split())
-        assert "until ALTER SYSTEM RESET takes them back: work_mem = 3MB, max_connections = 51" in said
+        assert "RESET takes them back: work_mem = 3MB, max_connections = 51, jit=on in occupancy" in said
         assert changed(run, server) == 0
         assert started(superuser) == before
         # Neither does anything else that the run finds
         assert "skipped vm.swappiness: the host is a container (docker)" in run.stdout
     finally:
         superuser("ALTER SYSTEM RESET ALL")
+        superuser("ALTER DATABASE occupancy RESET ALL")
         superuser("SELECT pg_reload_conf()")
     assert "ALTER SYSTEM" not in play("--tags", "tuning").stdout

@@ -1,6 +1,6 @@
 -- How the running server stands to its files: "stale" when one of them is newer than what it loaded (file times have whole
 -- seconds), "restart" when a setting that was changed or taken out waits for one, "mistakes" that a reload would not take up,
--- "strays" that somebody has set past the files (ALTER SYSTEM).
+-- "strays" that somebody has set past the files (ALTER SYSTEM, ALTER DATABASE).
 SELECT
     (
         SELECT bool_or((pg_stat_file(path)).modification >= date_trunc('second', pg_conf_load_time()))
@@ -28,7 +28,14 @@ SELECT
         ) AS mistakes
     ) AS mistakes,
     (
-        SELECT string_agg(format('%s = %s', name, setting), ', ')
-        FROM pg_file_settings
-        WHERE sourcefile <> current_setting('config_file')
+        SELECT string_agg(stray, ', ')
+        FROM (
+            SELECT format('%s = %s', name, setting) AS stray
+            FROM pg_file_settings
+            WHERE sourcefile <> current_setting('config_file')
+            UNION ALL
+            SELECT format('%s in %s', setting, coalesce(datname, 'every database'))
+            FROM pg_db_role_setting LEFT JOIN pg_database AS d ON d.oid = setdatabase, unnest(setconfig) AS setting
+            WHERE setrole = 0
+        ) AS strays
     ) AS strays

@@ -44,6 +44,9 @@ def plan(request: dict[str, Any]) -> dict[str, Any]:
         "settings": [{**asdict(setting), "text": str(setting)} for setting in found.settings],
         "container": {setting.name: str(setting) for setting in found.container},
         "host": [{**asdict(setting), "text": str(setting)} for setting in found.host],
+        "reasons": {
+            setting.name: f"{setting.reason} ({setting.source})" for setting in (*found.container, *found.application)
+        },
         "pool": asdict(found.pool),
         "connections": dict(found.connections),
         "budget": str(found.budget),
