@@ -120,6 +120,7 @@ async def deploy(
     state.insist()
     if not state.pending:
         return result
+    say(f"look: {len(state.pending)} pending, nothing in the way")
     async with AsyncExitStack() as locks:
         expected = None
         if state.revision is not None:
@@ -128,7 +129,8 @@ async def deploy(
         for warning in state.warnings:
             say(f"note: {warning}")
         prepared = state.revision
-        guard = await locks.enter_async_context(migration_lock(settings, wait))
+        with work.phase("lock"):
+            guard = await locks.enter_async_context(migration_lock(settings, wait))
         # Somebody else may have been at work since.
         state = await look(guard, settings, backup)
         state.insist()

@@ -25,7 +25,9 @@ def test_a_schema_is_made_inspected_taken_back_and_made_again(empty: Database) -
     assert "table predictions" in missing.stdout
 
     result = empty.cli("migrate")
-    assert [line.split(":")[0] for line in result.stdout.splitlines()] == [*REVISIONS, "verify", empty.name]
+    assert [line.split(":")[0] for line in result.stdout.splitlines()] == [
+        "look", "lock", *REVISIONS, "verify", empty.name,
+    ]  # fmt: skip
     assert result.stdout.splitlines()[-1] == f"{empty.name}: base → {HEAD}"
     again = answer(empty, "migrate")
     assert (again["from"], again["to"], again["applied"]) == (HEAD, HEAD, [])

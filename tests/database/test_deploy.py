@@ -51,7 +51,8 @@ async def test_a_release_is_looked_at_backed_up_applied_and_looked_at_again(
     assert saved.manifest is not None
     assert saved.manifest.contents.revision == HEAD
     assert [line.split(":")[0] for line in lines] == [
-        "compare", "check", "dump", "decode", "publish", "rehearse", EXPAND.stem, DATA.stem, "verify",
+        "look", "compare", "check", "dump", "decode", "publish", "rehearse", "lock", EXPAND.stem, DATA.stem,
+        "verify",
     ]  # fmt: skip
     assert "definitions as they should be, tried as occupancy, occupancy_app" in lines[-1]
 

@@ -1,6 +1,8 @@
 """The formula: whatever the machine and whatever the operator wants, it fits or it is refused."""
 
 import json
+import os
+import subprocess
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -385,6 +387,30 @@ def test_settings_stand_under_their_reasons() -> None:
     assert "# a quarter of the container's memory (20.4.1)\nshared_buffers = '416MB'\n" in text
     assert "# the operator's (postgres_settings)\nlog_line_prefix = 'it''s %m '\n" in text
     assert facts["budget"] in text
+
+
+def test_the_kernel_is_asked_how_it_stands() -> None:
+    # As on a host that is no container, whatever this one is.
+    script = (ROOT / "roles/tuning/files/host.sh").read_text()
+    for asked in ("/.dockerenv", "/run/.containerenv", "command -v systemd-detect-virt"):
+        assert asked in script
+        script = script.replace(asked, "false" if " " in asked else "/nowhere")
+    swappiness, pages = (
+        int(Path("/proc/sys/vm", name).read_text()) for name in ("swappiness", "nr_hugepages")
+    )
+    wanted = {
+        f"vm.swappiness={swappiness}": "set",
+        f"vm.swappiness={swappiness + 1}": "differs",
+        f"vm.nr_hugepages={pages}": "set",  # at least
+        f"vm.nr_hugepages={pages + 1}": "differs",
+        "vm.lowmem_reserve_ratio="
+        + " ".join(Path("/proc/sys/vm/lowmem_reserve_ratio").read_text().split()): "set",
+        "vm.of_another_kernel=1": "skipped",
+    }
+    run = subprocess.run(["sh", "-c", script, "sh", *wanted], capture_output=True, text=True, check=True)
+    writable = os.access("/proc/sys/vm/swappiness", os.W_OK)
+    expected = [word if writable else "skipped" for word in wanted.values()]
+    assert [line.split()[0] for line in run.stdout.splitlines()] == expected
 
 
 def test_the_kernel_is_told_what_it_allows_and_why() -> None:
