@@ -14,10 +14,8 @@ def plan(request: dict[str, Any]) -> dict[str, Any]:
     disk = tuning.disk_kind(request["host"]["device"], bool(request["host"]["rotational"]))
     if request["disk"] != "auto":
         disk = tuning.Disk(request["disk"])
-    if memory > request["host"]["memory_mb"]:
-        return {
-            "refused": f"the container is to have {memory} MB of memory, and the host has {request['host']['memory_mb']}"
-        }
+    if memory > (most := request["host"]["memory_mb"]):
+        return {"refused": f"the container is to have {memory} MB of memory, and the host has {most}"}
     try:
         found = tuning.plan(
             tuning.Request(
@@ -45,7 +43,8 @@ def plan(request: dict[str, Any]) -> dict[str, Any]:
         "container": {setting.name: str(setting) for setting in found.container},
         "host": [{**asdict(setting), "text": str(setting)} for setting in found.host],
         "reasons": {
-            setting.name: f"{setting.reason} ({setting.source})" for setting in (*found.container, *found.application)
+            setting.name: f"{setting.reason} ({setting.source})"
+            for setting in (*found.container, *found.application)
         },
         "pool": asdict(found.pool),
         "connections": dict(found.connections),
