@@ -252,6 +252,8 @@ STEP = 25
 LEAST_MEMORY = 512
 SYSTEM = 512
 MOST_BY_DEFAULT = 4096
+CORES_BY_DEFAULT = 2
+"""Of the server's container where nobody says: the role's occupancy_cpus."""
 _ROUND = 64
 
 _WIKI = "PostgreSQL wiki, Number Of Database Connections"

@@ -14,7 +14,10 @@ from occupancy_db.settings import Environment
 
 def tune(
     cores: Annotated[
-        float | None, typer.Option(help="Of the server's container; default: this machine's.")
+        float | None,
+        typer.Option(
+            help="Of the server's container; default: this machine's, and no more than the roles take."
+        ),
     ] = None,
     memory: Annotated[
         int | None,
@@ -47,7 +50,7 @@ def tune(
         overrides[name] = value
     machine = tuning.probe()
     request = tuning.Request(
-        cores=cores or machine.cores,
+        cores=cores or min(machine.cores, tuning.CORES_BY_DEFAULT),
         memory=memory or tuning.default_memory(machine.memory),
         disk=disk or machine.disk,
         disk_size=machine.disk_size,

@@ -346,6 +346,11 @@ def test_the_roles_of_the_playbook_are_those_of_the_formula() -> None:
     assert {name: theirs[name] for name in ours} == ours
 
 
+def test_the_command_takes_as_many_cores_as_the_roles() -> None:
+    defaults = yaml.safe_load((ROOT / "roles/occupancy/defaults/main.yml").read_text())
+    assert defaults["occupancy_cpus"] == tuning.CORES_BY_DEFAULT
+
+
 def filtered(**changes: Any) -> dict[str, Any]:
     """What the playbook's filter makes of a host."""
     namespace: dict[str, Any] = {}
