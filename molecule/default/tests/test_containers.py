@@ -30,7 +30,7 @@ def test_hardening(container: dict[str, Any]) -> None:
     assert said["ReadonlyRootfs"] is True
     assert said["Memory"] == 512 * 1024**2
     assert said["NanoCpus"] > 0
-    assert said["PidsLimit"] == 512
+    assert said["PidsLimit"] == 1024
     assert said["LogConfig"] == {"Type": "local", "Config": {"max-file": "5", "max-size": "10m"}}
     assert said["RestartPolicy"]["Name"] == "unless-stopped"
     assert container["Config"]["User"] == "999:999"

@@ -221,14 +221,15 @@ def test_hosts_go_back_to_the_release_before_with_their_schema_ahead(fleet: Flee
 
 def test_a_host_where_the_application_cannot_write_is_not_handed_over(fleet: Fleet) -> None:
     secret = "/opt/occupancy/secrets/occupancy_app"
-    fleet.hosts[CANARY].check_output(f"mv {secret} {secret}.kept; printf wrong >{secret}")
-    run = fleet.migrate()
-    fleet.hosts[CANARY].check_output(f"mv {secret}.kept {secret}")
+    fleet.hosts[REST[0]].check_output(f"mv {secret} {secret}.kept; printf wrong >{secret}")
+    run = fleet.migrate(migrations_serial=[2, 1])
+    fleet.hosts[REST[0]].check_output(f"mv {secret}.kept {secret}")
     assert run.returncode == 2, run.stdout[-6000:]
     rows = table(run)
-    assert "password authentication failed" in rows[CANARY][4]
-    assert [rows[name][4] for name in REST] == ["not begun"] * 2
-    assert fleet.tools() == ["0.1.0"] * 3
+    assert "password authentication failed" in rows[REST[0]][4]
+    # The other of its batch is finished, and the next batch is not begun.
+    assert [rows[name][4] for name in (CANARY, REST[1])] == ["was there already, serves", "not begun"]
+    assert fleet.tools() == [NEXT_VERSION, "0.1.0", "0.1.0"]
 
 
 def test_a_host_that_is_down_leaves_the_others_whole(fleet: Fleet) -> None:
