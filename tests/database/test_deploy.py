@@ -158,7 +158,7 @@ async def test_the_time_to_wait_for_a_lock_begins_when_it_is_first_refused(
         at_work = (
             "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'DO $$ BEGIN PERFORM pg_sleep(0.2)%'"
         )
-        while home.ask(at_work) == (0,):  # noqa: ASYNC110
+        while home.ask(at_work) == (0,):  # noqa: ASYNC110 - only the server knows
             await asyncio.sleep(0.01)
         await asyncio.sleep(2)  # the first attempt has failed, and the wait is not over
         holder.close()
@@ -173,7 +173,7 @@ async def test_who_waits_behind_a_revision_is_measured(home: Home, release: Rele
     release(r005_slow=revision("005_slow", HEAD, held))
 
     async def ask() -> None:
-        while home.ask("SELECT count(*) FROM pg_locks WHERE mode = 'AccessExclusiveLock'") == (0,):  # noqa: ASYNC110
+        while home.ask("SELECT count(*) FROM pg_locks WHERE mode = 'AccessExclusiveLock'") == (0,):  # noqa: ASYNC110 - only the server knows
             await asyncio.sleep(0.01)
         await asyncio.to_thread(home.ask, "SELECT count(*) FROM predictions")
 
@@ -217,7 +217,7 @@ async def test_without_the_lock_nothing_goes_on(home: Home, release: Release) ->
     """
 
     async def end_it() -> None:
-        while home.ask(lost) is None:  # noqa: ASYNC110
+        while home.ask(lost) is None:  # noqa: ASYNC110 - only the server knows
             await asyncio.sleep(0.05)
 
     began = time.monotonic()
