@@ -30,7 +30,7 @@ from occupancy_db.backup.sets import Store
 from occupancy_db.backup.settings import BackupSettings, as_user
 from occupancy_db.connection import connect
 from occupancy_db.definitions import Schema
-from occupancy_db.errors import DatabaseError, ExitCode, caused_by, explain
+from occupancy_db.errors import DatabaseError, ExitCode, caused_by, explain, task_group
 from occupancy_db.migrate import LOCK_WAIT, migration_lock, script_directory
 from occupancy_db.precheck import INVALID, State, look
 from occupancy_db.revisions import Phase, UndeclaredError
@@ -322,13 +322,10 @@ class Watch:
                 with contextlib.suppress(TimeoutError):  # the block goes on: look again
                     await asyncio.wait_for(over.wait(), _POLL)
 
-        try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(look())
-                yield
-                over.set()
-        except ExceptionGroup as failed:
-            raise failed.exceptions[0] from None
+        async with task_group() as group:
+            group.create_task(look())
+            yield
+            over.set()
 
 
 async def _step(

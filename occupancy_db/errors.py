@@ -1,9 +1,11 @@
 """One vocabulary for what can go wrong: exit codes, and one clear line for each failure."""
 
+import asyncio
 import errno
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from enum import IntEnum
 from typing import Any, Self
 
@@ -193,6 +195,16 @@ def explain(error: BaseException) -> DatabaseError | None:
                 code = ExitCode.PERMISSION if cause.errno in {errno.EACCES, errno.EROFS} else ExitCode.FAILED
                 return DatabaseError(code, reason, "Check the path and its permissions.")
     return None
+
+
+@asynccontextmanager
+async def task_group() -> AsyncIterator[asyncio.TaskGroup]:
+    """As asyncio's; what failed first is raised as it is, not in a group."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            yield group
+    except ExceptionGroup as failed:
+        raise failed.exceptions[0] from None
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -1,16 +1,18 @@
 """What a database holds, as counts and fingerprints: equal after a good restore, and after nothing else."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import asyncpg
 from pydantic import BaseModel, ConfigDict
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from occupancy_db.connection import connect
 from occupancy_db.definitions import OBJECTS
+from occupancy_db.errors import DatabaseError, ExitCode, caused_by, task_group
 from occupancy_db.settings import Settings
 
 SESSION = {
@@ -195,7 +197,7 @@ async def read(settings: Settings, shared: str | None = None) -> Contents:
         shared: The snapshot to read; its own if not given.
 
     Raises:
-        DatabaseError: no connection.
+        DatabaseError: no connection, or the session that holds the shared snapshot was lost.
         sqlalchemy.exc.DBAPIError: the server refused, as for want of a privilege, or ended the session.
     """
     async with _session(settings, shared) as connection:
@@ -213,12 +215,9 @@ async def read(settings: Settings, shared: str | None = None) -> Contents:
         if shared is None:
             shared = str(await connection.scalar(text("SELECT pg_export_snapshot()")))
         tables: dict[str, Table] = {}
-        try:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(_AT_ONCE):
-                    group.create_task(_read_tables(settings, shared, found, tables))
-        except ExceptionGroup as failed:
-            raise failed.exceptions[0] from None
+        async with task_group() as group:
+            for _ in range(_AT_ONCE):
+                group.create_task(_read_tables(settings, shared, found, tables))
     return Contents(tables=tables, **rest)
 
 
@@ -237,5 +236,19 @@ async def _session(settings: Settings, shared: str | None = None) -> AsyncIterat
     async with connect(settings, "occupancy-db backup", server_settings=SESSION) as connection:
         await connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
         if shared:
-            await connection.exec_driver_sql(f"SET TRANSACTION SNAPSHOT '{shared}'")
+            await _join(connection, shared)
         yield connection
+
+
+async def _join(connection: AsyncConnection, shared: str) -> None:
+    """See what another session sees: the one that exported the snapshot, if it is still there."""
+    try:
+        await connection.exec_driver_sql(f"SET TRANSACTION SNAPSHOT '{shared}'")
+    except DBAPIError as error:
+        if caused_by(error, asyncpg.InvalidParameterValueError, asyncpg.ObjectNotInPrerequisiteStateError):
+            raise DatabaseError(
+                ExitCode.UNREACHABLE,
+                "the session that holds the snapshot was lost",
+                "Check the server's log, then try again.",
+            ) from error
+        raise

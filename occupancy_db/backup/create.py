@@ -1,6 +1,5 @@
 """Making a set, and proving it: lock, check, dump, decode, publish, rehearse, prune."""
 
-import asyncio
 import shutil
 import time
 from datetime import UTC, datetime, timedelta
@@ -29,7 +28,7 @@ from occupancy_db.backup.sets import (
 )
 from occupancy_db.backup.settings import BackupSettings
 from occupancy_db.connection import connect
-from occupancy_db.errors import DatabaseError, ExitCode
+from occupancy_db.errors import DatabaseError, ExitCode, task_group
 from occupancy_db.migrate import migration_lock
 from occupancy_db.settings import Settings
 
@@ -281,13 +280,10 @@ async def _dump(
         quoted = {f"CREATE ROLE {superuser};", f'CREATE ROLE "{superuser}";'}
         lines = [line for line in roles.splitlines() if line not in quoted]
         (partial / GLOBALS).write_text("\n".join(lines) + "\n", encoding="utf-8")
-        async with contents.snapshot(settings) as (_, name):
-            reading = asyncio.create_task(contents.read(settings, name))
-            try:
-                await run(
-                    "pg_dump", "--format=custom", f"--compress={backup.compression}", f"--snapshot={name}",
-                    "--lock-wait-timeout=60s", f"--file={partial / DUMP}", env=env,
-                )  # fmt: skip
-                return await reading
-            finally:
-                reading.cancel()
+        async with contents.snapshot(settings) as (_, name), task_group() as group:
+            reading = group.create_task(contents.read(settings, name))
+            await run(
+                "pg_dump", "--format=custom", f"--compress={backup.compression}", f"--snapshot={name}",
+                "--lock-wait-timeout=60s", f"--file={partial / DUMP}", env=env,
+            )  # fmt: skip
+        return reading.result()

@@ -37,6 +37,9 @@ _MEANINGS = [
     ),
     ("server closed the connection", ExitCode.UNREACHABLE, "Check the server's log, then try again."),
     ("terminating connection", ExitCode.UNREACHABLE, "Somebody ended the session, or the server: try again."),
+    # When the session that holds the snapshot was lost, and when it was being lost.
+    ("invalid snapshot identifier", ExitCode.UNREACHABLE, "Check the server's log, then try again."),
+    ("import the requested snapshot", ExitCode.UNREACHABLE, "Check the server's log, then try again."),
     ("connection to server", ExitCode.UNREACHABLE, "Check that the server runs."),
 ]
 
