@@ -173,8 +173,10 @@ _OBJECTS = text(
 
 
 @asynccontextmanager
-async def snapshot(settings: Settings) -> AsyncIterator[tuple[AsyncConnection, str]]:
-    """A session whose view of the database stands still, and the name by which others can share that view.
+async def snapshot(settings: Settings) -> AsyncIterator[tuple[str, dict[str, int]]]:
+    """A view of the database that stands still: the name by which others share it, and the sequences' values.
+
+    Sequences obey no snapshot. What is dumped of them later is at least what they are here.
 
     The tables are locked before the view is taken: who rewrites or drops one is waited for, and waits from
     then on. A rewrite that is committed later leaves the table empty for an older view (PostgreSQL's manual,
@@ -186,15 +188,19 @@ async def snapshot(settings: Settings) -> AsyncIterator[tuple[AsyncConnection, s
         if names:
             tables = ", ".join(f"ONLY {name}" for name in names)
             await connection.exec_driver_sql(f"LOCK TABLE {tables} IN ACCESS SHARE MODE")
-        yield connection, str(await connection.scalar(text("SELECT pg_export_snapshot()")))
+        name = str(await connection.scalar(text("SELECT pg_export_snapshot()")))
+        yield name, await _sequences(connection)
 
 
-async def read(settings: Settings, shared: str | None = None) -> Contents:
+async def read(
+    settings: Settings, shared: str | None = None, sequences: dict[str, int] | None = None
+) -> Contents:
     """Count and hash everything in a database.
 
     Args:
         settings: The database.
         shared: The snapshot to read; its own if not given.
+        sequences: Their values that count; those that they have now if not given.
 
     Raises:
         DatabaseError: no connection, or the session that holds the shared snapshot was lost.
@@ -207,7 +213,7 @@ async def read(settings: Settings, shared: str | None = None) -> Contents:
             if "public.alembic_version" in dict(found)
             else None,
             "partitions": {row.name: row.bounds for row in await connection.execute(_PARTITIONS)},
-            "sequences": {row.name: row.value for row in await connection.execute(_SEQUENCES)},
+            "sequences": await _sequences(connection) if sequences is None else sequences,
             "objects": {row.kind: row.hash for row in await connection.execute(_OBJECTS)},
             "extensions": {row.extname: row.extversion for row in await connection.execute(_EXTENSIONS)},
             **(await connection.execute(_DATABASE)).mappings().one(),
@@ -219,6 +225,10 @@ async def read(settings: Settings, shared: str | None = None) -> Contents:
             for _ in range(_AT_ONCE):
                 group.create_task(_read_tables(settings, shared, found, tables))
     return Contents(tables=tables, **rest)
+
+
+async def _sequences(connection: AsyncConnection) -> dict[str, int]:
+    return {row.name: row.value for row in await connection.execute(_SEQUENCES)}
 
 
 async def _read_tables(

@@ -280,8 +280,8 @@ async def _dump(
         quoted = {f"CREATE ROLE {superuser};", f'CREATE ROLE "{superuser}";'}
         lines = [line for line in roles.splitlines() if line not in quoted]
         (partial / GLOBALS).write_text("\n".join(lines) + "\n", encoding="utf-8")
-        async with contents.snapshot(settings) as (_, name), task_group() as group:
-            reading = group.create_task(contents.read(settings, name))
+        async with contents.snapshot(settings) as (name, sequences), task_group() as group:
+            reading = group.create_task(contents.read(settings, name, sequences))
             await run(
                 "pg_dump", "--format=custom", f"--compress={backup.compression}", f"--snapshot={name}",
                 "--lock-wait-timeout=60s", f"--file={partial / DUMP}", env=env,

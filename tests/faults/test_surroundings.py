@@ -15,6 +15,7 @@ from typing import Any
 import psycopg2.errors
 import pytest
 
+from occupancy_db.backup.sets import DUMP
 from occupancy_db.errors import ExitCode
 from occupancy_db.migrate import LOCK_KEY
 from tests.database.site import LIVE
@@ -100,6 +101,17 @@ def test_the_sessions_that_compare_are_terminated(house: House) -> None:
     assert ended.returncode == ExitCode.UNREACHABLE, ended.stderr
     assert "Traceback" not in ended.stderr
     assert house.site.unfinished() == []
+    house.survived()
+
+
+def test_sequences_go_on_between_the_dump_and_the_comparison(house: House) -> None:
+    process = house.start("backup", "create", hold="occupancy_db.backup.contents:read", when="'0")
+    dump = f".partial-*/{DUMP}"
+    wait_for(lambda: any(found.stat().st_size for found in house.site.sets.glob(dump)), "the dump")
+    wait_for(lambda: "pg_dump" not in process.children().values(), "its end")
+    house.site.ask("SELECT nextval('sensor_readings_id_seq') FROM generate_series(1, 100)")
+    ended = process.end()
+    assert ended.returncode == 0, ended.stderr
     house.survived()
 
 
