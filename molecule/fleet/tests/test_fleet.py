@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import shutil
@@ -87,6 +88,11 @@ class Fleet:
         """Of which version the hosts' tools are."""
         images = [host.check_output("grep OPS_IMAGE /opt/occupancy/.env") for host in self.hosts.values()]
         return [image.split(":")[1].split("-")[0] for image in images]
+
+    def images(self) -> list[set[str]]:
+        """What is in the hosts' engines."""
+        listed = "docker image ls --format '{{.Repository}}:{{.Tag}}'"
+        return [set(host.check_output(listed).split()) for host in self.hosts.values()]
 
     def counts(self) -> list[int]:
         return [server.query("occupancy_app", COUNT)[0][0] for server in self.servers.values()]
@@ -180,7 +186,11 @@ def test_a_canary_that_fails_stops_the_run_and_nobody_else_is_touched(
 
 def test_the_next_run_migrates_all_and_no_write_is_lost(fleet: Fleet, writers: dict[str, Writer]) -> None:
     told = {name: writer.told for name, writer in writers.items()}
-    run = fleet.migrate()
+    before = fleet.images()[1]
+    for host, old in itertools.product(fleet.hosts.values(), ("occupancy-ops:0.0.9", "somebody:else")):
+        host.check_output(f"docker tag $(docker image ls --quiet occupancy-ops | head -n 1) {old}")
+    # As many do it who know the other playbook: it goes the same way.
+    run = run_playbook("site.yml", "--tags", "migrate", root=fleet.release)
     assert run.returncode == 0, run.stdout[-6000:] + run.stderr[-2000:]
     rows = table(run)
     assert [rows[name][:2] for name in NAMES] == [[HEAD, NEXT]] * 3
@@ -197,6 +207,12 @@ def test_the_next_run_migrates_all_and_no_write_is_lost(fleet: Fleet, writers: d
     for host in fleet.hosts.values():
         sets = json.loads(host.check_output("occupancy-db --json backup list </dev/null"))["sets"]
         assert "verified" in {one["state"] for one in sets}
+    # The images of this release and of the one before are there, and no older ones; somebody else's are not touched.
+    images = fleet.images()
+    assert images[0] == images[1] == images[2]
+    assert images[1] - before - {"somebody:else"} == {x for x in images[1] if f":{NEXT_VERSION}-" in x}
+    assert before | {"somebody:else"} < images[1]
+    assert "occupancy-ops:0.0.9" not in images[1]
 
 
 def test_hosts_that_are_there_already_are_left_alone(fleet: Fleet) -> None:
