@@ -33,8 +33,7 @@ from occupancy_db.upkeep import sum_hours
 
 IMPORT_SESSION: Final = {
     **SESSION,
-    # For the indexes of a month: one at a time, so the container has room for it.
-    "maintenance_work_mem": "128MB",
+    # Indexes are built one at a time, with the server's maintenance_work_mem: it has room for that.
     "max_parallel_maintenance_workers": "1",
     # A sample of 15,000 rows knows the rooms and zones of a month well enough.
     "default_statistics_target": "50",

@@ -1,16 +1,24 @@
 """A set becomes a database: made like the one that was saved, filled, and compared with it."""
 
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from occupancy_db.backup import contents
 from occupancy_db.backup.contents import Contents
 from occupancy_db.backup.programs import login, run
 from occupancy_db.backup.sets import DUMP, BackupSet
+from occupancy_db.connection import connect
 from occupancy_db.errors import DatabaseError, ExitCode
 from occupancy_db.settings import Settings
 
 _JOBS = 2
 """Sessions of pg_restore: a core each."""
+
+# The server's memory has room for one index build, and each job builds indexes: they share it.
+_INDEX_MEMORY = text(
+    "SELECT greatest(min_val::int, setting::int / CAST(:jobs AS int))"
+    " FROM pg_settings WHERE name = 'maintenance_work_mem'"
+)
 
 
 def quote(name: str) -> str:
@@ -44,10 +52,12 @@ async def fill(settings: Settings, backup: BackupSet, *arguments: str) -> None:
     Raises:
         DatabaseError: pg_restore failed, at the first error.
     """
+    async with connect(settings, "occupancy-db restore") as connection:
+        memory = await connection.scalar(_INDEX_MEMORY, {"jobs": _JOBS})
     with login(settings) as env:
         await run(
             "pg_restore", "--exit-on-error", f"--jobs={_JOBS}", f"--dbname={settings.database}",
-            *arguments, backup.path / DUMP, env=env,
+            *arguments, backup.path / DUMP, env=env | {"PGOPTIONS": f"-c maintenance_work_mem={memory}kB"},
         )  # fmt: skip
 
 

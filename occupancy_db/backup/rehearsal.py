@@ -31,7 +31,7 @@ _CONFIGURATION = {
     "checkpoint_timeout": "1d",
     "autovacuum": "off",
     "shared_buffers": "64MB",
-    "maintenance_work_mem": "64MB",
+    "maintenance_work_mem": "128MB",
     "max_parallel_maintenance_workers": "0",
     "max_connections": "20",
     "dynamic_shared_memory_type": "mmap",

@@ -166,6 +166,18 @@ def wrapped(house: House, program: str, script: str) -> str:
     return f"{programs}{os.pathsep}{house.site.changes('occupancy_backup')['PATH']}"
 
 
+def test_the_jobs_of_a_restore_share_the_memory_of_one(house: House) -> None:
+    """The server's container has room for one index build at a time."""
+    said = house.site.directory / "said"
+    programs = house.site.cluster.bin
+    ask = f"{programs}/psql -XAt -d {LIVE} -c 'SHOW maintenance_work_mem' >>{said}"
+    path = wrapped(house, "pg_restore", f'{ask}\nexec {programs}/pg_restore "$@"')
+    done = house.site.cli("restore", "latest", *CONFIRMED, PATH=path)
+    assert done.returncode == 0, done.stderr
+    assert said.read_text().split() == ["32MB"]
+    assert house.site.ask("SHOW maintenance_work_mem") == [("64MB",)]
+
+
 # Disks
 
 
