@@ -38,7 +38,8 @@ def include_object(
 
 def remember(*, ctx: MigrationContext, heads: set[str], **_: Any) -> None:
     """Leave in the database what led to its revision, in the transaction that stamps it."""
-    ctx.execute(revisions.remember(revisions.chain(context.script, *heads)))
+    unproved = context.config.attributes.get("unproved", False)
+    ctx.execute(revisions.remember(revisions.chain(context.script, *heads), unproved=unproved))
 
 
 OPTIONS: dict[str, Any] = {

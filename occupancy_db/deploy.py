@@ -19,6 +19,7 @@ import asyncpg
 from alembic import command
 from alembic.script import Script
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from occupancy_db import definitions, migrate, revisions, rights
@@ -41,6 +42,8 @@ from occupancy_db.settings import Environment, Settings
 PATIENT = {**migrate.SESSION, "lock_timeout": "100ms"}
 _PAUSE = (0.1, 0.5)
 _POLL = 0.05
+_LONG_ATTEMPTS = 10
+"""So often a refusal after work longer than the wait begins a new wait: a backfill has come further."""
 
 _BACKUP_WAIT = 900.0
 """Seconds to wait for a backup or restore that is at work: it ends by itself."""
@@ -118,7 +121,7 @@ async def deploy(
         "phases": work.phases,
     }
     state.insist()
-    if not state.pending:
+    if not state.pending and not state.unproved:
         return result
     say(f"look: {len(state.pending)} pending, nothing in the way")
     async with AsyncExitStack() as locks:
@@ -146,7 +149,9 @@ async def deploy(
             for script in state.pending:
                 with work.phase(script.revision) as notes:
                     began = time.monotonic()
-                    attempts = await _step(settings, script, command.upgrade, wait, watch)
+                    # What is proved of a new database is not its users' rights: they come later.
+                    unproved = state.revision is not None
+                    attempts = await _step(settings, script, command.upgrade, wait, watch, unproved=unproved)
                     if attempts > 1:
                         notes.append(f"{attempts} attempts")
                 result["applied"].append(script.revision)
@@ -157,7 +162,7 @@ async def deploy(
                         "attempts": attempts,
                     }
                 )
-            if state.pending:
+            if state.pending or state.unproved:
                 with work.phase("verify") as notes:
                     notes += await _verify(guard, settings, backup, state, expected)
         except Exception as error:
@@ -165,6 +170,8 @@ async def deploy(
             raise await _failure(error, guard, settings, state, result, wait) from error
         result["to"] = await migrate.current_revision(guard)
         result["slowest_lock_ms"] = watch.slowest_ms
+        with contextlib.suppress(DBAPIError):  # then the next run proves it once more
+            await guard.execute(text(revisions.remember(revisions.chain(script_directory(), result["to"]))))
     return result
 
 
@@ -242,8 +249,10 @@ async def _prepare(
     async with connect(settings, "occupancy-db migrate", server_settings=PATIENT) as connection:
         state = await look(connection, settings, backup)
     state.insist()
-    if not state.pending:
+    if not state.pending and not state.unproved:
         return state, None, None
+    with work.phase("rights") as notes:
+        notes.append(f"tried as {', '.join(await _try_rights(settings, backup)) or 'nobody'}")
     with work.phase("compare") as notes:
         at_start, at_end = await _reference(backup, state)
         missing, more = at_start.drift(await _schema(settings))
@@ -251,6 +260,8 @@ async def _prepare(
             raise _drifted(f"the database is not what {state.revision} made it", missing)
         state.warnings += [f"beyond what {state.revision} made: {one}" for one in more]
         notes.append(f"as {state.revision} made it")
+    if not state.pending:
+        return state, at_end, None
     if not save:
         state.warnings.append("no backup: told so")
         return state, at_end, None
@@ -323,13 +334,25 @@ class Watch:
                     await asyncio.wait_for(over.wait(), _POLL)
 
         async with task_group() as group:
-            group.create_task(look())
-            yield
+            watcher = group.create_task(look())
+            try:
+                yield
+            except Exception:
+                # The group would cancel a query: that costs the guard its session, and the lock with it.
+                over.set()
+                await asyncio.wait([watcher])
+                raise
             over.set()
 
 
 async def _step(
-    settings: Settings, script: Script, run: Callable[..., None], wait: float, watch: Watch
+    settings: Settings,
+    script: Script,
+    run: Callable[..., None],
+    wait: float,
+    watch: Watch,
+    *,
+    unproved: bool = False,
 ) -> int:
     """Apply or take back one revision, as often as it takes; returns how often."""
     target = script.revision if run is command.upgrade else script.down_revision or "base"
@@ -337,20 +360,24 @@ async def _step(
     attempt = 0
     while True:
         attempt += 1
+        began = time.monotonic()
         # A session of its own: what an attempt has set in it ends with it.
         async with connect(settings, "occupancy-db migrations", server_settings=PATIENT) as connection:
             pid = await connection.scalar(text("SELECT pg_backend_pid()"))
             await connection.rollback()  # Alembic takes a transaction that is open for its caller's
             try:
                 async with watch.over(pid):
-                    await migrate.with_alembic(connection, partial(run, revision=target))
+                    await migrate.with_alembic(connection, partial(run, revision=target), unproved=unproved)
                 return attempt
             except Exception as error:
                 if not caused_by(error, asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError):
                     raise
+                now = time.monotonic()
+                worked = now - began > wait and attempt < _LONG_ATTEMPTS
                 # From here on, and not from the beginning: the work before the lock may have taken an hour.
-                deadline = deadline or time.monotonic() + wait
-                if time.monotonic() >= deadline:
+                if deadline is None or worked:
+                    deadline = now + wait
+                if now >= deadline:
                     raise DatabaseError(
                         ExitCode.LOCKED,
                         f"{script.revision} did not get its locks in {wait:g} s and {attempt} attempts; "
@@ -382,14 +409,20 @@ async def _verify(
         notes.append("definitions as they should be")
     # Of a new database the users and their rights come later.
     if state.revision is not None:
-        tried = [
-            user for user in USERS if user == settings.postgres_user or (backup.secrets_dir / user).exists()
-        ]
-        for user in tried:
-            await rights.prove(as_user(settings, user, backup))
-        if tried:
-            notes.append(f"tried as {', '.join(tried)}")
+        notes.append(f"tried as {', '.join(await _try_rights(settings, backup)) or 'nobody'}")
     return notes
+
+
+async def _try_rights(settings: Settings, backup: BackupSettings) -> list[str]:
+    """Prove the rights of those users whose passwords are here; returns their names."""
+    tried = [user for user in USERS if user == settings.postgres_user or (backup.secrets_dir / user).exists()]
+    for user in tried:
+        try:
+            await rights.prove(as_user(settings, user, backup))
+        except Exception as error:
+            known = _explained(error)
+            raise DatabaseError(known.code, f"{user} was tried: {known.what}", known.hint) from error
+    return tried
 
 
 def _drifted(what: str, missing: list[str]) -> DatabaseError:
@@ -415,9 +448,9 @@ async def _failure(
     applied = [script for script in state.pending if script.revision in result["applied"]]
     failed = state.pending[len(applied) :][:1]
     recover = ["occupancy-db migrate"]
-    if result["backup"]:
-        recover.append(f"occupancy-db restore {result['backup']} --confirm {settings.database}")
-    if known.code is ExitCode.UNREACHABLE:
+    # Nobody knows how far a step has come whose session was lost.
+    lost = known.code is ExitCode.UNREACHABLE and (bool(failed) or not await _answers(guard))
+    if lost:
         last = applied[-1].revision if applied else start
         outcome = f"{settings.database} was at {last} when the connection was lost"
         result["to"] = last
@@ -442,12 +475,24 @@ async def _failure(
     for script in failed:
         if _commits_midway(script):
             outcome += f"; what {script.revision} has done so far stays, and the next run takes it up"
-    if result["applied"] and known.code is not ExitCode.UNREACHABLE:
-        left = [script for script in applied if script.revision not in result["reverted"]]
+    left = [script for script in applied if script.revision not in result["reverted"]]
+    if applied and not lost:
         result["to"] = left[-1].revision if left else state.revision
     commands = " or ".join(f"'{one}'" for one in recover)
-    hint = f"{known.hint} Then: {commands}.".strip()
+    hint = f"{known.hint} Then: {commands}".strip()
+    if left and result["backup"]:
+        recover.append(f"occupancy-db restore {result['backup']} --confirm {settings.database}")
+        hint += f"; or, losing what was written since the backup, '{recover[-1]}'"
+    hint += "."
     return DatabaseError(known.code, f"{known.what}; {outcome}", hint, {**result, "recover": recover})
+
+
+async def _answers(guard: AsyncConnection) -> bool:
+    try:
+        await guard.execute(text("SELECT"))
+    except DBAPIError:
+        return False
+    return True
 
 
 def _explained(error: Exception) -> DatabaseError:

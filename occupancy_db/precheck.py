@@ -60,6 +60,7 @@ class State:
         head: The newest of this release.
         pending: What lies between, the first first.
         ahead: What it has had from a newer release, beside which this one works.
+        unproved: Whether it was migrated by a run that ended before it had proved the schema.
         invalid: Its INVALID indexes.
         problems: Why nothing must be begun.
         warnings: What a person should know.
@@ -69,6 +70,7 @@ class State:
     head: str | None
     pending: list[Script] = field(default_factory=list)
     ahead: list[str] = field(default_factory=list)
+    unproved: bool = False
     invalid: list[str] = field(default_factory=list)
     problems: list[DatabaseError] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
@@ -105,6 +107,7 @@ async def look(connection: AsyncConnection, settings: Settings, backup: BackupSe
         _look_ahead(state, facts.remembered)
         return state
     state.pending = known[ids.index(state.revision) + 1 :] if state.revision else known
+    state.unproved = revisions.is_unproved(facts.remembered)
     if not state.pending:
         return state
     if facts.major != MAJOR:

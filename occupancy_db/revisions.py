@@ -26,6 +26,7 @@ LOCKS = (
 """What a revision may take on tables that are in use (PostgreSQL manual, "Table-Level Locks")."""
 
 _FIELD = re.compile(rf"^({'|'.join(FIELDS)}):[ \t]*(.*(?:\n[ \t]+.*)*)", re.MULTILINE)
+_UNPROVED = "; unproved"
 _PHASE = re.compile(r"(expand|data)\b|contract of (\w+)")
 
 
@@ -109,7 +110,7 @@ def declared(script: Script) -> Revision:
         contracts=phase[2],
         reversible=reversible[0] == "yes",
         locks=locks,
-        release=tuple(map(int, release[0].split("."))),
+        release=tuple([*map(int, release[0].split(".")), 0, 0][:3]),
         allowed=getattr(script.module, "allowed", {}),
     )
 
@@ -128,7 +129,7 @@ def sql(config: Config, script: Script) -> str:
     return buffer.getvalue()
 
 
-def remember(heads: list[Script]) -> str:
+def remember(heads: list[Script], *, unproved: bool = False) -> str:
     """The statement that leaves in the database how it came to its revision.
 
     The release before this one does not know the newest revisions. With their phases beside the stamp it can
@@ -136,6 +137,7 @@ def remember(heads: list[Script]) -> str:
 
     Args:
         heads: The chain up to the revision that is stamped.
+        unproved: Whether it is still to be seen that the schema is what it should be.
     """
     if not heads:
         return "COMMENT ON TABLE alembic_version IS NULL"
@@ -145,7 +147,16 @@ def remember(heads: list[Script]) -> str:
             phases.append(f"{script.revision} ({declared(script).phase})")
         except UndeclaredError:
             phases.append(f"{script.revision} (undeclared)")
-    return f"COMMENT ON TABLE alembic_version IS '{', '.join(phases)}'"
+    return f"COMMENT ON TABLE alembic_version IS '{', '.join(phases)}{_UNPROVED if unproved else ''}'"
+
+
+def is_unproved(remembered: str | None) -> bool:
+    """Whether a run that ended early left a schema that nobody has looked at since.
+
+    Args:
+        remembered: What remember() left.
+    """
+    return (remembered or "").endswith(_UNPROVED)
 
 
 def beyond(remembered: str | None, head: str | None) -> list[tuple[str, str]] | None:

@@ -98,10 +98,10 @@ async def test_each_revision_takes_the_lock_that_it_declares(
     strongest: dict[str, str] = {}
     remember = revisions.remember
 
-    def look(scripts: Any) -> str:
+    def look(scripts: Any, *, unproved: bool) -> str:
         taken = [mode for mode in revisions.LOCKS if mode in modes()]
         strongest[scripts[-1].revision] = taken[-1] if taken else "none"
-        return remember(scripts)
+        return remember(scripts, unproved=unproved)
 
     def modes() -> set[str]:
         rows = run(

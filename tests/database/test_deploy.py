@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
-from occupancy_db import deploy, migrate, precheck
+from occupancy_db import deploy, migrate, precheck, rights
 from occupancy_db.backup.sets import State, Store
 from occupancy_db.errors import DatabaseError, ExitCode
-from occupancy_db.settings import Environment
+from occupancy_db.settings import Environment, Settings
 from tests.database.conftest import HEAD, Database
 from tests.database.home import EXAMPLE, Home
 from tests.database.home import home as home
@@ -46,13 +47,14 @@ async def test_a_release_is_looked_at_backed_up_applied_and_looked_at_again(
         ("expand", True), ("data", True),
     ]  # fmt: skip
     assert done["warnings"] == []
+    assert home.ask(PROVED) == (True,)
     (saved,) = Store(home.backup.dir).sets(home.database.name)
     assert (saved.id, saved.state) == (done["backup"], State.VERIFIED)
     assert saved.manifest is not None
     assert saved.manifest.contents.revision == HEAD
     assert [line.split(":")[0] for line in lines] == [
-        "look", "compare", "check", "dump", "decode", "publish", "rehearse", "lock", EXPAND.stem, DATA.stem,
-        "verify",
+        "look", "rights", "compare", "check", "dump", "decode", "publish", "rehearse", "lock", EXPAND.stem,
+        DATA.stem, "verify",
     ]  # fmt: skip
     assert "definitions as they should be, tried as occupancy, occupancy_app" in lines[-1]
 
@@ -73,6 +75,7 @@ async def test_a_plan_shows_all_and_changes_nothing(home: Home, release: Release
     assert home.database.cluster.dump_schema(home.database.name) == before
 
 
+PROVED = "SELECT obj_description('alembic_version'::regclass, 'pg_class') NOT LIKE '%unproved%'"
 BROKEN = "REVOKE INSERT ON sensor_readings FROM occupancy_app"
 WHOLE = "GRANT INSERT ON sensor_readings TO occupancy_app"
 
@@ -83,7 +86,9 @@ async def test_what_fails_its_trial_is_taken_back_if_nothing_is_lost(home: Home,
     release(r005_break=text.removesuffix("pass\n") + f"op.execute({WHOLE!r})\n")
     error = await failure(home, save=False)
     assert error.code is ExitCode.PERMISSION
+    assert "occupancy_app was tried: permission denied" in error.what
     assert f"was taken back to {HEAD}" in error.what
+    assert error.details["recover"] == ["occupancy-db migrate"]  # and no restore, of what was not changed
     assert (error.details["to"], error.details["reverted"]) == (HEAD, ["005_break"])
     assert home.database.cluster.dump_schema(home.database.name) == before
 
@@ -97,7 +102,66 @@ async def test_what_cannot_be_taken_back_stays_and_the_commands_are_named(
     restore = f"occupancy-db restore {error.details['backup']} --confirm {home.database.name}"
     assert error.details["recover"] == ["occupancy-db migrate", restore]
     assert all(command in error.hint for command in error.details["recover"])
+    assert "losing what was written since the backup" in error.hint
     assert (error.details["to"], error.details["reverted"]) == ("005_break", [])
+
+
+async def test_a_schema_that_failed_its_proof_is_proved_by_the_next_run(home: Home, release: Release) -> None:
+    """Nothing is pending then, and yet it is not well."""
+    release(r005_break=revision("005_break", HEAD, BROKEN, reversible="no"))
+    await failure(home, save=False)
+    assert home.ask(PROVED) == (False,)
+    error = await failure(home)
+    assert error.code is ExitCode.PERMISSION
+    assert "occupancy_app was tried" in error.what
+    home.ask(WHOLE)
+    done = await home.deploy()
+    assert (done["applied"], done["backup"]) == ([], None)
+    assert {"compare", "verify"} < done["phases"].keys()
+    assert home.ask(PROVED) == (True,)
+    assert (await home.deploy())["phases"] == {}
+
+
+async def test_rights_that_are_wrong_before_are_not_held_against_the_release(
+    home: Home, release: Release
+) -> None:
+    release(EXPAND)
+    home.ask("GRANT DELETE ON alembic_version TO occupancy_app")
+    error = await failure(home)
+    assert "occupancy_app may do what it must not" in error.what
+    assert home.ask("SELECT version_num FROM alembic_version") == (HEAD,)
+
+
+async def test_a_user_who_cannot_log_in_is_not_a_lost_connection(
+    home: Home, release: Release, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release(EXPAND)
+    prove, tried = rights.prove, 0
+
+    async def full(settings: Settings) -> None:
+        nonlocal tried
+        tried += 1
+        if tried > len(rights.USERS):  # after the migration
+            raise DatabaseError(ExitCode.UNREACHABLE, "too many connections", "")
+        await prove(settings)
+
+    monkeypatch.setattr(rights, "prove", full)
+    error = await failure(home, save=False)
+    assert f"too many connections; {home.database.name} was taken back to {HEAD}" in error.what
+
+
+async def test_a_failure_never_costs_the_guard_its_lock(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the watcher is doing at that moment."""
+    monkeypatch.setattr(deploy, "_POLL", 0)
+    async with migrate.migration_lock(home.settings()) as guard:
+        watch = deploy.Watch(guard)
+        for number in range(50):
+            with pytest.raises(KeyError):
+                async with watch.over(0):
+                    await asyncio.sleep(number / 10_000)
+                    raise KeyError
+        held = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()"
+        assert await guard.scalar(text(held)) == 1
 
 
 async def test_an_error_in_a_revision_leaves_what_was_there(home: Home, release: Release) -> None:
