@@ -13,7 +13,7 @@ from sqlalchemy import URL, Executable, NullPool, Result, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, create_async_engine
 
-from occupancy_db.errors import explain_connection
+from occupancy_db.errors import caused_by, explain_connection
 from occupancy_db.settings import Environment, Settings
 from occupancy_db.tls import ssl_argument
 from occupancy_db.tuning import pool
@@ -27,6 +27,14 @@ _RESTART_PAUSE = 0.1
 
 # Errors of the operating system that waiting does not mend; TimeoutError is CONNECT_TIMEOUT.
 _PERMANENT = (ssl.SSLError, socket.gaierror, PermissionError, TimeoutError)
+
+# What a server that is going down or coming up says to who connects.
+_RESTARTING = (
+    asyncpg.CannotConnectNowError,
+    asyncpg.ConnectionDoesNotExistError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+)
 
 # How many connections there are is the formula's: occupancy_db.tuning.
 _PROFILES: Mapping[Environment, Mapping[str, Any]] = {
@@ -65,7 +73,7 @@ async def _connect_patiently(*args: Any, **kwargs: Any) -> Any:
     while True:
         try:
             return await asyncpg.connect(*args, **kwargs)
-        except (OSError, asyncpg.CannotConnectNowError, asyncpg.ConnectionDoesNotExistError) as error:
+        except (OSError, *_RESTARTING) as error:
             if isinstance(error, _PERMANENT) or asyncio.get_running_loop().time() > deadline:
                 raise
         await asyncio.sleep(_RESTART_PAUSE)
@@ -79,6 +87,7 @@ async def connect(
     database: str | None = None,
     server_settings: Mapping[str, str] | None = None,
     autocommit: bool = False,
+    patience: float = 0,
 ) -> AsyncIterator[AsyncConnection]:
     """One connection for a tool: no pool, and no query log between the lines that a person reads.
 
@@ -88,6 +97,7 @@ async def connect(
         database: Another database of the same server.
         server_settings: Configuration parameters of the session; they win over those set for the role.
         autocommit: Whether each statement is a transaction of its own.
+        patience: Seconds to go on asking while all of the user's connections, or the server's, are taken.
 
     Raises:
         DatabaseError: no connection; it says what was wrong, where, and what to do.
@@ -99,10 +109,16 @@ async def connect(
     )
     if autocommit:
         engine = engine.execution_options(isolation_level="AUTOCOMMIT")
-    try:
-        connection = await engine.connect()
-    except Exception as error:
-        raise explain_connection(error, settings) from error
+    deadline = asyncio.get_running_loop().time() + patience
+    while True:
+        try:
+            connection = await engine.connect()
+            break
+        except Exception as error:
+            full = caused_by(error, asyncpg.TooManyConnectionsError)
+            if not full or asyncio.get_running_loop().time() >= deadline:
+                raise explain_connection(error, settings) from error
+        await asyncio.sleep(_RESTART_PAUSE)
     try:
         yield connection
     except BaseException:

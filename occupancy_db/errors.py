@@ -100,7 +100,13 @@ def _connection_reason(error: BaseException, settings: Settings) -> tuple[ExitCo
         case asyncpg.InsufficientPrivilegeError():
             hint = "Ask the owner of the database for the privilege."
             return ExitCode.PERMISSION, _sentence(error), hint
-        case asyncpg.TooManyConnectionsError() | asyncpg.CannotConnectNowError():
+        case (
+            asyncpg.TooManyConnectionsError()
+            | asyncpg.PostgresConnectionError()
+            | asyncpg.CannotConnectNowError()
+            | asyncpg.AdminShutdownError()
+            | asyncpg.CrashShutdownError()
+        ):
             return ExitCode.UNREACHABLE, _sentence(error), "Try again in a moment."
         case asyncpg.PostgresError():
             return ExitCode.FAILED, _sentence(error), "See the server's log."
@@ -167,7 +173,11 @@ def explain(error: BaseException) -> DatabaseError | None:
             ):
                 hint = "The database holds objects that these migrations did not make: use an empty database."
                 return DatabaseError(ExitCode.FAILED, _sentence(cause), hint)
-            case asyncpg.PostgresConnectionError() | asyncpg.AdminShutdownError():
+            case (
+                asyncpg.PostgresConnectionError()
+                | asyncpg.AdminShutdownError()
+                | asyncpg.CrashShutdownError()
+            ):
                 hint = "Check the server's log, then try again."
                 return DatabaseError(
                     ExitCode.UNREACHABLE, f"the connection was lost: {_sentence(cause)}", hint

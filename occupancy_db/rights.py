@@ -32,6 +32,9 @@ _MAY_NOT = {
 
 USERS = list(_MAY)
 
+PATIENCE = 30.0
+"""Seconds to wait for a connection where all of a user's are taken: that is no lack of rights."""
+
 
 async def prove(settings: Settings) -> None:
     """Do as one of the product's users what it is there for, and what it must not; nothing stays.
@@ -45,7 +48,9 @@ async def prove(settings: Settings) -> None:
     """
     user = settings.postgres_user
     session = {"default_transaction_read_only": "off", "timezone": "UTC"}
-    async with connect(settings, "occupancy-db rights", server_settings=session) as connection:
+    async with connect(
+        settings, "occupancy-db rights", server_settings=session, patience=PATIENCE
+    ) as connection:
         for statement in _MAY[user]:
             await connection.exec_driver_sql(statement)
         await connection.rollback()

@@ -23,7 +23,7 @@ from occupancy_db.backup.sets import DUMP, BackupSet, Manifest, State, Store
 from occupancy_db.backup.settings import BackupSettings, as_user, in_database
 from occupancy_db.connection import connect
 from occupancy_db.errors import DatabaseError, ExitCode, caused_by
-from occupancy_db.rights import BACKUP_USER, OWNER, USERS
+from occupancy_db.rights import BACKUP_USER, OWNER, PATIENCE, USERS
 from occupancy_db.settings import Settings
 
 KEEP_REPLACED = timedelta(days=1)
@@ -125,6 +125,8 @@ async def restore(
         with work.phase("exchange"):
             if names.replaced in there:
                 async with _administration(settings) as connection:
+                    # Not before it is known that the exchange is not refused.
+                    await _require_no_superuser(connection, names.live)
                     await _drop(connection, names.replaced)
             moves = [(names.live, names.replaced)] if names.live in there else []
             moves.append((names.restoring, names.live))
@@ -322,9 +324,11 @@ async def _look_again(
 ) -> None:
     try:
         for user in USERS:
-            async with connect(as_user(settings, user, backup), "occupancy-db restore"):
-                pass
-        async with connect(as_user(settings, OWNER, backup), "occupancy-db restore") as connection:
+            async with connect(as_user(settings, user, backup), "occupancy-db restore", patience=PATIENCE):
+                pass  # beside all who were sent away and come back now
+        async with connect(
+            as_user(settings, OWNER, backup), "occupancy-db restore", patience=PATIENCE
+        ) as connection:
             found = await migrate.current_revision(connection)
         if found != revision:
             raise DatabaseError(ExitCode.DIFFERENT, f"{names.live} has the revision {found}", "")

@@ -245,6 +245,8 @@ class Store:
             for path in self.directory.iterdir()
             if (match := _ID.fullmatch(path.name)) and match["database"] == database and _time(match)
         ]
+        # Not those that were removed while they were looked at.
+        found = [backup for backup in found if backup.path.exists()]
         return sorted(found, key=lambda backup: (backup.made_at, backup.id))
 
     def find(self, database: str, name: str) -> BackupSet:
@@ -308,8 +310,14 @@ class Store:
             shutil.rmtree(path)
 
     def remove(self, backup: BackupSet) -> None:
-        """Remove a set. It loses its name first, so that half of one is never taken for a whole."""
+        """Remove a set. It loses its name first, so that half of one is never taken for a whole.
+
+        One that somebody has pinned since it was looked at gets its name back.
+        """
         gone = backup.path.rename(self.directory / (_PARTIAL + backup.id))
+        if not backup.pinned and (gone / PINNED).exists():
+            gone.rename(backup.path)
+            return
         sync(self.directory)
         shutil.rmtree(gone)
 

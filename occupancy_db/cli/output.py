@@ -17,7 +17,9 @@ class Output:
         """Start in the form for a person."""
         self.json = False
         # A pipe has no width: do not fold tables to the 80 columns that rich assumes.
-        self.console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
+        width = None if sys.stdout.isatty() else 160
+        # What is printed is data: [a-z] is no style.
+        self.console = Console(width=width, highlight=False, markup=False, emoji=False)
 
     def result(self, data: dict[str, Any], *lines: RenderableType) -> None:
         """Print a result.

@@ -61,7 +61,7 @@ class CallbackModule(CallbackBase):
             )
         # A pipe has no width: what reads it may fold lines itself.
         width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 200
-        console = Console(file=io.StringIO(), width=width)
+        console = Console(file=io.StringIO(), width=width, markup=False, emoji=False)  # [a-z] is no style
         console.print(table)
         self._display.display(console.file.getvalue())  # type: ignore[attr-defined]  # the StringIO of above
 
@@ -71,8 +71,10 @@ class CallbackModule(CallbackBase):
         if stats.failures.get(host):
             return f"failed: {self._failures.get(host, 'see above')}"
         if "pending" in done:  # a check
-            if done["unknown"]:
-                return "has a revision that this release does not know"
+            if done["problems"]:
+                return f"would stop: {'; '.join(done['problems'])}"
+            if done["ahead"]:
+                return f"nothing to do, ahead of this release by {', '.join(done['ahead'])}"
             return f"would apply {', '.join(done['pending'])}" if done["pending"] else "nothing to do"
         if done.get("ahead"):
             return f"serves, ahead of this release by {', '.join(done['ahead'])}"

@@ -11,6 +11,8 @@ from sqlalchemy import text
 
 from occupancy_db import deploy, migrate, precheck, rights
 from occupancy_db.backup.sets import State, Store
+from occupancy_db.backup.settings import as_user
+from occupancy_db.connection import connect
 from occupancy_db.errors import DatabaseError, ExitCode
 from occupancy_db.settings import Environment, Settings
 from tests.database.conftest import HEAD, Database
@@ -148,6 +150,26 @@ async def test_a_user_who_cannot_log_in_is_not_a_lost_connection(
     monkeypatch.setattr(rights, "prove", full)
     error = await failure(home, save=False)
     assert f"too many connections; {home.database.name} was taken back to {HEAD}" in error.what
+
+
+async def test_a_user_whose_connections_are_all_taken_is_waited_for(home: Home) -> None:
+    """Dashboards that were sent away come back at once; that is no lack of rights."""
+    reader = as_user(home.settings(), "occupancy_readonly", home.backup)
+    cluster = home.database.cluster
+    (limit,) = home.ask("SELECT rolconnlimit FROM pg_roles WHERE rolname = 'occupancy_readonly'")
+    cluster.execute("ALTER ROLE occupancy_readonly CONNECTION LIMIT 1")
+    try:
+        with pytest.raises(DatabaseError, match="too many connections"):
+            async with connect(reader, "test"), connect(reader, "test"):
+                pass
+        holder = home.connect("occupancy_readonly")
+        proof = asyncio.create_task(rights.prove(reader))
+        await asyncio.sleep(0.5)
+        assert not proof.done()
+        holder.close()
+        await proof
+    finally:
+        cluster.execute(f"ALTER ROLE occupancy_readonly CONNECTION LIMIT {limit}")
 
 
 async def test_a_failure_never_costs_the_guard_its_lock(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -384,7 +384,7 @@ def test_a_month_that_stands_by_itself_is_not_overwritten(database: Database, cu
     month = partition_name(month_of(NOW))
     cursor.execute(f"ALTER TABLE sensor_readings DETACH PARTITION {month}")
     result = database.cli(
-        "import", write(database.directory / "a.csv", rows(10, NOW - timedelta(seconds=9), NOW))
+        "import", write(database.directory / "a.csv", rows(10, NOW, NOW + timedelta(seconds=9)))
     )
     assert result.returncode == ExitCode.FAILED
     assert f"{month} is no partition but a table by itself" in result.stderr
@@ -395,8 +395,9 @@ def test_a_month_that_stands_by_itself_is_not_overwritten(database: Database, cu
 def test_a_failure_at_the_end_takes_everything_back(database: Database, cursor: Cursor) -> None:
     before = tables(cursor)
     old = following(month_of(NOW), -10)
-    cursor.execute(f"CREATE VIEW {partition_name(month_of(NOW))}_pkey_of_another AS SELECT 1")
-    cursor.execute(f"CREATE VIEW of_a_month AS SELECT * FROM {partition_name(month_of(NOW))}")  # forbids DROP
+    last = partition_name(following(month_of(NOW), -1))  # this month may have no row yet
+    cursor.execute(f"CREATE VIEW {last}_pkey_of_another AS SELECT 1")
+    cursor.execute(f"CREATE VIEW of_a_month AS SELECT * FROM {last}")  # forbids DROP
     start = datetime(old.year, old.month, 1, tzinfo=UTC)
     result = database.cli("import", write(database.directory / "a.csv", rows(1000, start, NOW)))
     assert result.returncode == ExitCode.FAILED

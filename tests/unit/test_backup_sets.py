@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from occupancy_db.backup import sets
 from occupancy_db.backup.contents import Contents, Table
 from occupancy_db.backup.programs import login, run, running
 from occupancy_db.backup.sets import (
@@ -20,12 +21,14 @@ from occupancy_db.backup.sets import (
     DUMP,
     GLOBALS,
     MANIFEST,
+    PINNED,
     BackupSet,
     Manifest,
     State,
     Store,
     Verified,
     file_facts,
+    look,
     new_id,
     replace,
 )
@@ -150,6 +153,28 @@ def test_a_removed_set_is_gone_and_the_others_are_not(store: Store) -> None:
     store.remove(made)
     assert [one.id for one in store.sets("house")] == [other.id]
     assert {path.name for path in store.directory.iterdir()} == {other.id}
+
+
+def test_a_set_that_is_pinned_while_it_is_to_be_removed_stays(store: Store) -> None:
+    made = publish(store)
+    replace(made.path / PINNED, b"the move\n")  # which this look at it does not know
+    store.remove(made)
+    (kept,) = store.sets("house")
+    assert (kept.id, kept.pinned) == (made.id, "the move")
+
+
+def test_a_set_that_is_removed_while_it_is_looked_at_is_none(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, other = publish(store), publish(store)
+
+    def late(path: Path, match: Any) -> BackupSet:
+        if made.path.exists():
+            store.remove(made)
+        return look(path, match)
+
+    monkeypatch.setattr(sets, "look", late)
+    assert [one.id for one in store.sets("house")] == [other.id]
 
 
 async def test_only_one_is_at_work(store: Store) -> None:

@@ -7,6 +7,7 @@ from typer.testing import CliRunner
 
 from occupancy_db.cli import app
 from occupancy_db.cli.create_migration import next_revision_id
+from occupancy_db.cli.output import Output
 from occupancy_db.errors import ExitCode
 from occupancy_db.migrate import LOCK_KEY, script_directory
 
@@ -19,6 +20,11 @@ COMMANDS = {
 def run(*arguments: str) -> tuple[int, str]:
     result = CliRunner(env={"COLUMNS": "200", "NO_COLOR": "1"}).invoke(app, arguments)
     return result.exit_code, result.output
+
+
+def test_what_is_printed_is_data_and_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
+    Output().result({}, "name ~ '^[a-z_]+$'", "[/etc/x] of [worker] :house:")
+    assert capsys.readouterr().out.splitlines() == ["name ~ '^[a-z_]+$'", "[/etc/x] of [worker] :house:"]
 
 
 def test_help_lists_every_command_and_every_exit_code() -> None:

@@ -41,6 +41,8 @@ def untrusted(code: int, message: str) -> ssl.SSLCertVerificationError:
         (OSError(113, "No route to host"), ExitCode.UNREACHABLE, "No route to host"),
         (asyncpg.TooManyConnectionsError("too many clients"), ExitCode.UNREACHABLE, "too many clients"),
         (asyncpg.CannotConnectNowError("starting up"), ExitCode.UNREACHABLE, "starting up"),
+        (asyncpg.ConnectionDoesNotExistError("closed"), ExitCode.UNREACHABLE, "closed"),
+        (asyncpg.AdminShutdownError("terminating"), ExitCode.UNREACHABLE, "terminating"),
         (
             asyncpg.InvalidAuthorizationSpecificationError('no pg_hba.conf entry for host "10.0.0.1"'),
             ExitCode.AUTHENTICATION,
@@ -69,6 +71,7 @@ def test_a_failed_connection_says_what_and_where(error: BaseException, code: Exi
         (asyncpg.InsufficientPrivilegeError("permission denied for table"), ExitCode.PERMISSION),
         (asyncpg.UndefinedTableError('relation "x" does not exist'), ExitCode.FAILED),
         (asyncpg.AdminShutdownError("terminating connection"), ExitCode.UNREACHABLE),
+        (asyncpg.CrashShutdownError("terminating connection"), ExitCode.UNREACHABLE),
         (asyncpg.InterfaceError("connection is closed"), ExitCode.UNREACHABLE),
         (asyncpg.InternalClientError("cannot switch to state 12; another op"), ExitCode.UNREACHABLE),
         (CommandError("Can't locate revision"), ExitCode.FAILED),

@@ -52,7 +52,9 @@ damaged=$(sets_here damaged)
 there=$(sets_there '')
 new=$(comm -23 <(echo "$here") <(printf '%s\n' "$there" "$damaged" | sort) | sort --reverse)
 gone=$(comm -13 <(echo "$here") <(echo "$there") | sort --reverse | tail --lines "+$((keep + 1))")
-for name in $new; do copy "$name"; done
+for name in $new; do
+  if as_owner test -e "$data/backups/$name"; then copy "$name"; fi # retention may have removed it meanwhile
+done
 for name in ${new:+$gone}; do
   rclone deletefile "$remote/$name.tar.age"
   echo "removed the copy of $name"

@@ -27,11 +27,12 @@ if command -v docker >/dev/null; then
   fi
 fi
 
-# Which image the tools run from, until the migrations role hands over to another, and which release was brought last.
-ops_image="" release_image=""
+# Which image the tools run from, until the migrations role hands over to another, which release was brought last, and the server's.
+ops_image="" release_image="" postgres_image=""
 if [ -e "$(dirname "$MARKER")/.env" ]; then
   ops_image=$(sed -n 's/^OCCUPANCY_OPS_IMAGE=//p' "$(dirname "$MARKER")/.env")
   release_image=$(sed -n 's/^OCCUPANCY_RELEASE_IMAGE=//p' "$(dirname "$MARKER")/.env")
+  postgres_image=$(sed -n 's/^OCCUPANCY_POSTGRES_IMAGE=//p' "$(dirname "$MARKER")/.env")
 fi
 
 initialised=false
@@ -50,9 +51,9 @@ done)
 block=$(readlink -f "/sys/dev/block/$(findmnt --noheadings --first-only --output MAJ:MIN --target "$existing" | tr -d ' ')")
 rotational=$(cat "$block/queue/rotational" "$block/../queue/rotational" 2>/dev/null | head -n 1)
 
-printf '{"memory_mb": %s, "cores": %s, "device": "%s", "rotational": %s, "disk_mb": %s, "free_mb": %s, "cluster_version": "%s", "initialised": %s, "ops_image": "%s", "release_image": "%s", "listeners": "%s", "containers": "%s", "ours": %s, "missing": "%s", "directories": [%s]}\n' \
+printf '{"memory_mb": %s, "cores": %s, "device": "%s", "rotational": %s, "disk_mb": %s, "free_mb": %s, "cluster_version": "%s", "initialised": %s, "ops_image": "%s", "release_image": "%s", "postgres_image": "%s", "listeners": "%s", "containers": "%s", "ours": %s, "missing": "%s", "directories": [%s]}\n' \
   "$(awk '/^MemTotal:/ {print int($2 / 1024)}' /proc/meminfo)" \
   "$(nproc)" "$(basename "$block")" "${rotational:-0}" \
   "$(df --output=size -BM "$existing" | tail -n 1 | tr -dc 0-9)" \
   "$(df --output=avail -BM "$existing" | tail -n 1 | tr -dc 0-9)" \
-  "$version" "$initialised" "$ops_image" "$release_image" "$listeners" "$owner" "$ours" "$missing" "$(printf "%s" "$present" | tr '\n' ' ' | sed 's/, *$//')"
+  "$version" "$initialised" "$ops_image" "$release_image" "$postgres_image" "$listeners" "$owner" "$ours" "$missing" "$(printf "%s" "$present" | tr '\n' ' ' | sed 's/, *$//')"
