@@ -4,8 +4,10 @@ import itertools
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import psycopg2.extensions
 import pytest
 
 from occupancy_db.migrate import script_directory
+from occupancy_db.partitions import following, month_of
 from occupancy_db.settings import Environment, Settings
 from tests.database.cluster import Cluster
 from tests.database.prefork import PROGRAMS, Prefork
@@ -25,6 +28,21 @@ REVISIONS = [revision.revision for revision in script_directory().walk_revisions
 HEAD = REVISIONS[-1]
 
 _numbers = itertools.count()
+
+MONTH_END = timedelta(minutes=12)
+"""About as long as a run takes."""
+
+
+def let_the_month_end() -> None:
+    """Wait for the new month where the old one ends soon: a run's months, and what it expects, are of one."""
+    now = datetime.now(UTC)
+    left = datetime.combine(following(month_of(now), 1), datetime.min.time(), UTC) - now
+    if left < MONTH_END:
+        print(f"the month ends in {left.total_seconds():.0f} s: waiting for the new one", file=sys.__stderr__)
+        time.sleep(left.total_seconds() + 1)
+
+
+let_the_month_end()  # before the tests' own modules say what is now
 
 
 @dataclass(frozen=True)

