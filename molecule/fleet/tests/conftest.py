@@ -4,7 +4,7 @@ import pytest
 
 from tests.hosts import check_collection
 
-TESTS = 8
+TESTS = 9
 """A file that is not collected any more is a failure, not a saving."""
 
 

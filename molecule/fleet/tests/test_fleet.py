@@ -220,6 +220,10 @@ def test_hosts_that_are_there_already_are_left_alone(fleet: Fleet) -> None:
     assert run.returncode == 0, run.stdout[-6000:]
     assert recap(run, "changed") == dict.fromkeys(NAMES, 0)
     assert table(run) == {name: [NEXT, NEXT, "", "0 ms", "was there already, serves"] for name in NAMES}
+    # What the release before would find: its images are still there, and know.
+    check = fleet.migrate("--check", root=ROOT)
+    assert check.returncode == 0, check.stdout[-6000:]
+    assert {row[4] for row in table(check).values()} == {f"nothing to do, ahead of this release by {NEXT}"}
 
 
 def test_hosts_go_back_to_the_release_before_with_their_schema_ahead(fleet: Fleet) -> None:
@@ -277,6 +281,22 @@ def test_a_host_that_is_down_leaves_the_others_whole(fleet: Fleet) -> None:
     assert fleet.migrate().returncode == 0
     assert fleet.tools() == [NEXT_VERSION] * 3
     assert "RELEASE_IMAGE=occupancy-ops:0.2.0-" in environment.content_string
+
+
+def test_migrations_do_not_come_to_several_homes_at_once(fleet: Fleet) -> None:
+    limit = ("--limit", f"localhost,{','.join(REST)}")
+    run = run_playbook("site.yml", "--tags", "migrate,backup", *limit, root=fleet.release)
+    assert run.returncode == 2
+    assert "Run with the tag migrate first" in run.stdout
+    for name in REST:
+        fleet.hosts[name].check_output("occupancy-db rollback </dev/null")
+    assert fleet.revisions() == [NEXT, HEAD, HEAD]
+    run = run_playbook("site.yml", *limit, root=fleet.release)
+    assert run.returncode == 2, run.stdout[-6000:]
+    assert f"{', '.join(REST)}: migrations are pending there ({NEXT})" in " ".join(run.stdout.split())
+    assert fleet.revisions() == [NEXT, HEAD, HEAD]
+    assert fleet.migrate(*limit).returncode == 0
+    assert fleet.revisions() == [NEXT] * 3
 
 
 def test_a_host_without_a_cluster_is_refused(fleet: Fleet) -> None:
