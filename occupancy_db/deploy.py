@@ -19,7 +19,7 @@ import asyncpg
 from alembic import command
 from alembic.script import Script
 from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from occupancy_db import definitions, migrate, revisions, rights
@@ -170,6 +170,11 @@ async def deploy(
             raise await _failure(error, guard, settings, state, result, wait) from error
         result["to"] = await migrate.current_revision(guard)
         result["slowest_lock_ms"] = watch.slowest_ms
+        if state.unproved and expected is None:
+            result["warnings"].append(
+                "an earlier run has not proved the schema, and here it can't be: see the host"
+            )
+            return result
         with contextlib.suppress(DBAPIError):  # then the next run proves it once more
             await guard.execute(text(revisions.remember(revisions.chain(script_directory(), result["to"]))))
     return result
@@ -235,7 +240,7 @@ async def _prepare(
         The database as it is then, the definitions that it should come to, and the backup set.
     """
     reason = _nowhere(settings, backup)
-    if reason and save and settings.environment is Environment.PRODUCTION:
+    if reason and save and state.pending and settings.environment is Environment.PRODUCTION:
         raise DatabaseError(
             ExitCode.CONFIGURATION,
             f"no verified backup can be made here: {reason}",
@@ -252,7 +257,7 @@ async def _prepare(
     if not state.pending and not state.unproved:
         return state, None, None
     with work.phase("rights") as notes:
-        notes.append(f"tried as {', '.join(await _try_rights(settings, backup)) or 'nobody'}")
+        notes.append(f"tried as {', '.join(await _try_rights(settings, backup, state)) or 'nobody'}")
     with work.phase("compare") as notes:
         at_start, at_end = await _reference(backup, state)
         missing, more = at_start.drift(await _schema(settings))
@@ -413,12 +418,20 @@ async def _verify(
     return notes
 
 
-async def _try_rights(settings: Settings, backup: BackupSettings) -> list[str]:
-    """Prove the rights of those users whose passwords are here; returns their names."""
+async def _try_rights(settings: Settings, backup: BackupSettings, before: State | None = None) -> list[str]:
+    """Prove the rights of those users whose passwords are here; returns their names.
+
+    Args:
+        settings: The database.
+        backup: Where the passwords are.
+        before: What the database is before its migrations, if these are still to come.
+    """
     tried = [user for user in USERS if user == settings.postgres_user or (backup.secrets_dir / user).exists()]
     for user in tried:
         try:
-            await rights.prove(as_user(settings, user, backup))
+            await rights.prove(
+                as_user(settings, user, backup), older=before is not None and bool(before.pending)
+            )
         except Exception as error:
             known = _explained(error)
             raise DatabaseError(known.code, f"{user} was tried: {known.what}", known.hint) from error
@@ -490,7 +503,7 @@ async def _failure(
 async def _answers(guard: AsyncConnection) -> bool:
     try:
         await guard.execute(text("SELECT"))
-    except DBAPIError:
+    except SQLAlchemyError:
         return False
     return True
 

@@ -167,6 +167,7 @@ class Budget:
         factor: How often a session takes ``work_mem``: between a sort's once and a hash's multiplier.
         wal: ``wal_buffers``, where the operator has set them.
         temp: ``temp_buffers``, where the operator has set them: nothing here uses temporary tables.
+        locks: For each session, where the operator has set max_locks_per_transaction.
     """
 
     limit: float
@@ -179,16 +180,17 @@ class Budget:
     factor: float = 1.5
     wal: float = 0.0
     temp: float = 0.0
+    locks: float = 0.0
 
     @property
     def overhead(self) -> float:
         """The server's own processes; locks, WAL buffers, statistics and the heads of the buffers."""
-        return OWN + self.shared / 16 + self.wal
+        return OWN + self.shared / 16 + self.wal + _BACKGROUND * self.locks
 
     @property
     def session(self) -> float:
         """One session without its work memory: its caches, and the page table for the shared buffers."""
-        return SESSION + self.shared / 512 + self.temp
+        return SESSION + self.shared / 512 + self.temp + self.locks
 
     @property
     def fixed(self) -> float:
@@ -250,6 +252,12 @@ RESERVED = 3
 """Connections that only the superuser gets: PostgreSQL's superuser_reserved_connections."""
 STEP = 25
 LEAST_MEMORY = 512
+LEAST_WAL = 32
+"""With less PostgreSQL does not start."""
+LOCKS = 128
+LOCK = 384 / 2**20
+"""Of the shared memory, for each that max_locks_per_transaction allows a session: a lock and two holders."""
+_BACKGROUND = 20
 SYSTEM = 512
 MOST_BY_DEFAULT = 4096
 CORES_BY_DEFAULT = 2
@@ -314,12 +322,14 @@ _MEMORY = {
     "wal_buffers": 8 / 2**10,
     "temp_buffers": 8 / 2**10,
     "max_wal_size": 1.0,
+    "min_wal_size": 1.0,
     "work_mem": 1 / 2**10,
     "maintenance_work_mem": 1 / 2**10,
     "autovacuum_work_mem": 1 / 2**10,
 }
 _COUNTS = (
     "max_connections",
+    "max_locks_per_transaction",
     "max_parallel_workers",
     "autovacuum_max_workers",
     "superuser_reserved_connections",
@@ -441,6 +451,7 @@ def plan(request: Request) -> Plan:
     )
     hashes = given.get("hash_mem_multiplier", HASH_MEM_MULTIPLIER)
     factor = (1 + max(1, hashes)) / 2
+    locks = max(0, given.get("max_locks_per_transaction", LOCKS) - LOCKS) * LOCK
     wal_buffers, temp = max(0, given.get("wal_buffers", 0)), given.get("temp_buffers", 0)
     spare_cores = {Workload.MIXED: int(cores) // 2, Workload.INGEST: 0, Workload.DASHBOARDS: int(cores)}
     workers = int(given.get("max_parallel_workers", min(spare_cores[request.workload], 8, memory // 512)))
@@ -458,6 +469,7 @@ def plan(request: Request) -> Plan:
             factor,
             wal_buffers,
             temp,
+            locks,
         )
 
     # Connections: what the pools and the users need, as far as there is memory for each at its least
@@ -503,6 +515,12 @@ def plan(request: Request) -> Plan:
             f"max_wal_size {wal} MB is more than half of the disk: {request.disk_size} MB / 2"
             f" = {request.disk_size // 2} MB"
         )
+    wal_least = int(given.get("min_wal_size", max(LEAST_WAL, wal // 4)))
+    for name, size in (("max_wal_size", wal), ("min_wal_size", wal_least)):
+        if size < LEAST_WAL:
+            raise BudgetError(
+                f"{name} {size} MB is less than two files of the WAL: 2 x 16 MB = {LEAST_WAL} MB"
+            )
     fast = request.disk is Disk.SSD
     compression = (
         "off" if fast and request.wal_compression is WalCompression.PGLZ else request.wal_compression
@@ -518,9 +536,9 @@ def plan(request: Request) -> Plan:
         "max_parallel_workers": (workers, ""),
         "max_parallel_workers_per_gather": (per_query, ""),
         "max_parallel_maintenance_workers": (per_query, ""),
-        "max_locks_per_transaction": (128, ""),
+        "max_locks_per_transaction": (LOCKS, ""),
         "max_wal_size": (wal, "MB"),
-        "min_wal_size": (wal // 4, "MB"),
+        "min_wal_size": (wal_least, "MB"),
         "checkpoint_timeout": (15, "min"),
         "wal_compression": (str(compression), ""),
         "random_page_cost": (2 if fast else 4, ""),

@@ -31,6 +31,9 @@ def tune(
     processes: Annotated[
         int, typer.Option(min=1, help="Processes of the application, each with a pool.")
     ] = 1,
+    wal_compression: Annotated[
+        tuning.WalCompression, typer.Option(help="The best that the server's build has.")
+    ] = tuning.WalCompression.PGLZ,
     huge_pages: Annotated[bool, typer.Option("--huge-pages", help="Keep huge pages on the host.")] = False,
     override: Annotated[
         list[str] | None,
@@ -57,6 +60,7 @@ def tune(
         workload=workload,
         environment=environment,
         clients=tuning.clients(processes),
+        wal_compression=wal_compression,
         huge_pages=huge_pages,
         overrides=overrides,
     )

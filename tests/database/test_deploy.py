@@ -15,7 +15,7 @@ from occupancy_db.backup.settings import as_user
 from occupancy_db.connection import connect
 from occupancy_db.errors import DatabaseError, ExitCode
 from occupancy_db.settings import Environment, Settings
-from tests.database.conftest import HEAD, Database
+from tests.database.conftest import HEAD, REVISIONS, Database
 from tests.database.home import EXAMPLE, Home
 from tests.database.home import home as home
 from tests.database.home import release as release
@@ -123,6 +123,28 @@ async def test_a_schema_that_failed_its_proof_is_proved_by_the_next_run(home: Ho
     assert (await home.deploy())["phases"] == {}
 
 
+@pytest.mark.parametrize("at", [1, 2, 3])
+async def test_a_schema_of_any_revision_comes_to_head(home: Home, at: int) -> None:
+    """As after an installation that was interrupted, or the restore of an old set."""
+    await deploy.take_back(home.settings(), REVISIONS[at - 1], lose_data=True)
+    done = await home.deploy(save=False)
+    assert (done["from"], done["to"]) == (REVISIONS[at - 1], HEAD)
+
+
+async def test_what_an_earlier_run_has_not_proved_is_proved_where_it_can_be(
+    home: Home, release: Release
+) -> None:
+    release(r005_break=revision("005_break", HEAD, BROKEN, reversible="no"))
+    await failure(home, save=False)
+    home.ask(WHOLE)
+    nowhere = home.backup.model_copy(update={"dir": Path("/no/where")})
+    done = await deploy.deploy(home.settings(), nowhere, print)
+    assert any("has not proved the schema" in warning for warning in done["warnings"])
+    assert home.ask(PROVED) == (False,)
+    await home.deploy()
+    assert home.ask(PROVED) == (True,)
+
+
 async def test_rights_that_are_wrong_before_are_not_held_against_the_release(
     home: Home, release: Release
 ) -> None:
@@ -139,12 +161,12 @@ async def test_a_user_who_cannot_log_in_is_not_a_lost_connection(
     release(EXPAND)
     prove, tried = rights.prove, 0
 
-    async def full(settings: Settings) -> None:
+    async def full(settings: Settings, *, older: bool) -> None:
         nonlocal tried
         tried += 1
         if tried > len(rights.USERS):  # after the migration
             raise DatabaseError(ExitCode.UNREACHABLE, "too many connections", "")
-        await prove(settings)
+        await prove(settings, older=older)
 
     monkeypatch.setattr(rights, "prove", full)
     error = await failure(home, save=False)

@@ -189,6 +189,10 @@ def test_a_refusal_shows_the_arithmetic() -> None:
         Request(2, 1024, overrides={"temp_buffers": "64MB"}),
         Request(2, 1024, overrides={"reserved_connections": 100}),
         Request(2, 1024, disk_size=20 * GIB, overrides={"max_wal_size": "11GB"}),
+        Request(2, 1024, overrides={"max_wal_size": "16MB"}),
+        Request(2, 1024, overrides={"min_wal_size": "31MB"}),
+        Request(2, 1024, overrides={"max_locks_per_transaction": 20_000}),
+        Request(2, 1024, overrides={"max_locks_per_transaction": "64MB"}),
     ],
 )
 def test_what_is_no_machine_and_no_amount_is_refused(request_: Request) -> None:
@@ -203,6 +207,18 @@ def test_what_an_override_leaves_is_worked_out_anew() -> None:
     assert more.settings[-1] == Setting("log_temp_files", "1MB", "", "the operator's", "postgres_settings")
     (shared,) = [setting for setting in more.settings if setting.name == "shared_buffers"]
     assert "instead of 1024MB" in shared.reason
+
+
+def test_a_small_wal_is_one_that_the_server_starts_with() -> None:
+    plan = tuning.plan(Request(2, 1024, overrides={"max_wal_size": "100MB"}))
+    assert megabytes(plan, "min_wal_size") == 32
+
+
+def test_more_locks_leave_less_for_the_rest() -> None:
+    usual = tuning.plan(Request(2, 2 * GIB))
+    more = tuning.plan(Request(2, 2 * GIB, overrides={"max_locks_per_transaction": 1024}))
+    assert 0 < megabytes(usual, "work_mem") - megabytes(more, "work_mem") < 1
+    assert more.budget.total <= more.budget.limit
 
 
 def test_a_hash_may_take_more_and_then_there_is_less_for_each() -> None:
