@@ -105,6 +105,7 @@ def test_the_sessions_that_compare_are_terminated(house: House) -> None:
 
 
 def test_sequences_go_on_between_the_dump_and_the_comparison(house: House) -> None:
+    # The comparison is held where it is given the dump's snapshot: its name begins with 0.
     process = house.start("backup", "create", hold="occupancy_db.backup.contents:read", when="'0")
     dump = f".partial-*/{DUMP}"
     wait_for(lambda: any(found.stat().st_size for found in house.site.sets.glob(dump)), "the dump")
