@@ -22,7 +22,7 @@ from bench.place import machine, step, workplace
 from bench.server import MANIFEST, Server
 from bench.timeseries import BYTES_PER_ROW, LIMITS, SETTINGS, STEP, Files, Sizes
 from bench.writers import INSERT, PAUSE
-from occupancy_db.upkeep import maintain
+from occupancy_db.history.upkeep import maintain
 
 RESULTS = Path(__file__).parent / "results/backup.json"
 DATABASE = "occupancy"
@@ -157,7 +157,7 @@ async def measure(server: Server, rows: int, work: Path) -> dict[str, Any]:
         tools = Tools(server, work)
         for user, rights in USERS.items():
             await server.administer(f"CREATE ROLE {user} LOGIN PASSWORD '{tools.passwords[user]}' {rights}")
-        privileges = Path(loads.__file__).parents[1] / "occupancy_db/privileges.sql"
+        privileges = Path(loads.__file__).parents[1] / "occupancy_db/schema/privileges.sql"
         await server.administer(privileges.read_text(encoding="utf-8"), database=DATABASE)
         await server.settle(DATABASE)
     client = Client(server, tools.passwords["occupancy_app"])

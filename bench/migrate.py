@@ -22,8 +22,9 @@ from bench.place import machine, step, workplace
 from bench.server import Server
 from bench.timeseries import BYTES_PER_ROW, LIMITS, SETTINGS, STEP, Files, Sizes
 from bench.writers import Writers
-from occupancy_db import deploy, migrate, rights
-from occupancy_db.backup.settings import BackupSettings
+from occupancy_db.backup.configuration import BackupSettings
+from occupancy_db.release import protocol
+from occupancy_db.schema import privileges, runner
 from occupancy_db.settings import Environment
 
 RESULTS = Path(__file__).parent / "results/migrate.json"
@@ -47,7 +48,7 @@ Revision ID: bench_index
 
 from alembic import op
 
-from occupancy_db import online
+from occupancy_db.schema import migration_ops
 
 revision = "bench_index"
 down_revision = "{head}"
@@ -56,7 +57,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    online.create_index("ix_sensor_readings_bench", "sensor_readings", "(zone, timestamp DESC)")
+    migration_ops.create_index("ix_sensor_readings_bench", "sensor_readings", "(zone, timestamp DESC)")
 
 
 def downgrade() -> None:
@@ -106,7 +107,9 @@ class Bench:
             began = time.perf_counter()
             await asyncio.sleep(_BEFORE)
             start = time.perf_counter()
-            done = await deploy.deploy(self._settings, BackupSettings(dir=Path("/nowhere")), say, save=False)
+            done = await protocol.deploy(
+                self._settings, BackupSettings(dir=Path("/nowhere")), say, save=False
+            )
             await asyncio.sleep(_BEFORE)
             self.seconds += time.perf_counter() - began
         self.written += len(writers.writes)
@@ -125,20 +128,20 @@ class Bench:
 
     async def take_back(self) -> None:
         """Take back the newest revision, without writers."""
-        await deploy.take_back(self._settings, "-1")
+        await protocol.take_back(self._settings, "-1")
 
 
 async def measure(server: Server, rows: int, work: Path) -> dict[str, Any]:
     """Everything, one thing at a time."""
     end = datetime.now(UTC).replace(microsecond=0)
-    shipped = [script.revision for script in migrate.script_directory().walk_revisions()][::-1]
+    shipped = [script.revision for script in runner.script_directory().walk_revisions()][::-1]
     await server.create_owner()
-    for user in rights.USERS[1:]:
+    for user in privileges.USERS[1:]:
         await server.create_user(user)
     await server.create_database(DATABASE)
-    await migrate.upgrade(server.settings(DATABASE), shipped[0])
-    privileges = Path(rights.__file__).with_name("privileges.sql").read_text(encoding="utf-8")
-    await server.administer(privileges, database=DATABASE)
+    await runner.upgrade(server.settings(DATABASE), shipped[0])
+    sql = Path(privileges.__file__).with_name("privileges.sql").read_text(encoding="utf-8")
+    await server.administer(sql, database=DATABASE)
     bench = Bench(server)
     with step("the shipped migrations, as on the day of installation"):
         await bench.deploy()
@@ -154,10 +157,10 @@ async def measure(server: Server, rows: int, work: Path) -> dict[str, Any]:
     next_release = work / "next"
     next_release.mkdir()
     (next_release / "bench_index.py").write_text(INDEX.format(head=shipped[-1]), encoding="utf-8")
-    config = migrate.alembic_config()
+    config = runner.alembic_config()
     locations = [f"{config.get_main_option('script_location')}/versions", str(next_release)]
     config.set_main_option("version_locations", os.pathsep.join(locations))
-    with step(f"an index on {rows:,} rows"), patch.object(migrate, "alembic_config", lambda: config):
+    with step(f"an index on {rows:,} rows"), patch.object(runner, "alembic_config", lambda: config):
         await bench.deploy()
     lost = bench.written + imported - await bench.count()
     slowest = max(one["slowest_write_ms"] for one in [*young.values(), *bench.revisions.values()])

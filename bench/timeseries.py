@@ -15,7 +15,7 @@ from typing import Any
 from bench import home, loads, manual, queries, report, upkeep
 from bench.place import machine, step, workplace
 from bench.server import Server
-from occupancy_db.upkeep import maintain
+from occupancy_db.history.upkeep import maintain
 
 LIMITS = {"cpus": "2", "memory": "4g", "shm-size": "1g"}
 SETTINGS = {"shared_buffers": "512MB", "maintenance_work_mem": "128MB", "max_wal_size": "4GB"}

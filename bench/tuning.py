@@ -24,11 +24,13 @@ from sqlalchemy import text
 from bench import home, loads, queries
 from bench.place import machine, step, workplace
 from bench.server import Server
-from occupancy_db import tuning
 from occupancy_db.connection import dispose_engine, get_async_session
+from occupancy_db.history.upkeep import maintain
+from occupancy_db.pool import Pool
+from occupancy_db.pool import pool as pool_size
 from occupancy_db.readings import Reading, ingest
+from occupancy_db.server import tuning
 from occupancy_db.settings import Environment
-from occupancy_db.upkeep import maintain
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -57,7 +59,7 @@ PGTUNE = {
     "max_wal_size": "4GB",
 }
 
-SQLALCHEMY = tuning.Pool(5, 10)
+SQLALCHEMY = Pool(5, 10)
 """Of who does not say: create_async_engine's pool_size and max_overflow. pgtune has no word about pools."""
 AT_ONCE = sum(map(len, home.PLACES.values()))
 """A zone each: all sensors of the home report."""
@@ -120,7 +122,7 @@ async def load(server: Server, files: list[Path], end: datetime) -> None:
     await server.settle("ours", "pgbench")
 
 
-async def product(server: Server, readings: list[Reading], pool: tuning.Pool) -> float:
+async def product(server: Server, readings: list[Reading], pool: Pool) -> float:
     """Again and again every zone's reading comes in at once, and whoever wrote it asks a question; units a second.
 
     The readings' hour is open, as it is when readings come in; afterwards they are taken away, so that every turn
@@ -168,7 +170,7 @@ async def compare(
 ) -> Details:
     """All workloads with all settings, in turns; who begins changes from round to round."""
     readings = list(home.readings(home.PIECE, end))[: bursts * AT_ONCE]
-    pool = tuning.pool(Environment.PRODUCTION, cores=2)
+    pool = pool_size(Environment.PRODUCTION, cores=2)
     workloads: dict[str, Callable[[str], Awaitable[float]]] = {
         "product": lambda name: product(servers[name], readings, pool if name == "ours" else SQLALCHEMY),
         "product_same_pool": lambda name: product(servers[name], readings, pool),
@@ -374,7 +376,7 @@ It needs Docker, the cores for itself and 12 GB of disk. All details, the settin
 - **Three servers**, containers of the product's image with 2 CPUs and {MEMORY} MB each, checksums and everything durable. What
   differs is what each has to say: *stock* is PostgreSQL 16's own settings and SQLAlchemy's own pool ({SQLALCHEMY.size} connections and
   {SQLALCHEMY.overflow} overflow), *pgtune* what it says for such a machine (mixed) and the same pool, of which it says nothing, and
-  *ours* the settings and the pool of `occupancy_db/tuning.py`. Nothing is set in the host's kernel.
+  *ours* the settings and the pool of `occupancy_db/server/tuning.py`. Nothing is set in the host's kernel.
 - **Turns**: one server works while the others idle; who begins changes from round to round; after each turn it is vacuumed and
   checkpointed. One round more, before the others, is not counted.
 - **The product's workload**: {details["rows"]:,} readings are there. {AT_ONCE} zones report at once, each writes its reading by

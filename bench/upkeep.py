@@ -10,7 +10,7 @@ from unittest.mock import patch
 from bench import manual, queries
 from bench.server import Server
 from bench.writers import Writers
-from occupancy_db import retention, upkeep
+from occupancy_db.history import retention, upkeep
 
 MONTHS_KEPT = 6
 MONTHS_AHEAD = 12

@@ -16,11 +16,11 @@ from alembic.util import CommandError
 from sqlalchemy import Connection
 from sqlalchemy.schema import SchemaItem
 
-from occupancy_db import revisions
 from occupancy_db.connection import connect
 from occupancy_db.errors import explain
-from occupancy_db.migrate import SESSION
+from occupancy_db.maintenance import SESSION
 from occupancy_db.models import Base
+from occupancy_db.schema import revisions
 from occupancy_db.settings import Settings
 
 PARTITION = re.compile(r"(?P<parent>.+)_\d{4}_\d{2}")

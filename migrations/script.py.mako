@@ -28,7 +28,7 @@ branch_labels = ${repr(branch_labels)}
 depends_on = ${repr(depends_on)}
 
 # The release before this one works on while this runs, and after it: docs/migrations.md says how. An index on a
-# table in use is online.create_index, rows are changed by online.backfill (from occupancy_db import online).
+# table in use is migration_ops.create_index, rows are changed by migration_ops.backfill (from occupancy_db.schema import migration_ops).
 
 
 def upgrade() -> None:

@@ -14,9 +14,9 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, create_async_engine
 
 from occupancy_db.errors import caused_by, explain_connection
+from occupancy_db.pool import pool
 from occupancy_db.settings import Environment, Settings
 from occupancy_db.tls import ssl_argument
-from occupancy_db.tuning import pool
 
 CONNECT_TIMEOUT = 10
 """Seconds until a server that does not answer counts as unreachable."""
@@ -36,7 +36,7 @@ _RESTARTING = (
     asyncpg.CrashShutdownError,
 )
 
-# How many connections there are is the formula's: occupancy_db.tuning.
+# How many connections there are is the formula's: occupancy_db.server.tuning.
 _PROFILES: Mapping[Environment, Mapping[str, Any]] = {
     Environment.DEVELOPMENT: {"echo": True},
     Environment.TESTING: {"poolclass": NullPool},

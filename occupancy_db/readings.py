@@ -8,7 +8,7 @@ from typing import Any, Final
 from occupancy_db.connection import get_engine
 from occupancy_db.errors import DatabaseError, ExitCode
 from occupancy_db.models.enums import RoomType
-from occupancy_db.partitions import AHEAD, EARLIEST, TABLE, absurd, following, month_of, partition_name
+from occupancy_db.months import AHEAD, EARLIEST, TABLE, absurd, following, month_of, partition_name
 
 ROOMS: Final = frozenset(room.value for room in RoomType)
 ZONE_LENGTH: Final = 50

@@ -11,8 +11,8 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from occupancy_db.connection import connect
-from occupancy_db.definitions import OBJECTS
 from occupancy_db.errors import DatabaseError, ExitCode, caused_by, task_group
+from occupancy_db.schema.definitions import OBJECTS
 from occupancy_db.settings import Settings
 
 SESSION = {

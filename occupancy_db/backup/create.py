@@ -8,7 +8,8 @@ from typing import Any
 
 from sqlalchemy import text
 
-from occupancy_db.backup import contents, retention
+from occupancy_db.backup import contents, pruning
+from occupancy_db.backup.configuration import BackupSettings
 from occupancy_db.backup.programs import login, run
 from occupancy_db.backup.rehearsal import rehearse
 from occupancy_db.backup.run import Run, Say
@@ -26,10 +27,9 @@ from occupancy_db.backup.sets import (
     new_id,
     replace,
 )
-from occupancy_db.backup.settings import BackupSettings
 from occupancy_db.connection import connect
 from occupancy_db.errors import DatabaseError, ExitCode, task_group
-from occupancy_db.migrate import migration_lock
+from occupancy_db.maintenance import maintenance_lock
 from occupancy_db.settings import Settings
 
 LOCK_WAIT = 120.0
@@ -94,7 +94,7 @@ async def make(
     partial = store.begin(settings.database, began)
     try:
         with work.phase("dump") as notes:
-            async with migration_lock(settings, LOCK_WAIT, contents.SESSION):
+            async with maintenance_lock(settings, LOCK_WAIT, contents.SESSION):
                 saved = await _dump(settings, backup, partial, server["superuser"])
             ended = datetime.now(UTC)
             notes.append(f"{saved.rows:,} rows, {(partial / DUMP).stat().st_size / 1e6:,.1f} MB")
@@ -193,7 +193,7 @@ async def verify(
     return [one.id for one in chosen]
 
 
-def prune(database: str, backup: BackupSettings, dry_run: bool = False) -> list[retention.Verdict]:
+def prune(database: str, backup: BackupSettings, dry_run: bool = False) -> list[pruning.Verdict]:
     """Remove what retention has no use for, for who holds the lock.
 
     Returns:
@@ -203,7 +203,7 @@ def prune(database: str, backup: BackupSettings, dry_run: bool = False) -> list[
         DatabaseError: the clock has jumped.
     """
     store = Store(backup.dir)
-    verdicts = retention.plan(store.sets(database), backup, datetime.now(UTC))
+    verdicts = pruning.plan(store.sets(database), backup, datetime.now(UTC))
     for verdict in verdicts:
         if not verdict.keep and not dry_run:
             store.remove(verdict.backup)

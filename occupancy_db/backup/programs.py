@@ -9,10 +9,8 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 from occupancy_db.errors import DatabaseError, ExitCode
+from occupancy_db.server import POSTGRES_MAJOR
 from occupancy_db.settings import Settings, SslMode
-
-MAJOR = 16
-"""The version of PostgreSQL that this product is for."""
 
 # What a program says, and what that means. The first match decides.
 _MEANINGS = [
@@ -135,7 +133,7 @@ async def running(
         raise DatabaseError(
             ExitCode.UNSUITABLE,
             f"there is no program {program}",
-            f"Put the programs of PostgreSQL {MAJOR} on PATH, or use 'occupancy-db' on the host.",
+            f"Put the programs of PostgreSQL {POSTGRES_MAJOR} on PATH, or use 'occupancy-db' on the host.",
         ) from None
     finally:
         if log:

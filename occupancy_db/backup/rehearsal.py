@@ -10,13 +10,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from occupancy_db.backup.configuration import in_database
 from occupancy_db.backup.contents import Contents
 from occupancy_db.backup.copying import compare, create_database, fill
-from occupancy_db.backup.programs import MAJOR, login, run, running
+from occupancy_db.backup.programs import login, run, running
 from occupancy_db.backup.sets import GLOBALS, BackupSet
-from occupancy_db.backup.settings import in_database
 from occupancy_db.connection import connect
 from occupancy_db.errors import DatabaseError, ExitCode, explain
+from occupancy_db.server import POSTGRES_MAJOR
 from occupancy_db.settings import Settings
 
 # Nothing in it needs to survive, and nobody but its owner reaches it.
@@ -56,10 +57,10 @@ async def rehearse(backup: BackupSet, directory: Path) -> Contents:
         DatabaseError: it cannot be restored, or what was restored is not what was saved.
     """
     manifest = backup.intact()
-    if manifest.server_version_num // 10_000 != MAJOR:
+    if manifest.server_version_num // 10_000 != POSTGRES_MAJOR:
         raise DatabaseError(
             ExitCode.UNSUITABLE,
-            f"{backup.id} is of PostgreSQL {manifest.server_version}, and this is {MAJOR}",
+            f"{backup.id} is of PostgreSQL {manifest.server_version}, and this is {POSTGRES_MAJOR}",
             "Use the release that made it.",
         )
     async with throwaway_cluster(directory, manifest.superuser) as settings:

@@ -14,16 +14,17 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 import occupancy_db
-from occupancy_db import migrate, rights, upkeep
 from occupancy_db.backup import contents, create
+from occupancy_db.backup.configuration import BackupSettings, as_user, in_database
 from occupancy_db.backup.copying import compare, create_database, fill, quote
 from occupancy_db.backup.programs import login, run
 from occupancy_db.backup.run import Run, Say
 from occupancy_db.backup.sets import DUMP, BackupSet, Manifest, State, Store
-from occupancy_db.backup.settings import BackupSettings, as_user, in_database
 from occupancy_db.connection import connect
 from occupancy_db.errors import DatabaseError, ExitCode, caused_by
-from occupancy_db.rights import BACKUP_USER, OWNER, PATIENCE, USERS
+from occupancy_db.history import upkeep
+from occupancy_db.schema import privileges, runner
+from occupancy_db.schema.privileges import BACKUP_USER, OWNER, PATIENCE, USERS
 from occupancy_db.settings import Settings
 
 KEEP_REPLACED = timedelta(days=1)
@@ -108,7 +109,7 @@ async def restore(
             notes.append(f"{found.rows:,} rows")
         with work.phase("prepare") as notes:
             owner = as_user(aside, OWNER, backup)
-            updated = await migrate.upgrade(owner)
+            updated = await runner.upgrade(owner)
             notes += [f"applied {revision}" for revision in updated.applied]
             await upkeep.maintain(owner, MONTHS_AHEAD)
             await _grant(aside)
@@ -118,7 +119,7 @@ async def restore(
                 await connection.exec_driver_sql("ANALYZE")
         with work.phase("try"):
             for user in USERS:
-                await rights.prove(as_user(aside, user, backup))
+                await privileges.prove(as_user(aside, user, backup))
         safety = None
         if names.live in there and safety_backup:
             safety = await _save_live(settings, backup, work, one)
@@ -204,7 +205,7 @@ def _usable(one: BackupSet) -> Manifest:
         )
     revision = manifest.contents.revision
     try:
-        known = revision is not None and migrate.script_directory().get_revision(revision) is not None
+        known = revision is not None and runner.script_directory().get_revision(revision) is not None
     except CommandError:
         known = False
     if not known:
@@ -329,7 +330,7 @@ async def _look_again(
         async with connect(
             as_user(settings, OWNER, backup), "occupancy-db restore", patience=PATIENCE
         ) as connection:
-            found = await migrate.current_revision(connection)
+            found = await runner.current_revision(connection)
         if found != revision:
             raise DatabaseError(ExitCode.DIFFERENT, f"{names.live} has the revision {found}", "")
     except DatabaseError as error:

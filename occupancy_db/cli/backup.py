@@ -9,9 +9,9 @@ from rich.filesize import decimal
 from rich.table import Table
 
 from occupancy_db.backup import create as making
-from occupancy_db.backup.retention import Verdict
+from occupancy_db.backup.configuration import BackupSettings
+from occupancy_db.backup.pruning import Verdict
 from occupancy_db.backup.sets import DUMP, PINNED, BackupSet, Store, replace, sync
-from occupancy_db.backup.settings import BackupSettings
 from occupancy_db.cli.output import Json, out
 from occupancy_db.settings import Settings
 

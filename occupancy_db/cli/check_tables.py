@@ -10,8 +10,8 @@ from sqlalchemy import text
 from occupancy_db.cli.output import Json, out
 from occupancy_db.connection import connect
 from occupancy_db.errors import ExitCode
-from occupancy_db.migrate import current_revision
 from occupancy_db.models import Base
+from occupancy_db.schema.runner import current_revision
 from occupancy_db.settings import Settings
 
 EXPECTED = {

@@ -6,10 +6,10 @@ from typing import Annotated
 import typer
 from rich.filesize import decimal
 
-from occupancy_db import retention
 from occupancy_db.cli.options import LockWait
 from occupancy_db.cli.output import Json, out
-from occupancy_db.migrate import LOCK_WAIT
+from occupancy_db.history import retention
+from occupancy_db.maintenance import LOCK_WAIT
 from occupancy_db.settings import Settings
 
 

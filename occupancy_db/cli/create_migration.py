@@ -12,7 +12,8 @@ from alembic.config import Config
 
 from occupancy_db.cli.output import Json, out
 from occupancy_db.connection import connect
-from occupancy_db.migrate import SESSION, alembic_config, script_directory, with_alembic
+from occupancy_db.maintenance import SESSION
+from occupancy_db.schema.runner import alembic_config, script_directory, with_alembic
 from occupancy_db.settings import Settings
 
 # alembic_version.version_num is varchar(32)

@@ -2,10 +2,10 @@
 
 import asyncio
 
-from occupancy_db.backup.settings import BackupSettings
+from occupancy_db.backup.configuration import BackupSettings
 from occupancy_db.cli.output import Json, out
 from occupancy_db.connection import connect
-from occupancy_db.precheck import look
+from occupancy_db.release.precheck import look
 from occupancy_db.settings import Settings
 
 

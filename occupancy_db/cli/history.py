@@ -3,7 +3,7 @@
 from rich.table import Table
 
 from occupancy_db.cli.output import Json, out
-from occupancy_db.migrate import script_directory
+from occupancy_db.schema.runner import script_directory
 
 
 def history(json: Json = False) -> None:

@@ -13,10 +13,10 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-from occupancy_db import importer
 from occupancy_db.cli.output import Json, out
 from occupancy_db.errors import DatabaseError, ExitCode
-from occupancy_db.formats import Format, Options, Reader, Rejects, read_entities
+from occupancy_db.history import importer
+from occupancy_db.history.formats import Format, Options, Reader, Rejects, read_entities
 from occupancy_db.settings import Settings
 
 

@@ -13,7 +13,7 @@ from occupancy_db.cli.options import refuse_in_production
 from occupancy_db.cli.output import Json
 from occupancy_db.connection import connect
 from occupancy_db.errors import DatabaseError, ExitCode, caused_by
-from occupancy_db.migrate import recreate
+from occupancy_db.schema.runner import recreate
 from occupancy_db.settings import Settings
 
 

@@ -4,10 +4,10 @@ from dataclasses import asdict
 
 import typer
 
-from occupancy_db import lint as linting
 from occupancy_db.cli.output import Json, out
 from occupancy_db.errors import ExitCode
-from occupancy_db.migrate import alembic_config, script_directory
+from occupancy_db.schema import lint as linting
+from occupancy_db.schema.runner import alembic_config, script_directory
 
 
 def lint(json: Json = False) -> None:

@@ -5,11 +5,12 @@ from typing import Annotated, Any
 
 import typer
 
-from occupancy_db import deploy
-from occupancy_db.backup.settings import BackupSettings
+from occupancy_db.backup.configuration import BackupSettings
 from occupancy_db.cli.options import LockWait
 from occupancy_db.cli.output import Json, out
-from occupancy_db.migrate import LOCK_WAIT, Outcome
+from occupancy_db.maintenance import LOCK_WAIT
+from occupancy_db.release import protocol
+from occupancy_db.schema.runner import Outcome
 from occupancy_db.settings import Settings
 
 
@@ -30,14 +31,14 @@ def migrate(
     """
     settings = Settings()
     if plan:
-        _show(asyncio.run(deploy.plan(settings, BackupSettings())))
+        _show(asyncio.run(protocol.plan(settings, BackupSettings())))
     else:
         run(settings, save=backup, wait=lock_wait)
 
 
 def run(settings: Settings, *, save: bool = True, wait: float = LOCK_WAIT) -> None:
-    """Bring the schema to this release and print what was done; arguments and errors as deploy.deploy()."""
-    done = asyncio.run(deploy.deploy(settings, BackupSettings(), out.step, wait=wait, save=save))
+    """Bring the schema to this release and print what was done; arguments and errors as protocol.deploy()."""
+    done = asyncio.run(protocol.deploy(settings, BackupSettings(), out.step, wait=wait, save=save))
     if not done["applied"]:
         ahead = f", ahead of this release by {', '.join(done['ahead'])}" if done["ahead"] else ""
         out.result(done, f"{settings.database}: already at {done['to'] or 'base'}{ahead}, nothing to do")

@@ -7,10 +7,10 @@ import typer
 from rich.filesize import decimal
 from rich.table import Table
 
-from occupancy_db import upkeep
 from occupancy_db.cli.options import LockWait
 from occupancy_db.cli.output import Json, out
-from occupancy_db.migrate import LOCK_WAIT
+from occupancy_db.history import upkeep
+from occupancy_db.maintenance import LOCK_WAIT
 from occupancy_db.settings import Settings
 
 app = typer.Typer(help="Keep the months of sensor_readings, and the hourly sums.", no_args_is_help=True)

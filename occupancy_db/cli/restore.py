@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from occupancy_db.backup import restore as restoring
-from occupancy_db.backup.settings import BackupSettings
+from occupancy_db.backup.configuration import BackupSettings
 from occupancy_db.cli.output import Json, out
 from occupancy_db.errors import DatabaseError, ExitCode
 from occupancy_db.settings import Settings

@@ -8,8 +8,8 @@ import typer
 from occupancy_db.cli.migrate import report
 from occupancy_db.cli.options import LockWait
 from occupancy_db.cli.output import Json
-from occupancy_db.deploy import take_back
-from occupancy_db.migrate import LOCK_WAIT
+from occupancy_db.maintenance import LOCK_WAIT
+from occupancy_db.release.protocol import take_back
 from occupancy_db.settings import Settings
 
 

@@ -16,7 +16,7 @@ from occupancy_db.cli.options import refuse_in_production
 from occupancy_db.cli.output import Json, out
 from occupancy_db.connection import connect
 from occupancy_db.errors import DatabaseError, ExitCode
-from occupancy_db.seed import COLUMNS, generate
+from occupancy_db.history.seed import COLUMNS, generate
 from occupancy_db.settings import Settings
 
 BATCH = 5000

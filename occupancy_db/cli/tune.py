@@ -6,9 +6,9 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from occupancy_db import tuning
 from occupancy_db.cli.output import Json, out
 from occupancy_db.errors import DatabaseError, ExitCode
+from occupancy_db.server import tuning
 from occupancy_db.settings import Environment
 
 

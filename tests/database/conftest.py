@@ -14,8 +14,8 @@ from typing import Any
 import psycopg2.extensions
 import pytest
 
-from occupancy_db.migrate import script_directory
-from occupancy_db.partitions import following, month_of
+from occupancy_db.months import following, month_of
+from occupancy_db.schema.runner import script_directory
 from occupancy_db.settings import Environment, Settings
 from tests.database.cluster import Cluster
 from tests.database.prefork import PROGRAMS, Prefork

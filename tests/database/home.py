@@ -10,9 +10,10 @@ from typing import Any
 import psycopg2.extensions
 import pytest
 
-from occupancy_db import deploy, migrate
-from occupancy_db.backup.settings import BackupSettings
-from occupancy_db.migrate import alembic_config
+from occupancy_db.backup.configuration import BackupSettings
+from occupancy_db.release import protocol
+from occupancy_db.schema import runner
+from occupancy_db.schema.runner import alembic_config
 from occupancy_db.settings import Environment, Settings, SslMode
 from tests.database.conftest import Database
 from tests.database.site import open_site
@@ -34,7 +35,7 @@ class Home:
         )
 
     async def deploy(self, say: Callable[[str], None] = lambda _: None, **more: Any) -> dict[str, Any]:
-        return await deploy.deploy(self.settings(), self.backup, say, **{"wait": 5, **more})
+        return await protocol.deploy(self.settings(), self.backup, say, **{"wait": 5, **more})
 
     def connect(self, user: str = OWNER, **options: Any) -> psycopg2.extensions.connection:
         return self.database.cluster.connect(self.database.name, user, password(user), **options)
@@ -82,7 +83,7 @@ def release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Pa
             made.set_main_option("version_locations", f"{ROOT}/migrations/versions{os.pathsep}{more}")
             return made
 
-        monkeypatch.setattr(migrate, "alembic_config", config)
+        monkeypatch.setattr(runner, "alembic_config", config)
         return more
 
     return make

@@ -14,13 +14,14 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from occupancy_db import definitions, deploy, lint, migrate, revisions
 from occupancy_db.backup import contents
-from occupancy_db.backup.settings import BackupSettings, as_user
+from occupancy_db.backup.configuration import BackupSettings, as_user
 from occupancy_db.connection import connect, create_engine
-from occupancy_db.definitions import Schema
 from occupancy_db.errors import DatabaseError, ExitCode
 from occupancy_db.models import Base, Prediction, PredictionType, RoomType, SensorReading
+from occupancy_db.release import protocol
+from occupancy_db.schema import definitions, lint, revisions, runner
+from occupancy_db.schema.definitions import Schema
 from tests.database.conftest import HEAD, REVISIONS, Database
 from tests.database.home import EXAMPLE, Home
 from tests.database.home import home as home
@@ -77,15 +78,15 @@ async def schema(database: Database) -> Schema:
 async def test_each_step_up_down_and_up_keeps_the_rows(empty: Database) -> None:
     settings = empty.settings()
     for number, name in enumerate(REVISIONS):
-        await migrate.upgrade(settings, name)
+        await runner.upgrade(settings, name)
         if number == 0:
             run(empty, *ROWS)
             continue
         before = run(empty, FINGERPRINT)
         expected = await schema(empty)
-        await deploy.take_back(settings, "-1")
+        await protocol.take_back(settings, "-1")
         assert run(empty, FINGERPRINT) == before
-        await migrate.upgrade(settings, name)
+        await runner.upgrade(settings, name)
         assert run(empty, FINGERPRINT) == before
         assert expected.drift(await schema(empty)) == ([], [])
         run(empty, *ROWS)
@@ -116,9 +117,9 @@ async def test_each_revision_takes_the_lock_that_it_declares(
         }
 
     monkeypatch.setattr(revisions, "remember", look)
-    scripts = revisions.chain(migrate.script_directory(), HEAD)
+    scripts = revisions.chain(runner.script_directory(), HEAD)
     for script in scripts:
-        await migrate.upgrade(empty.settings(), script.revision)
+        await runner.upgrade(empty.settings(), script.revision)
     assert strongest == {script.revision: revisions.declared(script).locks for script in scripts}
 
 
@@ -238,10 +239,10 @@ async def test_no_write_fails_or_is_lost_while_each_shipped_revision_is_applied(
     empty: Database, record_property: Callable[[str, object], None]
 ) -> None:
     settings = empty.settings()
-    await migrate.upgrade(settings, REVISIONS[0])
+    await runner.upgrade(settings, REVISIONS[0])
     grant(empty.cluster, empty.name)
     async with load(empty, "occupancy_app", "occupancy_readonly") as found:
-        done = await deploy.deploy(settings, NOWHERE, print)
+        done = await protocol.deploy(settings, NOWHERE, print)
     assert done["applied"] == REVISIONS[1:]
     assert found.failed == []
     assert found.written > 20
@@ -252,7 +253,7 @@ async def test_no_write_fails_or_is_lost_while_each_shipped_revision_is_applied(
 async def test_a_release_of_several_steps_beside_the_restricted_users(home: Home, release: Release) -> None:
     """The worked example of docs/migrations.md: expand, backfill, and a release later contract."""
     release(EXPAND, DATA, CONTRACT)
-    findings = lint.lint(migrate.alembic_config())
+    findings = lint.lint(runner.alembic_config())
     assert findings == []
 
     release(EXPAND, DATA)
@@ -289,7 +290,7 @@ async def test_a_release_of_several_steps_beside_the_restricted_users(home: Home
 
 
 async def _upgrade(home: Home, to: str) -> None:
-    done = await deploy.deploy(home.settings(), NOWHERE, print, save=False)
+    done = await protocol.deploy(home.settings(), NOWHERE, print, save=False)
     assert done["to"] == to
 
 
@@ -327,7 +328,7 @@ Revision ID: 005_index
 
 from alembic import op
 
-from occupancy_db import online
+from occupancy_db.schema import migration_ops
 
 revision = "005_index"
 down_revision = "004_hourly_sums"
@@ -336,7 +337,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    online.create_index("ix_sensor_readings_entity", "sensor_readings", "(source_entity, timestamp)")
+    migration_ops.create_index("ix_sensor_readings_entity", "sensor_readings", "(source_entity, timestamp)")
 
 
 def downgrade() -> None:
@@ -373,7 +374,7 @@ async def test_an_interrupted_concurrent_index_is_taken_up(database: Database, r
     await interrupt(database, f"CREATE INDEX CONCURRENTLY {name} ON {month} (source_entity, timestamp)")
     assert run(database, INDEXED) == [(0, 1)]
     async with load(database) as found:
-        done = await deploy.deploy(database.settings(), NOWHERE, print)
+        done = await protocol.deploy(database.settings(), NOWHERE, print)
     assert found.failed == []
     assert any(f"INVALID index {name}" in warning for warning in done["warnings"])
     assert run(database, INDEXED) == [(21, 0)]  # twenty months and the table
@@ -381,7 +382,7 @@ async def test_an_interrupted_concurrent_index_is_taken_up(database: Database, r
     assert database.cli("partitions", "maintain", "--months-ahead", "13").returncode == 0
     assert run(database, INDEXED) == [(22, 0)]
     run(database, f"UPDATE alembic_version SET version_num = '{HEAD}'")
-    assert (await deploy.deploy(database.settings(), NOWHERE, print))["applied"] == ["005_index"]
+    assert (await protocol.deploy(database.settings(), NOWHERE, print))["applied"] == ["005_index"]
     assert run(database, INDEXED) == [(22, 0)]
 
 
@@ -391,10 +392,10 @@ async def test_an_invalid_index_of_somebody_else_is_in_the_way(database: Databas
     name = "sensor_readings_of_somebody"
     run(database, f"CREATE INDEX {name} ON ONLY sensor_readings (room)")
     with pytest.raises(DatabaseError, match=f"the index {name} is INVALID") as raised:
-        await deploy.deploy(database.settings(), NOWHERE, print)
+        await protocol.deploy(database.settings(), NOWHERE, print)
     assert f"REINDEX INDEX CONCURRENTLY {name}" in raised.value.hint
     run(database, f"DROP INDEX {name}")
-    assert (await deploy.deploy(database.settings(), NOWHERE, print))["applied"] == ["005_index"]
+    assert (await protocol.deploy(database.settings(), NOWHERE, print))["applied"] == ["005_index"]
 
 
 async def test_an_interrupted_detach_is_named_and_upkeep_finishes_it(
@@ -404,11 +405,11 @@ async def test_an_interrupted_detach_is_named_and_upkeep_finishes_it(
     month = oldest_month(database)
     await interrupt(database, f"ALTER TABLE sensor_readings DETACH PARTITION {month} CONCURRENTLY")
     with pytest.raises(DatabaseError, match=f"{month} is half detached") as raised:
-        await deploy.deploy(database.settings(), NOWHERE, print)
+        await protocol.deploy(database.settings(), NOWHERE, print)
     assert "partitions maintain" in raised.value.hint
     assert raised.value.code is ExitCode.FAILED
     assert database.cli("partitions", "maintain").returncode == 0
-    assert (await deploy.deploy(database.settings(), NOWHERE, print))["applied"] == ["005_index"]
+    assert (await protocol.deploy(database.settings(), NOWHERE, print))["applied"] == ["005_index"]
 
 
 async def test_the_helpers_work_in_a_script_for_psql(database: Database, release: Release) -> None:
@@ -416,7 +417,7 @@ async def test_the_helpers_work_in_a_script_for_psql(database: Database, release
         EXPAND, DATA, r005_index=INDEX.replace("004_hourly_sums", DATA.stem).replace("005_index", "008_index")
     )
     run(database, ROWS[2])
-    config = migrate.alembic_config()
+    config = runner.alembic_config()
     for script in revisions.chain(ScriptDirectory.from_config(config), "008_index")[len(REVISIONS) :]:
         database.psql(revisions.sql(config, script))
     assert run(database, INDEXED) == [(21, 0)]

@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from occupancy_db import deploy, migrate, precheck, rights
+from occupancy_db import maintenance
+from occupancy_db.backup.configuration import as_user
 from occupancy_db.backup.sets import State, Store
-from occupancy_db.backup.settings import as_user
 from occupancy_db.connection import connect
 from occupancy_db.errors import DatabaseError, ExitCode
+from occupancy_db.release import precheck, protocol
+from occupancy_db.schema import privileges, runner
 from occupancy_db.settings import Environment, Settings
 from tests.database.conftest import HEAD, REVISIONS, Database
 from tests.database.home import EXAMPLE, Home
@@ -69,7 +71,7 @@ async def test_a_release_is_looked_at_backed_up_applied_and_looked_at_again(
 async def test_a_plan_shows_all_and_changes_nothing(home: Home, release: Release) -> None:
     release(EXPAND, DATA)
     before = home.database.cluster.dump_schema(home.database.name)
-    plan = await deploy.plan(home.settings(), home.backup)
+    plan = await protocol.plan(home.settings(), home.backup)
     assert (plan["from"], plan["to"], plan["problems"]) == (HEAD, DATA.stem, [])
     assert [one["revision"] for one in plan["pending"]] == [EXPAND.stem, DATA.stem]
     assert "ADD COLUMN expected_vacancy interval" in plan["pending"][0]["sql"]
@@ -126,7 +128,7 @@ async def test_a_schema_that_failed_its_proof_is_proved_by_the_next_run(home: Ho
 @pytest.mark.parametrize("at", [1, 2, 3])
 async def test_a_schema_of_any_revision_comes_to_head(home: Home, at: int) -> None:
     """As after an installation that was interrupted, or the restore of an old set."""
-    await deploy.take_back(home.settings(), REVISIONS[at - 1], lose_data=True)
+    await protocol.take_back(home.settings(), REVISIONS[at - 1], lose_data=True)
     done = await home.deploy(save=False)
     assert (done["from"], done["to"]) == (REVISIONS[at - 1], HEAD)
 
@@ -138,7 +140,7 @@ async def test_what_an_earlier_run_has_not_proved_is_proved_where_it_can_be(
     await failure(home, save=False)
     home.ask(WHOLE)
     nowhere = home.backup.model_copy(update={"dir": Path("/no/where")})
-    done = await deploy.deploy(home.settings(), nowhere, print)
+    done = await protocol.deploy(home.settings(), nowhere, print)
     assert any("has not proved the schema" in warning for warning in done["warnings"])
     assert home.ask(PROVED) == (False,)
     await home.deploy()
@@ -159,16 +161,16 @@ async def test_a_user_who_cannot_log_in_is_not_a_lost_connection(
     home: Home, release: Release, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     release(EXPAND)
-    prove, tried = rights.prove, 0
+    prove, tried = privileges.prove, 0
 
     async def full(settings: Settings, *, older: bool) -> None:
         nonlocal tried
         tried += 1
-        if tried > len(rights.USERS):  # after the migration
+        if tried > len(privileges.USERS):  # after the migration
             raise DatabaseError(ExitCode.UNREACHABLE, "too many connections", "")
         await prove(settings, older=older)
 
-    monkeypatch.setattr(rights, "prove", full)
+    monkeypatch.setattr(privileges, "prove", full)
     error = await failure(home, save=False)
     assert f"too many connections; {home.database.name} was taken back to {HEAD}" in error.what
 
@@ -184,7 +186,7 @@ async def test_a_user_whose_connections_are_all_taken_is_waited_for(home: Home) 
             async with connect(reader, "test"), connect(reader, "test"):
                 pass
         holder = home.connect("occupancy_readonly")
-        proof = asyncio.create_task(rights.prove(reader))
+        proof = asyncio.create_task(privileges.prove(reader))
         await asyncio.sleep(0.5)
         assert not proof.done()
         holder.close()
@@ -195,9 +197,9 @@ async def test_a_user_whose_connections_are_all_taken_is_waited_for(home: Home) 
 
 async def test_a_failure_never_costs_the_guard_its_lock(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the watcher is doing at that moment."""
-    monkeypatch.setattr(deploy, "_POLL", 0)
-    async with migrate.migration_lock(home.settings()) as guard:
-        watch = deploy.Watch(guard)
+    monkeypatch.setattr(protocol, "_POLL", 0)
+    async with maintenance.maintenance_lock(home.settings()) as guard:
+        watch = protocol.Watch(guard)
         for number in range(50):
             with pytest.raises(KeyError):
                 async with watch.over(0):
@@ -232,7 +234,7 @@ async def test_a_mistake_in_a_revision_takes_back_what_may_be_taken_back(
     # Where it could not be tried before.
     nowhere = home.backup.model_copy(update={"dir": Path("/no/where")})
     with pytest.raises(DatabaseError) as raised:
-        await deploy.deploy(home.settings(), nowhere, print, save=False)
+        await protocol.deploy(home.settings(), nowhere, print, save=False)
     assert f"KeyError: 'place'; {home.database.name} was taken back to {HEAD}" in raised.value.what
     assert (raised.value.details["to"], raised.value.details["reverted"]) == (HEAD, [EXPAND.stem])
     assert home.database.cluster.dump_schema(home.database.name) == before
@@ -299,10 +301,10 @@ async def test_a_runner_who_was_overtaken_looks_again(
         state = await look(*arguments)
         if not overtaken:  # between the first look and the lock of the sets
             overtaken = True
-            await migrate.upgrade(home.settings(), EXPAND.stem)
+            await runner.upgrade(home.settings(), EXPAND.stem)
         return state
 
-    monkeypatch.setattr(deploy, "look", overtake)
+    monkeypatch.setattr(protocol, "look", overtake)
     done = await home.deploy()
     assert (done["from"], done["applied"]) == (EXPAND.stem, [DATA.stem])
     assert done["backup"] is not None
@@ -425,14 +427,14 @@ async def test_production_wants_a_backup_or_a_word(home: Home, release: Release)
     release(EXPAND)
     nowhere = home.backup.model_copy(update={"dir": Path("/no/where")})
     with pytest.raises(DatabaseError, match="no verified backup can be made here") as raised:
-        await deploy.deploy(home.settings(), nowhere, print)
+        await protocol.deploy(home.settings(), nowhere, print)
     assert raised.value.code is ExitCode.CONFIGURATION
     developer = home.settings(Environment.DEVELOPMENT)
-    done = await deploy.deploy(developer, nowhere, print)
+    done = await protocol.deploy(developer, nowhere, print)
     assert (done["applied"], done["backup"]) == ([EXPAND.stem], None)
     assert "no backup" in done["warnings"][0]
-    await deploy.take_back(home.settings(), "-1")
-    assert (await deploy.deploy(home.settings(), nowhere, print, save=False))["applied"] == [EXPAND.stem]
+    await protocol.take_back(home.settings(), "-1")
+    assert (await protocol.deploy(home.settings(), nowhere, print, save=False))["applied"] == [EXPAND.stem]
 
 
 async def test_a_release_must_not_be_left_out(home: Home, release: Release) -> None:
@@ -448,7 +450,7 @@ async def test_the_release_before_works_beside_an_expansion_and_not_beside_a_con
 ) -> None:
     with monkeypatch.context() as newer:
         release(EXPAND, DATA, CONTRACT)
-        await migrate.upgrade(home.settings(), DATA.stem)
+        await runner.upgrade(home.settings(), DATA.stem)
         newer.undo()
     found = home.database.cli("migrate", "--json")
     assert found.returncode == 0, found.stderr
@@ -458,7 +460,7 @@ async def test_the_release_before_works_beside_an_expansion_and_not_beside_a_con
     assert '"up_to_date": true' in home.database.cli("current", "--json").stdout
 
     release(EXPAND, DATA, CONTRACT)
-    await migrate.upgrade(home.settings())
+    await runner.upgrade(home.settings())
     monkeypatch.undo()
     refused = home.database.cli("migrate")
     assert refused.returncode == ExitCode.UNSUITABLE
@@ -467,9 +469,9 @@ async def test_the_release_before_works_beside_an_expansion_and_not_beside_a_con
 
 async def test_production_keeps_what_a_rollback_would_lose(home: Home) -> None:
     with pytest.raises(DatabaseError, match=f"{HEAD} cannot be taken back with all data") as raised:
-        await deploy.take_back(home.settings(), "-1")
+        await protocol.take_back(home.settings(), "-1")
     assert raised.value.code is ExitCode.REFUSED
-    assert (await deploy.take_back(home.settings(), "-1", lose_data=True)).reverted == [HEAD]
+    assert (await protocol.take_back(home.settings(), "-1", lose_data=True)).reverted == [HEAD]
 
 
 async def test_a_database_of_nobodys_release_is_left_alone(database: Database) -> None:

@@ -19,7 +19,7 @@ import pytest
 from psycopg2.extensions import cursor as Cursor  # noqa: N812
 
 from occupancy_db.errors import ExitCode
-from occupancy_db.partitions import following, month_of, partition_name
+from occupancy_db.months import following, month_of, partition_name
 from tests.database.conftest import Database
 
 COLUMNS = ["timestamp", "room", "zone", "state", "source_entity", "confidence"]
@@ -257,8 +257,8 @@ def test_a_reader_who_never_ends_is_worked_around(
 ) -> None:
     import asyncio
 
-    from occupancy_db import importer
-    from occupancy_db.formats import Options, Reader, Rejects
+    from occupancy_db.history import importer
+    from occupancy_db.history.formats import Options, Reader, Rejects
 
     monkeypatch.setattr(importer, "SWAP_WAIT", 0.5)
     path = Path(write(database.directory / "a.csv", rows(3000, NOW - timedelta(days=300), NOW)))

@@ -13,7 +13,7 @@ from psycopg2.extensions import cursor as Cursor  # noqa: N812
 from occupancy_db.connection import dispose_engine, get_engine
 from occupancy_db.errors import DatabaseError
 from occupancy_db.models import RoomType
-from occupancy_db.partitions import following, month_of, partition_name
+from occupancy_db.months import following, month_of, partition_name
 from occupancy_db.readings import InvalidReadings, Reading, ingest
 from tests.database.conftest import Database
 from tests.database.users import grant, password

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from psycopg2.extensions import cursor as Cursor  # noqa: N812
 
-from occupancy_db import migrate
+from occupancy_db import maintenance
 from occupancy_db.errors import ExitCode
 from tests.database.conftest import HEAD, REVISIONS, ROOT, Database, create
 
@@ -86,7 +86,7 @@ def test_ten_runners_at_once_all_succeed_and_one_applies(empty: Database) -> Non
 def test_a_held_lock_is_reported_with_its_holder_and_nothing_changed(empty: Database) -> None:
     holder = empty.connect(application_name="a night shift")
     with holder.cursor() as cursor:
-        cursor.execute("SELECT pg_advisory_lock(%s)", (migrate.LOCK_KEY,))
+        cursor.execute("SELECT pg_advisory_lock(%s)", (maintenance.LOCK_KEY,))
     result = empty.cli("migrate", "--lock-wait", "0.5")
     assert result.returncode == ExitCode.LOCKED
     assert f'pid {holder.info.backend_pid}, "a night shift"' in result.stderr

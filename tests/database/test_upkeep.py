@@ -15,9 +15,9 @@ import psycopg2.extensions
 import pytest
 from psycopg2.extensions import cursor as Cursor  # noqa: N812
 
-from occupancy_db import retention, upkeep
 from occupancy_db.errors import ExitCode
-from occupancy_db.partitions import following, month_of, partition_name
+from occupancy_db.history import retention, upkeep
+from occupancy_db.months import following, month_of, partition_name
 from tests.database.conftest import Database
 from tests.database.test_commands import answer
 from tests.database.test_hours import STATS, STATUS, ask, assert_exact, sum_up, write

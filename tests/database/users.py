@@ -37,4 +37,4 @@ def make_users(cluster: Cluster) -> None:
 
 
 def grant(cluster: Cluster, database: str) -> None:
-    cluster.execute((ROOT / "occupancy_db/privileges.sql").read_text(), database=database)
+    cluster.execute((ROOT / "occupancy_db/schema/privileges.sql").read_text(), database=database)

@@ -182,7 +182,7 @@ RESTORING = {
     "restore": ("occupancy_db.backup.restore:fill", ""),
     "compare": ("occupancy_db.backup.restore:compare", ""),
     "prepare": ("occupancy_db.backup.restore:_grant", ""),
-    "try": ("occupancy_db.rights:prove", "occupancy_readonly"),
+    "try": ("occupancy_db.schema.privileges:prove", "occupancy_readonly"),
     "before the exchange": ("occupancy_db.backup.restore:_exchange", ""),
     # Both names have been changed in a transaction that is then not committed.
     "in the exchange": ("sqlalchemy.ext.asyncio:AsyncConnection.exec_driver_sql", "replaced at"),

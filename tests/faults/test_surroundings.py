@@ -17,7 +17,7 @@ import pytest
 
 from occupancy_db.backup.sets import DUMP
 from occupancy_db.errors import ExitCode
-from occupancy_db.migrate import LOCK_KEY
+from occupancy_db.maintenance import LOCK_KEY
 from tests.database.site import LIVE
 from tests.database.users import OWNER
 from tests.faults.house import (

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from occupancy_db.backup.retention import GAP, plan
+from occupancy_db.backup.configuration import BackupSettings
+from occupancy_db.backup.pruning import GAP, plan
 from occupancy_db.backup.sets import AHEAD, BackupSet, State, Verified
-from occupancy_db.backup.settings import BackupSettings
 from occupancy_db.errors import DatabaseError, ExitCode
 
 NOW = datetime(2026, 11, 22, 12, 30, tzinfo=UTC)

@@ -9,7 +9,8 @@ from occupancy_db.cli import app
 from occupancy_db.cli.create_migration import next_revision_id
 from occupancy_db.cli.output import Output
 from occupancy_db.errors import ExitCode
-from occupancy_db.migrate import LOCK_KEY, script_directory
+from occupancy_db.maintenance import LOCK_KEY
+from occupancy_db.schema.runner import script_directory
 
 COMMANDS = {
     "init", "migrate", "rollback", "current", "history", "create-migration", "test-connection",

@@ -17,9 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from occupancy_db.errors import DatabaseError
-from occupancy_db.formats import Format, Options, Reader, Rejects, read_entities
+from occupancy_db.history.formats import Format, Options, Reader, Rejects, read_entities
 from occupancy_db.models import RoomType
-from occupancy_db.partitions import EARLIEST, month_of
+from occupancy_db.months import EARLIEST, month_of
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 HEADER = "timestamp,room,zone,state,source_entity,confidence\n"
@@ -324,7 +324,7 @@ def test_several_files_and_a_byte_order_mark(tmp_path: Path) -> None:
 @contextmanager
 def limit(monkeypatch: pytest.MonkeyPatch, rows: int) -> Iterator[None]:
     with monkeypatch.context() as patch:
-        patch.setattr("occupancy_db.formats._REMEMBERED", rows)
+        patch.setattr("occupancy_db.history.formats._REMEMBERED", rows)
         yield
 
 
@@ -341,7 +341,7 @@ def test_what_waits_and_what_is_remembered_is_bounded(
 ) -> None:
     """Every line is another, of 24 months in turn, as in no file that anybody has."""
     for name, value in {"STEP": 50, "ENOUGH": 500, "AT_MOST": 2000, "_REMEMBERED": 300}.items():
-        monkeypatch.setattr(f"occupancy_db.formats.{name}", value)
+        monkeypatch.setattr(f"occupancy_db.history.formats.{name}", value)
     file = tmp_path / "readings"
     lines = [
         f"{NOW - timedelta(days=30 * (n % 24), seconds=n):%FT%TZ},office,desk,true,fp2.{n},0.{n}\n"

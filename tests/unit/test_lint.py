@@ -6,11 +6,13 @@ import pytest
 from alembic.script import ScriptDirectory
 from typer.testing import CliRunner
 
-from occupancy_db import revisions
 from occupancy_db.cli import app
 from occupancy_db.errors import ExitCode
-from occupancy_db.lint import Finding, code, lint, split
-from occupancy_db.migrate import alembic_config, script_directory
+from occupancy_db.schema import revisions
+from occupancy_db.schema.lint import Finding, code, lint, split
+from occupancy_db.schema.runner import alembic_config, script_directory
+
+MIGRATION_OPS = "from occupancy_db.schema import migration_ops"
 
 REVISION = '''"""{id}
 
@@ -33,6 +35,7 @@ depends_on = None
 
 def upgrade() -> None:
     {upgrade}
+
 
 
 def downgrade() -> None:
@@ -195,38 +198,46 @@ def test_a_rule_finds_what_it_is_for_and_nothing_else(history: History, rule: st
 def test_a_write_in_the_body_of_do_is_a_write_unless_it_commits(history: History) -> None:
     history.add("001_one", "DO $$ BEGIN UPDATE predictions SET confidence = 1; END $$")
     assert history.rules() == {"unbatched-write"}
-    history.add("001_one", upgrade="online.backfill('predictions', 'confidence = 1', 'confidence > 1')",
-                imports="from occupancy_db import online")  # fmt: skip
+    history.add(
+        "001_one",
+        upgrade="migration_ops.backfill('predictions', 'confidence = 1', 'confidence > 1')",
+        imports=MIGRATION_OPS,
+    )
     assert history.rules() == set()
 
 
 def test_an_index_is_dropped_beside_writers(history: History) -> None:
     history.add("001_one", "DROP INDEX i")
     assert history.rules() == {"require-concurrent-index-deletion"}
-    history.add("001_one", upgrade="online.drop_index('i')", imports="from occupancy_db import online")
+    history.add(
+        "001_one",
+        upgrade="migration_ops.drop_index('i')",
+        imports=MIGRATION_OPS,
+    )
     assert history.rules() == set()
 
 
 def test_an_index_beside_writers_lints_clean_alone_and_not_beside_what_cannot_be_repeated(
     history: History,
 ) -> None:
-    index = "online.create_index('i', 'sensor_readings', '(room)')"
+    index = "migration_ops.create_index('i', 'sensor_readings', '(room)')"
     more = "op.execute('CREATE TABLE t ()')"
-    imports = "from occupancy_db import online"
-    history.add("001_one", imports=imports, upgrade=index)
+    history.add("001_one", imports=MIGRATION_OPS, upgrade=index)
     assert history.rules() == set()
-    history.add("001_one", imports=imports, upgrade=f"{more}; {index}")
+    history.add("001_one", imports=MIGRATION_OPS, upgrade=f"{more}; {index}")
     assert history.rules() == {"commits-midway"}
     again = more.replace("TABLE", "TABLE IF NOT EXISTS")
-    history.add("001_one", imports=imports, upgrade=f"{again}; {index}")
+    history.add("001_one", imports=MIGRATION_OPS, upgrade=f"{again}; {index}")
     assert history.rules() == set()
 
 
-@pytest.mark.parametrize("module", ["occupancy_db.models", "sqlalchemy.orm", "occupancy_db.partitions"])
+@pytest.mark.parametrize(
+    "module", ["occupancy_db.models", "sqlalchemy.orm", "occupancy_db.history.partitions"]
+)
 def test_what_changes_with_the_release_is_not_imported(history: History, module: str) -> None:
     history.add(imports=f"import {module}")
     assert history.rules() == {"orm-import"}
-    history.add(imports="import sqlalchemy as sa\nfrom occupancy_db.online import create_index")
+    history.add(imports="import sqlalchemy as sa\nfrom occupancy_db.schema.migration_ops import create_index")
     assert history.rules() == set()
 
 

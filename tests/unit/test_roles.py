@@ -12,7 +12,7 @@ from jinja2.nativetypes import NativeEnvironment
 from typer.testing import CliRunner
 
 from occupancy_db.errors import ExitCode
-from occupancy_db.migrate import script_directory
+from occupancy_db.schema.runner import script_directory
 from occupancy_db.settings import Settings
 
 ROOT = Path(__file__).parents[2]

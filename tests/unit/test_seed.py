@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from occupancy_db.history.seed import COLUMNS, LONGEST_WALK, Rows, generate
 from occupancy_db.models import RoomType
-from occupancy_db.seed import COLUMNS, LONGEST_WALK, Rows, generate
 
 UNTIL = datetime(2026, 3, 1, 12, tzinfo=UTC)
 

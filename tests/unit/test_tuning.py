@@ -15,11 +15,20 @@ from hypothesis import strategies as st
 from jinja2 import Environment, StrictUndefined
 from typer.testing import CliRunner
 
-from occupancy_db import tuning
 from occupancy_db.cli import app
 from occupancy_db.errors import ExitCode
+from occupancy_db.pool import Pool, pool
+from occupancy_db.server import tuning
+from occupancy_db.server.tuning import (
+    BudgetError,
+    Client,
+    Disk,
+    Request,
+    Setting,
+    WalCompression,
+    Workload,
+)
 from occupancy_db.settings import Environment as Kind
-from occupancy_db.tuning import BudgetError, Client, Disk, Pool, Request, Setting, WalCompression, Workload
 
 ROOT = Path(__file__).parents[2]
 GIB = 1024
@@ -284,7 +293,7 @@ def test_the_host_is_told_nothing_that_docker_needs(request: Request) -> None:
     ],
 )
 def test_pools(environment: Kind, cores: float, processes: int, expected: Pool) -> None:
-    assert tuning.pool(environment, cores, processes) == expected
+    assert pool(environment, cores, processes) == expected
 
 
 @pytest.mark.parametrize(

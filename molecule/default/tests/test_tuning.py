@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from testinfra.host import Host
 
-from occupancy_db import tuning
+from occupancy_db.server import tuning
 from tests.hosts import Server
 
 testinfra_hosts = ["ansible://occupancy"]

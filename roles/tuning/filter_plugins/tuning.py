@@ -3,12 +3,12 @@
 from dataclasses import asdict
 from typing import Any
 
-from occupancy_db import tuning
+from occupancy_db.server import tuning
 from occupancy_db.settings import Environment
 
 
 def plan(request: dict[str, Any]) -> dict[str, Any]:
-    """What occupancy_db.tuning.plan says, as facts; what it refuses as "refused", for preflight to say."""
+    """The result of occupancy_db.server.tuning.plan as facts; a refusal is in "refused", for preflight."""
     cores = min(float(request["cpus"]), request["host"]["cores"])
     memory = int(request["memory"]) or tuning.default_memory(request["host"]["memory_mb"])
     disk = tuning.disk_kind(request["host"]["device"], bool(request["host"]["rotational"]))

@@ -11,7 +11,7 @@ Revises: 005_add_expected_vacancy
 Create Date: 2026-11-23 00:01:00+00:00
 """
 
-from occupancy_db import online
+from occupancy_db.schema import migration_ops
 
 revision = "006_fill_expected_vacancy"
 down_revision = "005_add_expected_vacancy"
@@ -20,12 +20,12 @@ depends_on = None
 
 
 def upgrade() -> None:
-    online.backfill(
+    migration_ops.backfill(
         "predictions",
         "expected_vacancy = expected_vacancy_minutes * interval '1 minute'",
         "expected_vacancy IS NULL AND expected_vacancy_minutes IS NOT NULL",
     )
-    online.create_index(
+    migration_ops.create_index(
         "ix_predictions_expected_vacancy",
         "predictions",
         "(room, expected_vacancy) WHERE expected_vacancy IS NOT NULL",
@@ -33,4 +33,4 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    online.drop_index("ix_predictions_expected_vacancy")
+    migration_ops.drop_index("ix_predictions_expected_vacancy")

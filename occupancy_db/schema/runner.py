@@ -1,9 +1,6 @@
 """Run migrations, one runner at a time."""
 
-import asyncio
-import time
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,27 +10,12 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from occupancy_db.connection import connect
-from occupancy_db.errors import DatabaseError, ExitCode
+from occupancy_db.maintenance import LOCK_WAIT, SESSION, maintenance_lock
 from occupancy_db.settings import Settings
-
-SESSION = {
-    # A migration that waits for a lock makes everybody behind it wait as well: give up early, change nothing.
-    "lock_timeout": "5s",
-    # Limits meant for the application, set for the role, must not cut a migration short.
-    "statement_timeout": "0",
-    "idle_in_transaction_session_timeout": "0",
-    "timezone": "UTC",
-}
-
-# "occupanc" in ASCII: an advisory lock is a number that all who use it agree on.
-LOCK_KEY = int.from_bytes(b"occupanc")
-LOCK_WAIT = 60.0
-"""Seconds to wait for another runner."""
-_POLL = 0.2
 
 
 @dataclass(frozen=True)
@@ -55,7 +37,7 @@ class Outcome:
 
 def alembic_config() -> Config:
     """Alembic's configuration, found beside the package: the project runs from its tree."""
-    return Config(Path(__file__).parents[1] / "alembic.ini")
+    return Config(Path(__file__).parents[2] / "alembic.ini")
 
 
 def script_directory() -> ScriptDirectory:
@@ -116,7 +98,7 @@ async def _run(settings: Settings, steps: list[tuple[Callable[..., None], str]],
     def on_version_apply(*, step: Any, **_: Any) -> None:
         (applied if step.is_upgrade else reverted).append(step.up_revision_id)
 
-    async with migration_lock(settings, lock_wait) as guard:
+    async with maintenance_lock(settings, lock_wait) as guard:
         before = await current_revision(guard)
         async with connect(settings, "occupancy-db migrations", server_settings=SESSION) as connection:
             for run, revision in steps:
@@ -124,55 +106,3 @@ async def _run(settings: Settings, steps: list[tuple[Callable[..., None], str]],
                     connection, partial(run, revision=revision), on_version_apply=on_version_apply
                 )
         return Outcome(before, await current_revision(guard), reverted, applied)
-
-
-@asynccontextmanager
-async def migration_lock(
-    settings: Settings, wait: float = LOCK_WAIT, server_settings: Mapping[str, str] = SESSION
-) -> AsyncIterator[AsyncConnection]:
-    """Hold the lock of all who change the schema; yields the connection that holds it, in autocommit.
-
-    The lock belongs to a session of its own, outside any transaction, and is polled for: a session that
-    blocks on it inside a transaction would deadlock with an index being built concurrently.
-
-    Args:
-        settings: The database; advisory locks are per database.
-        wait: Seconds to try.
-        server_settings: Of the session that is yielded.
-
-    Raises:
-        DatabaseError: another session holds it; the text names that session.
-    """
-    async with connect(
-        settings,
-        "occupancy-db migration lock",
-        server_settings={**server_settings, "idle_session_timeout": "0"},
-        autocommit=True,
-    ) as connection:
-        deadline = time.monotonic() + wait
-        while not await connection.scalar(text("SELECT pg_try_advisory_lock(:key)"), {"key": LOCK_KEY}):
-            if time.monotonic() >= deadline:
-                holder = await _holder(connection)
-                raise DatabaseError(
-                    ExitCode.LOCKED,
-                    f"another session holds the migration lock of {settings.where}: {holder}",
-                    f"Waited {wait:g} s. Let it finish, or end it with pg_terminate_backend.",
-                )
-            await asyncio.sleep(_POLL)
-        yield connection  # closing the session releases the lock
-
-
-async def _holder(connection: AsyncConnection) -> str:
-    row = (
-        await connection.execute(
-            text("""
-                SELECT pid, application_name, usename
-                FROM pg_locks JOIN pg_stat_activity USING (pid)
-                WHERE locktype = 'advisory' AND granted AND objsubid = 1
-                  AND pg_locks.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-                  AND (classid::bigint << 32 | objid::bigint) = :key
-            """),
-            {"key": LOCK_KEY},
-        )
-    ).first()
-    return f'pid {row.pid}, "{row.application_name}", user {row.usename}' if row else "it has just ended"

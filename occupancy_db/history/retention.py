@@ -6,11 +6,8 @@ from typing import Any
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from occupancy_db import partitions
 from occupancy_db.connection import connect
-from occupancy_db.migrate import LOCK_WAIT
-from occupancy_db.settings import Settings
-from occupancy_db.upkeep import (
+from occupancy_db.history.upkeep import (
     PATIENT,
     RETIRED,
     Maintenance,
@@ -22,6 +19,9 @@ from occupancy_db.upkeep import (
     patiently,
     sum_hours,
 )
+from occupancy_db.maintenance import LOCK_WAIT
+from occupancy_db.months import TABLE, month_of
+from occupancy_db.settings import Settings
 
 ROWS_AT_ONCE = 20_000
 """Rows removed in one transaction where a month is not dropped as a whole: a fraction of a second."""
@@ -64,7 +64,7 @@ async def cleanup(
         async with maintenance(settings, lock_wait) as session:
             for table, months in keep.items():
                 cutoff = await _cutoff(session.guard, months)
-                remove = _remove_readings if table == partitions.TABLE else _remove_rows
+                remove = _remove_readings if table == TABLE else _remove_rows
                 result[table] = await remove(session, table, cutoff)
     return {table: {"months": keep[table], **found} for table, found in result.items()}
 
@@ -77,7 +77,7 @@ async def _cutoff(connection: AsyncConnection, months: int) -> datetime:
 
 
 def _ends_before(month: Month, moment: datetime) -> bool:
-    return partitions.month_of(moment) > month.month
+    return month_of(moment) > month.month
 
 
 async def _look(connection: AsyncConnection, table: str, cutoff: datetime) -> dict[str, Any]:
@@ -87,7 +87,7 @@ async def _look(connection: AsyncConnection, table: str, cutoff: datetime) -> di
         {"cutoff": cutoff},
     )
     found: dict[str, Any] = {"cutoff": cutoff, "rows": rows}
-    if table == partitions.TABLE:
+    if table == TABLE:
         months = await find_months(connection)
         found["bytes_before"] = sum(month.bytes for month in months)
         old = [month for month in months if month.attached and _ends_before(month, cutoff)]
@@ -116,7 +116,7 @@ async def _remove_readings(session: Maintenance, _table: str, cutoff: datetime) 
             dropped.append(month.name)
 
     for month in await find_months(session.guard):
-        if month.attached and month.month == partitions.month_of(cutoff):
+        if month.attached and month.month == month_of(cutoff):
             rows += await _trim(session, month.name, cutoff)
     after = sum(month.bytes for month in await find_months(session.guard))
     return {

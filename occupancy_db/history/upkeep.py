@@ -14,10 +14,11 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from occupancy_db import partitions
 from occupancy_db.connection import connect
 from occupancy_db.errors import DatabaseError, ExitCode, caused_by
-from occupancy_db.migrate import LOCK_WAIT, SESSION, migration_lock
+from occupancy_db.history import partitions
+from occupancy_db.maintenance import LOCK_WAIT, SESSION, maintenance_lock
+from occupancy_db.months import TABLE, following, month_of, partition_name
 from occupancy_db.settings import Settings
 
 # Who waits for a lock makes everybody behind it wait as well: ask briefly, and often.
@@ -152,8 +153,8 @@ def plan(months: list[Month], now: datetime, months_ahead: int) -> list[Step]:
             steps.append(Step("complete", month.name, [partitions.prepare(month.name)]))
     there = {month.name for month in months}
     for n in range(months_ahead + 1):
-        coming = partitions.following(partitions.month_of(now), n)
-        name = partitions.partition_name(coming)
+        coming = following(month_of(now), n)
+        name = partition_name(coming)
         if name not in there:
             steps.append(Step("create", name, create(name, coming)))
     return steps
@@ -163,7 +164,7 @@ def finish(month: Month) -> list[str]:
     """The statements that end what was interrupted: a month half detached, or detached and not dropped."""
     statements = []
     if month.detaching:
-        statements.append(f"ALTER TABLE {partitions.TABLE} DETACH PARTITION {month.name} FINALIZE")
+        statements.append(f"ALTER TABLE {TABLE} DETACH PARTITION {month.name} FINALIZE")
     elif month.attached:  # retired, and killed before the first step
         statements.append(detach(month.name))
     if month.retired:
@@ -183,7 +184,7 @@ def create(name: str, month: date) -> list[str]:
 
 def detach(name: str) -> str:
     """The statement that takes a partition out without holding up anybody; in no transaction."""
-    return f"ALTER TABLE {partitions.TABLE} DETACH PARTITION {name} CONCURRENTLY"
+    return f"ALTER TABLE {TABLE} DETACH PARTITION {name} CONCURRENTLY"
 
 
 def forget_month(name: str, *, summed: bool) -> str:
@@ -324,7 +325,7 @@ async def maintenance(settings: Settings, lock_wait: float) -> AsyncIterator[Mai
         DatabaseError: somebody else holds the lock; the text says who.
     """
     async with (
-        migration_lock(settings, lock_wait, server_settings=PATIENT) as guard,
+        maintenance_lock(settings, lock_wait, server_settings=PATIENT) as guard,
         connect(settings, "occupancy-db maintenance", server_settings=PATIENT) as worker,
     ):
         yield Maintenance(guard, worker)
@@ -350,7 +351,7 @@ async def patiently(attempt: Callable[..., Awaitable[Any]], *arguments: Any) -> 
             if time.monotonic() >= deadline:
                 raise DatabaseError(
                     ExitCode.LOCKED,
-                    f"for {PATIENCE:g} s other sessions kept locks on {partitions.TABLE}",
+                    f"for {PATIENCE:g} s other sessions kept locks on {TABLE}",
                     "See pg_stat_activity for transactions that stay open; the next run goes on from here.",
                 ) from error
         # Not in step with whatever it was that was in the way.

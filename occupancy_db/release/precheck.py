@@ -8,13 +8,13 @@ from alembic.script import Script
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from occupancy_db import migrate, revisions
-from occupancy_db.backup.programs import MAJOR
-from occupancy_db.backup.settings import BackupSettings, as_user
+from occupancy_db.backup.configuration import BackupSettings, as_user
 from occupancy_db.connection import connect
 from occupancy_db.errors import DatabaseError, ExitCode
-from occupancy_db.revisions import Phase, UndeclaredError
-from occupancy_db.rights import MONITOR
+from occupancy_db.schema import revisions, runner
+from occupancy_db.schema.privileges import MONITOR
+from occupancy_db.schema.revisions import Phase, UndeclaredError
+from occupancy_db.server import POSTGRES_MAJOR
 from occupancy_db.settings import Environment, Settings
 
 LONG = 10
@@ -92,9 +92,9 @@ async def look(connection: AsyncConnection, settings: Settings, backup: BackupSe
         settings: The same database: the monitor looks too, if its password is here.
         backup: Where passwords and backup sets are.
     """
-    scripts = migrate.script_directory()
+    scripts = runner.script_directory()
     heads = scripts.get_heads()
-    state = State(await migrate.current_revision(connection), heads[0] if heads else None)
+    state = State(await runner.current_revision(connection), heads[0] if heads else None)
     if len(heads) > 1:
         state.problems.append(
             _unsuitable(f"this release has several newest revisions: {', '.join(heads)}", "See 'lint'.")
@@ -110,9 +110,9 @@ async def look(connection: AsyncConnection, settings: Settings, backup: BackupSe
     state.unproved = revisions.is_unproved(facts.remembered)
     if not state.pending:
         return state
-    if facts.major != MAJOR:
+    if facts.major != POSTGRES_MAJOR:
         state.problems.append(
-            _unsuitable(f"the server is PostgreSQL {facts.version}", f"This release is for {MAJOR}.")
+            _unsuitable(f"the server is PostgreSQL {facts.version}", f"This release is for {POSTGRES_MAJOR}.")
         )
     _look_at_declarations(state, settings)
     await _look_at_schema(state, connection)
@@ -160,7 +160,7 @@ def _look_at_declarations(state: State, settings: Settings) -> None:
 
 
 async def _look_at_schema(state: State, connection: AsyncConnection) -> None:
-    config = migrate.alembic_config()
+    config = runner.alembic_config()
     state.invalid = list((await connection.scalars(INVALID)).all())
     if state.invalid:
         coming = "\n".join(revisions.sql(config, script) for script in state.pending)

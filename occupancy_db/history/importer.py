@@ -17,19 +17,12 @@ from sqlalchemy.exc import DBAPIError
 
 from occupancy_db.connection import connect
 from occupancy_db.errors import DatabaseError, ExitCode
-from occupancy_db.formats import AT_MOST, COPY_COLUMNS, COPY_HEADER, COPY_TRAILER, Reader
-from occupancy_db.migrate import SESSION, migration_lock
-from occupancy_db.partitions import (
-    HOURS_LOCK,
-    TABLE,
-    attach,
-    bounds,
-    create_standalone,
-    partition_name,
-    prepare,
-)
+from occupancy_db.history.formats import AT_MOST, COPY_COLUMNS, COPY_HEADER, COPY_TRAILER, Reader
+from occupancy_db.history.partitions import attach, bounds, create_standalone, prepare
+from occupancy_db.history.upkeep import sum_hours
+from occupancy_db.maintenance import SESSION, maintenance_lock
+from occupancy_db.months import HOURS_LOCK, TABLE, partition_name
 from occupancy_db.settings import Settings
-from occupancy_db.upkeep import sum_hours
 
 IMPORT_SESSION: Final = {
     **SESSION,
@@ -94,7 +87,7 @@ async def run(settings: Settings, reader: Reader, announce: Announce) -> Report:
     """
     report = Report()
     async with (
-        migration_lock(settings) as guard,
+        maintenance_lock(settings) as guard,
         connect(settings, "occupancy-db import", server_settings=IMPORT_SESSION) as connection,
     ):
         # COPY is the driver's, and so is its transaction.

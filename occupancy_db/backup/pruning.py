@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from occupancy_db.backup.configuration import BackupSettings
 from occupancy_db.backup.sets import AHEAD, BackupSet, State
-from occupancy_db.backup.settings import BackupSettings
 from occupancy_db.errors import DatabaseError, ExitCode
 
 GAP = timedelta(days=35)

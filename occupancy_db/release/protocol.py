@@ -22,24 +22,26 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from occupancy_db import definitions, migrate, revisions, rights
+from occupancy_db import maintenance
 from occupancy_db.backup import contents, create
-from occupancy_db.backup.programs import MAJOR
+from occupancy_db.backup.configuration import BackupSettings, as_user
 from occupancy_db.backup.rehearsal import throwaway_cluster
 from occupancy_db.backup.run import Run, Say
 from occupancy_db.backup.sets import Store
-from occupancy_db.backup.settings import BackupSettings, as_user
 from occupancy_db.connection import connect
-from occupancy_db.definitions import Schema
 from occupancy_db.errors import DatabaseError, ExitCode, caused_by, explain, task_group
-from occupancy_db.migrate import LOCK_WAIT, migration_lock, script_directory
-from occupancy_db.precheck import INVALID, State, look
-from occupancy_db.revisions import Phase, UndeclaredError
-from occupancy_db.rights import BACKUP_USER, USERS
+from occupancy_db.maintenance import LOCK_WAIT, maintenance_lock
+from occupancy_db.release.precheck import INVALID, State, look
+from occupancy_db.schema import definitions, privileges, revisions, runner
+from occupancy_db.schema.definitions import Schema
+from occupancy_db.schema.privileges import BACKUP_USER, USERS
+from occupancy_db.schema.revisions import Phase, UndeclaredError
+from occupancy_db.schema.runner import script_directory
+from occupancy_db.server import POSTGRES_MAJOR
 from occupancy_db.settings import Environment, Settings
 
 # Everybody queues behind who waits for a strong lock: ask briefly, and again later.
-PATIENT = {**migrate.SESSION, "lock_timeout": "100ms"}
+PATIENT = {**maintenance.SESSION, "lock_timeout": "100ms"}
 _PAUSE = (0.1, 0.5)
 _POLL = 0.05
 _LONG_ATTEMPTS = 10
@@ -71,7 +73,7 @@ async def plan(settings: Settings, backup: BackupSettings) -> dict[str, Any]:
     """
     async with connect(settings, "occupancy-db migrate", server_settings=PATIENT) as connection:
         state = await look(connection, settings, backup)
-    config = migrate.alembic_config()
+    config = runner.alembic_config()
     return {
         "database": settings.database,
         "from": state.revision,
@@ -133,7 +135,7 @@ async def deploy(
             say(f"note: {warning}")
         prepared = state.revision
         with work.phase("lock"):
-            guard = await locks.enter_async_context(migration_lock(settings, wait))
+            guard = await locks.enter_async_context(maintenance_lock(settings, wait))
         # Somebody else may have been at work since.
         state = await look(guard, settings, backup)
         state.insist()
@@ -168,7 +170,7 @@ async def deploy(
         except Exception as error:
             result["slowest_lock_ms"] = watch.slowest_ms
             raise await _failure(error, guard, settings, state, result, wait) from error
-        result["to"] = await migrate.current_revision(guard)
+        result["to"] = await runner.current_revision(guard)
         result["slowest_lock_ms"] = watch.slowest_ms
         if state.unproved and expected is None:
             result["warnings"].append(
@@ -182,7 +184,7 @@ async def deploy(
 
 async def take_back(
     settings: Settings, revision: str, *, wait: float = LOCK_WAIT, lose_data: bool = False
-) -> migrate.Outcome:
+) -> runner.Outcome:
     """Take the schema back, one revision at a time, beside writers.
 
     Args:
@@ -195,8 +197,8 @@ async def take_back(
         DatabaseError: there is no such revision below, or production would lose data.
         sqlalchemy.exc.DBAPIError: a step failed; it is undone, those before it are not.
     """
-    async with migration_lock(settings, wait) as guard:
-        before = await migrate.current_revision(guard)
+    async with maintenance_lock(settings, wait) as guard:
+        before = await runner.current_revision(guard)
         applied = revisions.chain(script_directory(), before) if before else []
         going = _going(applied, revision)[::-1]
         lossy = [script.revision for script in going if not _declared(script)["reversible"]]
@@ -209,8 +211,8 @@ async def take_back(
         watch = Watch(guard)
         for script in going:
             await _step(settings, script, command.downgrade, wait, watch)
-        after = await migrate.current_revision(guard)
-    return migrate.Outcome(before, after, [script.revision for script in going], [])
+        after = await runner.current_revision(guard)
+    return runner.Outcome(before, after, [script.revision for script in going], [])
 
 
 def _going(applied: list[Script], revision: str) -> list[Script]:
@@ -285,7 +287,7 @@ def _nowhere(settings: Settings, backup: BackupSettings) -> str | None:
     if settings.postgres_user != BACKUP_USER and not (backup.secrets_dir / BACKUP_USER).exists():
         return f"the password of {BACKUP_USER} is not in {backup.secrets_dir}"
     if not shutil.which("initdb"):
-        return f"the programs of PostgreSQL {MAJOR} are not on PATH"
+        return f"the programs of PostgreSQL {POSTGRES_MAJOR} are not on PATH"
     return None
 
 
@@ -296,9 +298,9 @@ async def _reference(backup: BackupSettings, state: State) -> tuple[Schema, Sche
             for user in USERS:  # a migration may name them
                 await connection.exec_driver_sql(f"CREATE ROLE {user}")
         try:
-            await migrate.upgrade(settings, state.revision or "base")
+            await runner.upgrade(settings, state.revision or "base")
             before = await _schema(settings)
-            await migrate.upgrade(settings)
+            await runner.upgrade(settings)
             return before, await _schema(settings)
         except Exception as error:
             known = _explained(error)
@@ -372,7 +374,7 @@ async def _step(
             await connection.rollback()  # Alembic takes a transaction that is open for its caller's
             try:
                 async with watch.over(pid):
-                    await migrate.with_alembic(connection, partial(run, revision=target), unproved=unproved)
+                    await runner.with_alembic(connection, partial(run, revision=target), unproved=unproved)
                 return attempt
             except Exception as error:
                 if not caused_by(error, asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError):
@@ -401,7 +403,7 @@ async def _verify(
     expected: Schema | None,
 ) -> list[str]:
     """Insist that the schema is what this release expects; returns notes for a person."""
-    found = await migrate.current_revision(guard)
+    found = await runner.current_revision(guard)
     if found != state.head:
         raise DatabaseError(ExitCode.DIFFERENT, f"the revision is {found} instead of {state.head}", "")
     if invalid := (await guard.scalars(INVALID)).all():
@@ -429,7 +431,7 @@ async def _try_rights(settings: Settings, backup: BackupSettings, before: State 
     tried = [user for user in USERS if user == settings.postgres_user or (backup.secrets_dir / user).exists()]
     for user in tried:
         try:
-            await rights.prove(
+            await privileges.prove(
                 as_user(settings, user, backup), older=before is not None and bool(before.pending)
             )
         except Exception as error:
@@ -516,7 +518,7 @@ def _explained(error: Exception) -> DatabaseError:
 
 def _commits_midway(script: Script) -> bool:
     try:
-        return revisions.sql(migrate.alembic_config(), script).count("COMMIT;") > 1
+        return revisions.sql(runner.alembic_config(), script).count("COMMIT;") > 1
     except Exception:  # its own Python failed, and would fail here, too
         return False
 

@@ -22,7 +22,7 @@ from typing import Any, Final, Protocol, Self
 from zoneinfo import ZoneInfo
 
 from occupancy_db.errors import DatabaseError, ExitCode
-from occupancy_db.partitions import AHEAD, EARLIEST, absurd, following, month_of
+from occupancy_db.months import AHEAD, EARLIEST, absurd, following, month_of
 from occupancy_db.readings import ENTITY_LENGTH, ZONE_LENGTH, room_problem, text_problem
 
 COPY_COLUMNS: Final = ("room", "zone", "state", "source_entity", "confidence", "timestamp")

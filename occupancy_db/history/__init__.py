@@ -1,0 +1,1 @@
+"""The readings over time: partitions, hourly sums, retention, import and generated development data."""

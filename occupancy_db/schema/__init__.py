@@ -1,0 +1,1 @@
+"""The schema: migrations, what they declare, definitions and privileges."""
