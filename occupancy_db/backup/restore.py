@@ -13,7 +13,6 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-import occupancy_db
 from occupancy_db.backup import contents, create
 from occupancy_db.backup.configuration import BackupSettings, as_user, in_database
 from occupancy_db.backup.copying import compare, create_database, fill, quote
@@ -34,7 +33,7 @@ MONTHS_AHEAD = 3
 _LOCK_WAIT = 900.0
 """Seconds to wait for a backup that is at work: it ends by itself."""
 
-_PRIVILEGES = Path(occupancy_db.__file__).with_name("privileges.sql")
+_PRIVILEGES = Path(privileges.__file__).with_name("privileges.sql")
 
 _DATABASES = text("""
     SELECT datname, shobj_description(oid, 'pg_database') AS comment
