@@ -441,7 +441,7 @@ def test_memory_is_bounded(database: Database) -> None:
     file = write(database.directory / "a.csv", content)
     del content
     script = (
-        "import sys; from occupancy_db import formats, importer; from occupancy_db.cli import main\n"
+        "import sys; from occupancy_db.history import formats, importer; from occupancy_db.cli import main\n"
         "formats.AT_MOST = importer.AT_MOST = 30_000; formats.ENOUGH = 3_000\n"
         "sys.argv = ['x', 'import', sys.argv[1]]\n"
         "try: main()\n"
