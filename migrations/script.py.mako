@@ -27,8 +27,8 @@ down_revision = ${repr(down_revision).replace("'", '"')}
 branch_labels = ${repr(branch_labels)}
 depends_on = ${repr(depends_on)}
 
-# The release before this one works on while this runs, and after it: docs/migrations.md says how. An index on a
-# table in use is migration_ops.create_index, rows are changed by migration_ops.backfill (from occupancy_db.schema import migration_ops).
+# The previous release must keep working while this revision runs and after it: see docs/migrations.md. To index a table in
+# use, call migration_ops.create_index; to change rows, call migration_ops.backfill (from occupancy_db.schema import migration_ops).
 
 
 def upgrade() -> None:

@@ -1,8 +1,8 @@
 """PostgreSQL optimizations
 
-Intent: enums for rooms and prediction types, indexes for active readings and JSONB, two views, retention.
-Locks: ACCESS EXCLUSIVE on each table while its text columns become enums, which rewrites the table and its
-    indexes: meant for the day of installation, when they are empty.
+Intent: create enums for rooms and prediction types, indexes for active readings and JSONB, two views, and the retention function.
+Locks: ACCESS EXCLUSIVE on each table while its text columns are converted to enums, which rewrites the table and its
+    indexes. The tables are empty when the product is installed.
 Reversible: yes, with the data.
 Phase: expand.
 Release: 0.1.0
@@ -19,12 +19,12 @@ down_revision = "001_initial_schema"
 branch_labels = None
 depends_on = None
 
-# All of it while the tables are empty, on the day of installation.
+# The tables are empty when this revision runs, at installation.
 allowed = {
-    "ban-drop-constraint": "the enums take their place",
-    "changing-column-type": "there is nothing to rewrite",
-    "constraint-missing-not-valid": "there is nothing to check",
-    "require-concurrent-index-creation": "there is nothing to index",
+    "ban-drop-constraint": "the enums replace the check constraints",
+    "changing-column-type": "the table is empty: no row is rewritten",
+    "constraint-missing-not-valid": "the table is empty: no row is checked",
+    "require-concurrent-index-creation": "the table is empty: no row is indexed",
 }
 
 ROOMS = "('bedroom', 'bathroom', 'small_bathroom', 'office', 'living_kitchen', 'guest_bedroom')"
@@ -39,7 +39,7 @@ COLUMNS = [
     ("predictions", "prediction_type", "prediction_type"),
 ]
 
-# They compare prediction_type with text, so they cannot stand while its type changes.
+# These constraints compare prediction_type with text: drop them before its type changes, and create them again after it.
 COMPLETENESS = {
     "occupancy_complete": (
         "prediction_type <> 'occupancy' OR (horizon_minutes IS NOT NULL AND probability IS NOT NULL)"
@@ -47,18 +47,18 @@ COMPLETENESS = {
     "vacancy_complete": "prediction_type <> 'vacancy' OR expected_vacancy_minutes IS NOT NULL",
 }
 
-# When somebody was last seen in a room: about half of the readings are of no use for it.
-# There is no index of "the last 24 hours": now() is not immutable, so PostgreSQL refuses it as an index
+# The latest active reading of a room. Partial, because about half of the readings are inactive.
+# There is no index on "the last 24 hours": now() is not immutable, so PostgreSQL refuses it as an index
 # predicate. The monthly partitions and (room, timestamp DESC) serve that window.
 ACTIVE_INDEX = "CREATE INDEX ix_sensor_readings_active ON sensor_readings (room, timestamp DESC) WHERE state"
 
-# Which distributions contain a value (@>, @?, @@); jsonb_path_ops is smaller and faster for these.
+# Containment queries on distributions (@>, @?, @@); jsonb_path_ops is smaller and faster for these operators.
 GIN_INDEX = (
     "CREATE INDEX ix_predictions_probability_distribution "
     "ON predictions USING gin (probability_distribution jsonb_path_ops)"
 )
 
-# Hours are those of UTC, so that the same reading is in the same hour for every client.
+# Hours are UTC hours, so that a reading belongs to the same hour for every client.
 SENSOR_READING_STATS = """
 CREATE VIEW sensor_reading_stats AS
 SELECT
@@ -73,8 +73,8 @@ FROM sensor_readings
 GROUP BY room, date_trunc('hour', timestamp, 'UTC')
 """
 
-# Walks the index (room, zone, timestamp DESC) from one zone to the next, and reads one row of each: the time
-# depends on the number of zones, not of readings, where DISTINCT ON would read them all.
+# A loose index scan on (room, zone, timestamp DESC) that reads one row of each zone: its cost depends on the number of
+# zones. DISTINCT ON would read all readings.
 ROOM_OCCUPANCY_STATUS = """
 CREATE VIEW room_occupancy_status AS
 WITH RECURSIVE zones AS (
@@ -108,8 +108,8 @@ CROSS JOIN LATERAL (
 GROUP BY zones.room
 """
 
-# The rule of what is old, once: for the function below and for what `occupancy-db cleanup` announces.
-# Both run with the caller's rights, and with a search path that the caller cannot bend.
+# The only definition of the cutoff, used by the function below and by `occupancy-db cleanup`. Both functions run with the
+# caller's privileges and a fixed search_path.
 RETENTION_CUTOFF = """
 CREATE FUNCTION retention_cutoff(months_to_keep integer) RETURNS timestamptz
 LANGUAGE plpgsql STABLE

@@ -1,11 +1,10 @@
 """Time-ordered readings
 
-Intent: one B-tree on the readings instead of five, so that a reading is half as wide and is written several
-    times as fast. The primary key begins with the time and serves every range of time, whatever the room; it grows at
-    its right-hand edge, which packs its pages. A BRIN, which weighs next to nothing, finds the history of a zone
-    in months that are stored by zone, as imports store them. And the index of distributions leaves out the
-    predictions that have none.
-Locks: ACCESS EXCLUSIVE on sensor_readings while the indexes are built: half a second per million readings.
+Intent: keep one B-tree index on sensor_readings instead of five, which halves the size of a reading and makes inserts several
+    times faster. The primary key begins with the timestamp and serves every time range; new entries go to its rightmost
+    page, which fills its pages. A BRIN index finds the history of a zone in months that are stored by zone, as imports
+    store them. The GIN index on probability_distribution becomes partial: it excludes predictions without a distribution.
+Locks: ACCESS EXCLUSIVE on sensor_readings while the indexes are built, about half a second per million readings.
 Reversible: yes, with the data.
 Phase: expand.
 Release: 0.1.0
@@ -22,13 +21,13 @@ down_revision = "002_postgresql_optimizations"
 branch_labels = None
 depends_on = None
 
-# The locks are the price that the docstring names.
+# The docstring names the locks and their duration.
 allowed = {
-    "require-concurrent-index-deletion": "ends at once, and is undone with the rest if something fails",
-    "require-concurrent-index-creation": "the key is built under the same lock, and takes longer",
-    "ban-drop-constraint": "the new key takes the old one's place in the same transaction",
+    "require-concurrent-index-deletion": "dropping takes no time, and is rolled back with the revision if a later statement fails",
+    "require-concurrent-index-creation": "the primary key is built under the same lock and takes longer",
+    "ban-drop-constraint": "the same transaction replaces the primary key",
     "constraint-missing-not-valid": "a primary key cannot be NOT VALID",
-    "adding-serial-primary-key-field": "no column is added: the key's columns change places",
+    "adding-serial-primary-key-field": "no column is added: only the order of the key columns changes",
 }
 
 GIN_INDEX = (
@@ -46,7 +45,7 @@ def upgrade() -> None:
     )
     op.execute("DROP INDEX ix_predictions_probability_distribution")
     op.execute(f"{GIN_INDEX} WHERE probability_distribution IS NOT NULL")
-    # A session takes its numbers in lots of 32: nextval() is a twentieth of the work of a row that is copied in.
+    # A session caches 32 sequence values: nextval() is a twentieth of the cost of a copied row.
     op.execute("ALTER TABLE sensor_readings ALTER COLUMN id SET CACHE 32")
 
 

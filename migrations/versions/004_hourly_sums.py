@@ -1,14 +1,15 @@
 """Hourly sums
 
-Intent: the two views answer from hours that have been summed up, plus a recount of what is not summed yet,
-    so that they cost the same whatever the history; and the sums of readings that retention removes stay.
+Intent: make the two views read hourly sums, plus the raw readings of hours that are not summed yet, so that their cost does
+    not grow with the history; and keep the sums of readings that retention removes.
 Locks: ACCESS EXCLUSIVE on the partitions of sensor_readings, one after the other, for their defaults and triggers,
-    SHARE ROW EXCLUSIVE on the table itself; for milliseconds. No reading is read: hours are summed by `occupancy-db partitions maintain`, and until then recounted.
+    and SHARE ROW EXCLUSIVE on the parent table; for milliseconds. No reading is read: `occupancy-db partitions maintain` sums
+    the hours, and the views count the readings of an hour until then.
 Reversible: only without the sums of readings that retention has removed.
 Phase: expand.
 Release: 0.1.0
 
-How it stays exact is told in ARCHITECTURE.md, "Hourly sums".
+docs/hourly-sums.md describes how the sums stay exact.
 
 Revision ID: 004_hourly_sums
 Revises: 003_time_ordered_readings
@@ -24,7 +25,7 @@ depends_on = None
 
 HOUR = "date_bin('1 hour', timestamp, 'epoch')"
 
-# The one formula.
+# The only definition of the sums.
 SUMS = """
     count(*) AS reading_count,
     sum(confidence) AS confidence_sum,
@@ -32,7 +33,7 @@ SUMS = """
     max(timestamp) AS last_reading
 """
 
-# "occhours" in ASCII. Writers share this lock until they have committed; who closes hours takes it alone.
+# "occhours" in ASCII. Writers hold this advisory lock in shared mode until they commit; hourly.close() takes it exclusively.
 LOCK = int.from_bytes(b"occhours")
 
 COLUMNS = """
@@ -47,24 +48,24 @@ COLUMNS = """
 
 TABLES = [
     "CREATE SCHEMA hourly",
-    # Readings that are there, summed up. A copy of what a recount would say, for the hours without a mark.
+    # Sums of the stored readings. For an hour without a mark, a row equals a recount of its readings.
     f"CREATE TABLE hourly.sums ({COLUMNS}, CONSTRAINT pk_sums PRIMARY KEY (hour, room, zone))",
-    # The latest hour of a zone: room_occupancy_status.
+    # The latest hour of each zone, for room_occupancy_status.
     "CREATE INDEX ix_sums_room_zone_hour ON hourly.sums (room, zone, hour)",
-    # Readings that retention has removed. Not a copy: nothing else remembers them.
+    # Sums of readings that retention has removed. These are the only record of those readings.
     f"CREATE TABLE hourly.history ({COLUMNS}, CONSTRAINT pk_history PRIMARY KEY (hour, room, zone))",
-    # Closed hours whose readings have changed since they were summed. Appended to only: two writers who mark
-    # the same hour never meet, and who sums an hour up removes the marks that he saw, and no others.
+    # Closed hours whose readings have changed since they were summed. Append-only: two writers that mark the same hour do
+    # not conflict, and hourly.refresh() removes only the marks that its snapshot contains.
     "CREATE TABLE hourly.marks (hour timestamptz NOT NULL)",
-    # Hours before it are closed: summed up, or marked. Later ones are recounted, and writers need not mark them.
+    # Hours before closed_before are closed: they are summed or marked. The views count later hours from the readings, and
+    # writers do not mark them.
     "CREATE TABLE hourly.watermark (closed_before timestamptz NOT NULL)",
     "INSERT INTO hourly.watermark VALUES ('-infinity')",
     "CREATE UNIQUE INDEX ON hourly.watermark ((true))",
 ]
 
-# What is not in the sums: the hours that are still open, and the marked ones. The upper bound makes a range of
-# the condition, which the planner takes for narrow; of ">=" alone with a value that it cannot know it expects
-# a third of the table, and reads all of it.
+# The hours that hourly.sums does not cover: open hours and marked hours. The upper bound makes the condition a range, which
+# the planner estimates as selective; for ">=" alone with an unknown value it expects a third of the table and reads all of it.
 OPEN = f"""
 CREATE VIEW hourly.open AS
 SELECT {HOUR} AS hour, room, zone, {SUMS}
@@ -106,8 +107,8 @@ FROM (
 GROUP BY room, hour
 """
 
-# Walks the index of the sums from one zone to the next, takes the latest hour of each, then what is open; and
-# reads one row a zone. (The marks are an array because NOT EXISTS would be a hash join over all hours of a zone.)
+# A loose index scan on hourly.sums that takes the latest hour of each zone, combined with the open hours; then reads one
+# reading of each zone. The marks are an array because NOT EXISTS would become a hash join over all hours of a zone.
 STATUS = """
 CREATE OR REPLACE VIEW room_occupancy_status AS
 WITH RECURSIVE zones AS (
@@ -159,7 +160,7 @@ CROSS JOIN LATERAL (
 GROUP BY newest.room
 """
 
-# Runs after every statement that writes readings. Its owner's rights: writers need none on the tables above.
+# Runs after every statement that writes readings. SECURITY DEFINER: writers need no privileges on the tables above.
 MARK = f"""
 CREATE FUNCTION hourly.mark() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER
@@ -184,7 +185,7 @@ END
 $$
 """
 
-# A partition's name ends in its month.
+# The name of a partition ends with its month.
 MARK_TRUNCATED = """
 CREATE FUNCTION hourly.mark_truncated() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER
@@ -201,7 +202,7 @@ END
 $$
 """
 
-# Statements that name the table fire its triggers, those that name a partition fire the partition's.
+# A statement on the parent table fires the parent's triggers, a statement on a partition fires the partition's.
 WATCH = """
 CREATE FUNCTION hourly.watch(readings regclass) RETURNS void
 LANGUAGE plpgsql
@@ -218,9 +219,8 @@ END
 $$
 """
 
-# What a table needs besides its columns before it can be a partition: indexes and keys as the table has them
-# (one that stands by itself, and is full, is indexed before anybody waits for it), the table's numbers for its
-# rows, and the triggers.
+# Gives a table what it needs before it can be attached as a partition: the parent's indexes and keys (a filled stand-alone
+# table is indexed before any lock is taken), the parent's sequence as the default of id, and the triggers.
 PREPARE_PARTITION = """
 CREATE FUNCTION hourly.prepare_partition(month regclass) RETURNS void
 LANGUAGE plpgsql
@@ -253,8 +253,8 @@ END
 $$
 """
 
-# Closes the hours before a moment: from here on, writers mark them. Everybody who may not have marked them has
-# ended when the lock is held.
+# Closes the hours before a point in time: from then on, writers mark them. When the lock is held, every transaction that
+# may have written to these hours without a mark has ended.
 CLOSE = f"""
 CREATE FUNCTION hourly.close(moment timestamptz) RETURNS timestamptz
 LANGUAGE plpgsql
@@ -278,8 +278,8 @@ END
 $$
 """
 
-# Sums up marked hours, the oldest first, and says how many. One statement, hence one snapshot: it removes the
-# marks of just those changes that it has counted.
+# Sums marked hours, oldest first, and returns their number. One statement has one snapshot: it removes exactly the marks of
+# the changes that it has counted.
 REFRESH = f"""
 CREATE FUNCTION hourly.refresh(at_most integer) RETURNS bigint
 LANGUAGE sql
@@ -327,8 +327,8 @@ ADD_TO_HISTORY = """
         last_reading = greatest(history.last_reading, excluded.last_reading)
 """
 
-# Removes the readings of a range of time and keeps their sums; says how many. What it removes is what it adds
-# to the history, whoever writes meanwhile.
+# Removes the readings of a time range, adds their sums to the history, and returns their number. Concurrent writes do not
+# change this: it adds exactly the rows that it removes.
 FORGET = f"""
 CREATE FUNCTION hourly.forget(since timestamptz, until timestamptz) RETURNS bigint
 LANGUAGE sql
@@ -347,9 +347,9 @@ SELECT count(*) FROM gone
 $$
 """
 
-# Drops a month that has been detached and keeps its sums; says how many readings it had. Takes the sums that
-# are at hand if they are said to be of before the month was detached, and no hour of it is marked or open;
-# otherwise the month is counted again.
+# Drops a detached month, keeps its sums, and returns its number of readings. It uses the existing sums if the caller says
+# that the hours were summed before the month was detached, and no hour of the month is marked or open; otherwise it counts
+# the month's readings.
 FORGET_MONTH = f"""
 CREATE FUNCTION hourly.forget_month(detached regclass, summed boolean) RETURNS bigint
 LANGUAGE plpgsql
@@ -410,7 +410,7 @@ END
 $$
 """
 
-# As 002 made them, for the way back.
+# The definitions of revision 002, for the downgrade.
 OLD_STATS = """
 CREATE OR REPLACE VIEW sensor_reading_stats AS
 SELECT
