@@ -68,12 +68,16 @@ export MSG
 
 ##@ Working on it
 
-.PHONY: test test-fast lint format bench bench-backup bench-migrate bench-tuning docs
-test: .venv/.synced ## Everything that proves the product: lint, unit, database, Molecule
-	@scripts/test.sh
-test-fast: .venv/.synced ## The seconds-long loop: Python lint, unit and database tests, no Docker
+.PHONY: test test-all test-full test-fast lint format bench bench-backup bench-migrate bench-tuning docs
+test: .venv/.synced ## Lint, unit and database tests, a sample of the faults, a provisioned host: make test [STAGE=unit]
+	@$(BIN)/python scripts/run_tests.py test $(STAGE)
+test-all: .venv/.synced ## make test, and all hosts: Debian 12, backups, a fleet, an upgrade: make test-all [STAGE=upgrade]
+	@$(BIN)/python scripts/run_tests.py test-all $(STAGE)
+test-full: .venv/.synced ## make test-all with every fault and corruption, and the largest imports
+	@$(BIN)/python scripts/run_tests.py test-full $(STAGE)
+test-fast: .venv/.synced ## While you write code, in seconds: linters for Python, and the unit tests
 	@$(BIN)/ruff check --quiet && $(BIN)/ruff format --check --quiet && $(BIN)/mypy --no-error-summary
-	@$(BIN)/pytest --quiet
+	@$(BIN)/pytest --quiet --numprocesses 2 --dist worksteal tests/unit
 lint: .venv/.synced ## All linters
 	@scripts/lint.sh
 format: .venv/.synced ## Format the Python code

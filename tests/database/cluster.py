@@ -8,12 +8,15 @@ import socket
 import subprocess
 import tempfile
 import time
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import psycopg2
 import psycopg2.extensions
+
+from tests.waiting import LIMIT, wait_for
 
 SUPERUSER = "postgres"
 SUPERUSER_PASSWORD = "of-the-superuser"
@@ -48,9 +51,7 @@ class Cluster:
         if self.user:
             os.chown(self.directory, pwd.getpwnam(self.user).pw_uid, -1)
         self.bin = self._programs()
-        with socket.socket() as probe:
-            probe.bind((self.host, 0))
-            self.port = probe.getsockname()[1]
+        self.port = 0
 
     def start(self) -> None:
         """Make the cluster, and run it."""
@@ -62,7 +63,21 @@ class Cluster:
             "-E", "UTF8", "--locale", "C", "--no-sync",
         )  # fmt: skip
         (data / "pg_hba.conf").write_text(HBA)
-        self.run()
+        self._run_on_a_free_port()
+
+    def _run_on_a_free_port(self) -> None:
+        """Start the server; where another program took the port in the meantime, try another port."""
+        for _ in range(20):
+            with socket.socket() as probe:
+                probe.bind((self.host, 0))
+                self.port = probe.getsockname()[1]
+            try:
+                self.run()
+                return
+            except RuntimeError as error:
+                if "could not bind" not in str(error):
+                    raise
+        raise RuntimeError("no free port was found in 20 attempts")
 
     def run(self) -> None:
         """Start the server and wait until it answers."""
@@ -88,22 +103,34 @@ class Cluster:
             )
 
     def wait(self) -> None:
-        """Wait until it answers."""
-        deadline = time.monotonic() + 30
-        while True:
-            try:
-                self.connect("postgres").close()
-                return
-            except psycopg2.OperationalError:
-                if self._server.poll() is not None or time.monotonic() > deadline:
-                    raise RuntimeError((self.directory / "log").read_text()) from None
-                time.sleep(0.05)
+        """Wait until the server answers.
+
+        Raises:
+            RuntimeError: The server ended, or did not answer in time; the message is its log.
+        """
+        try:
+            wait_for(self._answers_or_ended, "the server's answer")
+        except AssertionError as error:
+            raise RuntimeError(f"{error}\n{self._log()}") from None
+        if self._server.poll() is not None:
+            raise RuntimeError(self._log())
+
+    def _answers_or_ended(self) -> bool:
+        if self._server.poll() is not None:
+            return True
+        with suppress(psycopg2.OperationalError):
+            self.connect("postgres").close()
+            return True
+        return False
+
+    def _log(self) -> str:
+        return (self.directory / "log").read_text()
 
     def crash(self) -> None:
         """End the server in the middle of everything; run() recovers it."""
         self.execute("CHECKPOINT")  # commits here do not wait for the disk, and those of before must be there
         self._server.send_signal(signal.SIGQUIT)
-        self._server.wait(30)
+        self._server.wait(LIMIT)
 
     def restart(self, pause: float = 0) -> None:
         """As an operator restarts it: statements are cut off, and this does not wait until it answers.
@@ -112,15 +139,15 @@ class Cluster:
             pause: Seconds for which nothing is there.
         """
         self._server.send_signal(signal.SIGINT)
-        self._server.wait(30)
+        self._server.wait(LIMIT)
         time.sleep(pause)
         self._launch()
 
     def stop(self) -> None:
         """End the server at once and leave nothing behind."""
-        self._server.terminate()
+        self._server.send_signal(signal.SIGQUIT)
         try:
-            self._server.wait(5)
+            self._server.wait(LIMIT)
         except subprocess.TimeoutExpired:
             self._server.kill()
             self._server.wait()

@@ -23,6 +23,7 @@ from tests.database.users import OWNER as OWNER
 from tests.database.users import PASSWORD as PASSWORD
 from tests.database.users import ROOT as ROOT
 from tests.database.users import make_users
+from tests.waiting import LIMIT
 
 REVISIONS = [revision.revision for revision in script_directory().walk_revisions()][::-1]
 HEAD = REVISIONS[-1]
@@ -86,7 +87,7 @@ class Database:
         if command[0] in PROGRAMS and cwd == self.directory:
             return self.prefork.run(command, env, cwd, stdin)
         return subprocess.run(
-            command, env=env, cwd=cwd, input=stdin, capture_output=True, text=True, timeout=60, check=False
+            command, env=env, cwd=cwd, input=stdin, capture_output=True, text=True, timeout=LIMIT, check=False
         )
 
     def cli(self, *arguments: str, stdin: str = "", **changes: Any) -> subprocess.CompletedProcess[str]:

@@ -35,7 +35,7 @@ class Home:
         )
 
     async def deploy(self, say: Callable[[str], None] = lambda _: None, **more: Any) -> dict[str, Any]:
-        return await protocol.deploy(self.settings(), self.backup, say, **{"wait": 5, **more})
+        return await protocol.deploy(self.settings(), self.backup, say, **{"wait": 60, **more})
 
     def connect(self, user: str = OWNER, **options: Any) -> psycopg2.extensions.connection:
         return self.database.cluster.connect(self.database.name, user, password(user), **options)

@@ -21,6 +21,7 @@ from tests.database.cluster import Cluster
 from tests.database.conftest import OWNER, Database
 from tests.database.prefork import Prefork
 from tests.database.users import NAMES, grant, password
+from tests.waiting import wait_for
 
 LIVE = "house"
 
@@ -179,8 +180,12 @@ def stock(
         made = site.backup("create", "--json")
         assert made.returncode == 0, made.stderr
         ids.append(json.loads(made.stdout)["id"])
-    # Sets of one second are in the order of chance; these two must not be.
-    assert ids == sorted(ids), "made within one second"
+        # The ID has the second and then random characters: the second set must be of a later second.
+        wait_for(
+            lambda: f"{LIVE}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}-" > ids[-1],
+            "the second after that of the set",
+        )
+    assert ids == sorted(ids)
     cluster.execute(f"CREATE DATABASE filled OWNER {OWNER} TEMPLATE {LIVE} STRATEGY FILE_COPY")
     drop(cluster)
     return Stock("filled", site.sets, *ids)

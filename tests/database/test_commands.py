@@ -1,6 +1,7 @@
 """Every command of the manual, as a user calls it."""
 
 import json
+import re
 from typing import Any
 
 from psycopg2.extensions import cursor as Cursor  # noqa: N812
@@ -198,7 +199,13 @@ asyncio.run(check())
 
 def test_the_python_snippets_of_the_manual_run_and_end_in_silence(database: Database) -> None:
     result = database.run("python", "-X", "dev", "-W", "error", "-c", MANUAL)
-    assert (result.returncode, result.stderr) == (0, "")
+    # asyncio's debug mode reports steps of more than 0.1 s, which a busy machine has.
+    errors = [
+        line
+        for line in result.stderr.splitlines()
+        if not re.match(r"Executing .+ took [\d.]+ seconds$", line)
+    ]
+    assert (result.returncode, errors) == (0, [])
     assert "('public', 'predictions', " in result.stdout
     result = database.run("python", "-c", "from occupancy_db.settings import Settings; print(Settings())")
     assert "postgres_user='occupancy'" in result.stdout

@@ -25,10 +25,28 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("faults")
     group.addoption("--corruptions", type=int, default=210, help="how many backup sets are corrupted")
     group.addoption("--corruption-seed", type=int, default=16, help="another number corrupts other bytes")
+    group.addoption(
+        "--sample", action="store_true", help="one case of each test and of each kind of corruption"
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With --sample, keep one case of each test, and of each kind of corruption."""
+    if not config.getoption("sample"):
+        return
+    kept: dict[str, pytest.Item] = {}
+    for item in items:
+        test, _, case = item.nodeid.partition("[")
+        # The case of a corruption is "kind-form-chance".
+        kind = case.partition("-")[0] if item.get_closest_marker("corruption") else ""
+        kept.setdefault(f"{test} {kind}", item)
+    chosen = set(kept.values())
+    config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
+    items[:] = [item for item in items if item in chosen]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """How many faults of each kind ran: scripts/test.sh puts this line into its summary."""
+    """Print how many corruptions and faults ran."""
     ran = Counter(
         marker
         for report in terminalreporter.getreports("passed")

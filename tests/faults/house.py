@@ -6,8 +6,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -15,17 +14,9 @@ from typing import Any
 
 from tests.database.site import LIVE, Site, Stock, tree, user_of
 from tests.database.users import ROOT
+from tests.waiting import LIMIT, wait_for
 
 PROGRAM = Path(__file__).with_name("program.py")
-LIMIT = 60.0
-"""Seconds after which what is waited for will not come."""
-
-
-def wait_for(condition: Callable[[], Any], what: str) -> None:
-    deadline = time.monotonic() + LIMIT
-    while not condition():
-        assert time.monotonic() < deadline, f"{what} did not come"
-        time.sleep(0.01)
 
 
 class Process:

@@ -5,7 +5,8 @@ import signal
 import pytest
 
 from tests.database.site import LIVE
-from tests.faults.house import CREATING, LIMIT, RESTORING, House, alive, dump_that_waits, wait_for
+from tests.faults.house import CREATING, RESTORING, House, alive, dump_that_waits
+from tests.waiting import LIMIT, wait_for
 
 pytestmark = pytest.mark.fault
 

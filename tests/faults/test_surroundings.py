@@ -28,8 +28,8 @@ from tests.faults.house import (
     Process,
     changed,
     dump_that_waits,
-    wait_for,
 )
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.fault
 CONFIRMED = ("--confirm", LIVE, "--without-safety-backup")

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-import time
 from collections.abc import Callable
 
 import pytest
 from testinfra.host import Host
 
 from tests.hosts import ROOT, Server
+from tests.waiting import wait_for
 
 testinfra_hosts = ["ansible://occupancy"]
 
@@ -176,16 +176,24 @@ def test_the_manuals_commands_work_as_the_owner(host: Host, superuser: Superuser
 
 
 def test_cron_takes_one_by_itself_and_shows_no_secret(host: Host, server: Server) -> None:
-    deadline = time.monotonic() + 100
-    while len(sets := verified(host)) < 2:
-        assert time.monotonic() < deadline, host.check_output("journalctl --lines 40 --no-pager")
-        time.sleep(1)
+    wait_for(
+        lambda: len(verified(host)) >= 2,
+        "the backup of cron's",
+        interval=1,
+        limit=600,
+        explain=lambda: host.check_output("journalctl --lines 40 --no-pager"),
+    )
+    sets = verified(host)
     # By hand from here on: what follows is not to meet it.
     host.check_output(f"sed -i '/occupancy-job backup /d' {TABLE}; flock /run/occupancy/backup.lock true")
     host.check_output("touch /run/enough")
     assert set(host.check_output("cat /run/watched").splitlines()) == {"at work"}
-    bait = "env BAIT=$(cat /opt/occupancy/secrets/occupancy_app) sleep 5 >/dev/null 2>&1 & sh /run/look"
-    assert "leaked" in host.run(bait).stdout
+    # The search finds a secret where there is one.
+    bait = (
+        "env BAIT=$(cat /opt/occupancy/secrets/occupancy_app) sleep 600 >/dev/null 2>&1 & "
+        "until tr '\\0' '\\n' </proc/$!/environ | grep --quiet ^BAIT=; do sleep 0.1; done; sh /run/look; kill $!"
+    )
+    assert "leaked" in host.run("timeout 180 sh -c %s", bait).stdout
 
     places = {
         "journal": "journalctl --no-pager --quiet --all",

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from typing import Any
 
 import pytest
 from testinfra.host import Host
 
+from occupancy_db.maintenance import LOCK_KEY
 from tests.hosts import Server
+from tests.waiting import wait_for
 
 testinfra_hosts = ["ansible://occupancy"]
 
@@ -52,8 +55,11 @@ def test_the_healthcheck_is_green(host: Host) -> None:
 
 
 def test_a_clean_stop_needs_no_recovery(host: Host) -> None:
+    before = host.check_output("date +%s")
     host.check_output(f"docker restart --time 120 {CONTAINER}")
-    log = host.check_output(f"docker logs --tail 40 {CONTAINER} 2>&1")
+    ready = f"docker exec {CONTAINER} pg_isready --host=/var/run/postgresql"
+    wait_for(lambda: host.run(ready).rc == 0, "the server", explain=lambda: host.run(ready).stdout)
+    log = host.check_output(f"docker logs --since {before} {CONTAINER} 2>&1")
     assert "database system is shut down" in log
     assert "was not properly shut down" not in log
 
@@ -74,7 +80,6 @@ def test_nobody_else_looks_into_their_directories(host: Host, path: str) -> None
 
 
 def test_no_secret_is_anywhere_else(host: Host, server: Server) -> None:
-    # One of each kind while a client and an ops container are at work.
     places = {
         "docker inspect": "docker inspect $(docker ps --all --quiet)",
         "process list and environments": "ps axwwe; cat /proc/[0-9]*/environ | tr '\\0' '\\n'",
@@ -83,13 +88,19 @@ def test_no_secret_is_anywhere_else(host: Host, server: Server) -> None:
         "rendered files": "cat /opt/occupancy/.env /opt/occupancy/compose.yaml /opt/occupancy/postgresql/* /usr/local/bin/occupancy-db",
         "temporary files": "find /tmp /var/tmp /root -xdev -type f -size -1M -exec cat {} +",
     }
-    host.check_output("(occupancy-db migrate >/dev/null 2>&1 &) ; sleep 0.5")
-    for place, command in places.items():
-        shown = host.run(command).stdout
-        assert shown or place == "temporary files", place
-        leaked = [user for user, password in server.passwords.items() if password in shown]
+    # A tool's container is at work meanwhile: it waits for the lock of all maintenance.
+    with closing(server.connect("occupancy")) as holder, holder.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_lock(%s)", [LOCK_KEY])
+        host.check_output("occupancy-db migrate --lock-wait 600 >/dev/null 2>&1 &")
+        name = "occupancy-db migration lock"
+        waits = f"SELECT count(*) > 0 FROM pg_stat_activity WHERE application_name = '{name}'"
+        wait_for(lambda: server.query("occupancy", waits)[0][0], "occupancy-db migrate")
+        shown = {place: host.run(command).stdout for place, command in places.items()}
+    for place, text in shown.items():
+        assert text or place == "temporary files", place
+        leaked = [user for user, password in server.passwords.items() if password in text]
         assert not leaked, f"{place} shows the password of {leaked}"
-        assert "PRIVATE KEY" not in shown, place
+        assert "PRIVATE KEY" not in text, place
 
 
 def test_the_data_directory_has_checksums(host: Host) -> None:

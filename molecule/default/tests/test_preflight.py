@@ -11,7 +11,8 @@ from testinfra.host import Host
 
 from tests.hosts import Server
 
-testinfra_hosts = ["ansible://occupancy-debian13"]
+testinfra_hosts = ["ansible://occupancy"]
+pytestmark = pytest.mark.any_release
 
 Play = Callable[..., subprocess.CompletedProcess[str]]
 

@@ -82,7 +82,7 @@ def test_the_servers_own_databases_are_refused(server: Server, database: str) ->
 
 def test_a_client_of_another_network_is_refused(server: Server) -> None:
     # The other host is on the same wire, but not in occupancy_allowed_cidrs.
-    assert "pg_hba.conf rejects connection" in server.knock_from_elsewhere()
+    assert "pg_hba.conf rejects connection" in server.connection_error_from_another_host()
 
 
 def test_nobody_but_root_is_the_superuser_on_the_socket(host: Host) -> None:
