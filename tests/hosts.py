@@ -183,14 +183,15 @@ def run_playbook(
 
 
 def check_collection(session: pytest.Session, expected: int) -> None:
-    """End a whole run that collected another number of tests than the scenario is known to have.
+    """End a run of all tests that collected another number of tests than the scenario has.
 
     Args:
         session: The run, after collection.
-        expected: How many tests there are, all hosts together.
+        expected: How many tests the scenario has.
     """
     chosen = session.config.args
-    if session.config.getoption("keyword") or any("::" in item or item.endswith(".py") for item in chosen):
+    options = [session.config.getoption(name) for name in ("keyword", "markexpr")]
+    if any(options) or any("::" in item or item.endswith(".py") for item in chosen):
         return
     if len(session.items) != expected:
         pytest.exit(
