@@ -90,7 +90,8 @@ bench-backup: images ## Measure backup, rehearsal and restore: make bench-backup
 	@$(BIN)/python -m bench.backup --rows $(ROWS)
 bench-migrate: images ## Measure what writers notice of migrations: make bench-migrate [ROWS=10000000]
 	@$(BIN)/python -m bench.migrate --rows $(ROWS)
-docs: .venv/.synced ## Write the roles' READMEs from their argument_specs
-	@for role in roles/*/; do \
-	  $(BIN)/aar-doc "$$role" markdown; \
-	done
+docs: .venv/.synced ## Build the documentation into dist/docs, generated pages and the roles' READMEs included
+	@printf '%s\n' roles/*/ | xargs -P 4 -I{} $(BIN)/aar-doc {} markdown
+	@$(BIN)/python scripts/generate_docs.py
+	@$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet --doctree-dir .cache/docs docs dist/docs
+	@echo "dist/docs/index.html"
