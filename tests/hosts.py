@@ -171,6 +171,8 @@ def run_playbook(
     known.clear()
     # With the project's ansible.cfg, not with Molecule's settings.
     environment = {key: value for key, value in os.environ.items() if not key.startswith("ANSIBLE_")}
+    # Filter plugins import the tools: those of the same checkout.
+    environment["PYTHONPATH"] = str(root)
     return subprocess.run(
         command,
         cwd=root,

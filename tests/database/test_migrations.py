@@ -11,6 +11,7 @@ from psycopg2.extensions import cursor as Cursor  # noqa: N812
 from occupancy_db import maintenance
 from occupancy_db.errors import ExitCode
 from tests.database.conftest import HEAD, REVISIONS, ROOT, Database, create
+from tests.waiting import LIMIT
 
 # Everything a user can make in a schema; the version table, its key and its types are Alembic's own.
 OBJECTS = """
@@ -77,7 +78,7 @@ def test_ten_runners_at_once_all_succeed_and_one_applies(empty: Database) -> Non
         )
         for _ in range(10)
     ]
-    results = [(*runner.communicate(timeout=60), runner.returncode) for runner in runners]
+    results = [(*runner.communicate(timeout=LIMIT), runner.returncode) for runner in runners]
     assert [(code, err) for _, err, code in results] == [(0, "")] * 10
     assert sorted((json.loads(out)["applied"] for out, _, _ in results), key=len) == [[]] * 9 + [REVISIONS]
     assert f'"{HEAD}"' in empty.cli("current", "--json").stdout

@@ -1,5 +1,6 @@
 """No password is seen by others during a backup and a restore, nor in anything that they leave."""
 
+import os
 import stat
 import threading
 from contextlib import suppress
@@ -17,40 +18,74 @@ SECRETS = [form.encode() for form in (ODD, ODD.replace("\\", "\\\\").replace(":"
 """As they are, and as a pgpass file has them."""
 
 
-class Watch(threading.Thread):
-    """Looks at the command lines and environments of a command and of all that it starts, over and over."""
+PROGRAMS = ("pg_dump", "pg_restore", "postgres")
+# Each of PostgreSQL's programs waits, with its own arguments and environment, until it has been looked at.
+WRAPPER = """#!/bin/sh
+name=$(basename "$0")
+touch {directory}/started-$name-$$
+until [ -e {directory}/seen-$name-$$ ]; do sleep 0.02; done
+exec {programs}/$name "$@"
+"""
 
-    def __init__(self, process: Process, temporary: Path) -> None:
+
+class Watch(threading.Thread):
+    """Reads the command lines and environments of a command and of its processes until the command ends."""
+
+    def __init__(self, process: Process, temporary: Path, marks: Path) -> None:
         super().__init__()
         self.process = process
         self.temporary = temporary
+        self.marks = marks
         self.seen: dict[str, bytes] = {}
+        self.programs: set[str] = set()
         self.password_files: set[int] = set()
 
     def run(self) -> None:
         while self.process.process.poll() is None:
+            waiting = list(self.marks.glob("started-*"))
             for pid, name in {self.process.process.pid: "itself", **self.process.children()}.items():
-                for kind in ("cmdline", "environ"):
-                    with suppress(OSError):  # it has ended
-                        self.seen[f"{name} {pid} {kind}"] = Path(f"/proc/{pid}/{kind}").read_bytes()
+                self._read(pid, name)
             for file in self.temporary.glob("*/pgpass"):
                 with suppress(OSError):
                     self.password_files.add(stat.S_IMODE(file.stat().st_mode))
+            for mark in waiting:
+                _, name, number = mark.name.split("-")
+                self._read(int(number), name)
+                self.programs.add(name)
+                mark.rename(mark.with_name(f"seen-{name}-{number}"))
+
+    def _read(self, pid: int, name: str) -> None:
+        for kind in ("cmdline", "environ"):
+            with suppress(OSError):  # it has ended
+                self.seen[f"{name} {pid} {kind}"] = Path(f"/proc/{pid}/{kind}").read_bytes()
+
+
+def wait_to_be_seen(house: House) -> Path:
+    """Put the wrappers in place, and return the directory of the programs and of their marks."""
+    directory = house.site.directory / "watched"
+    directory.mkdir()
+    directory.chmod(0o1777)  # the server of a rehearsal runs as another user where the tests run as root
+    for name in PROGRAMS:
+        (directory / name).write_text(WRAPPER.format(directory=directory, programs=house.site.cluster.bin))
+        (directory / name).chmod(0o755)
+    return directory
 
 
 @pytest.mark.parametrize("command", [("backup", "create"), ("restore", "latest", "--confirm", LIVE)])
 def test_no_password_is_to_be_seen(house: House, command: tuple[str, ...]) -> None:
     site = house.site
-    process = house.start(*command)
-    watch = Watch(process, site.temporary)
+    marks = wait_to_be_seen(house)
+    path = f"{marks}{os.pathsep}{site.changes('occupancy_backup')['PATH']}"
+    process = house.start(*command, environment={"PATH": path})
+    watch = Watch(process, site.temporary, marks)
     watch.start()
     ended = process.end()
     watch.join()
     assert ended.returncode == 0, ended.stderr
 
-    # It has looked at the right moments, and would have seen them.
-    names = {key.split()[0] for key in watch.seen}
-    assert names >= {"itself", "pg_dump", "pg_restore", "postgres"}
+    # Every program was looked at while it ran.
+    assert watch.programs == set(PROGRAMS)
+    assert any(key.startswith("itself ") for key in watch.seen)
     assert watch.password_files == {0o600}
     everywhere = {
         **watch.seen,

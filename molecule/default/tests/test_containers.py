@@ -91,10 +91,9 @@ def test_no_secret_is_anywhere_else(host: Host, server: Server) -> None:
     # A tool's container is at work meanwhile: it waits for the lock of all maintenance.
     with closing(server.connect("occupancy")) as holder, holder.cursor() as cursor:
         cursor.execute("SELECT pg_advisory_lock(%s)", [LOCK_KEY])
-        host.check_output("occupancy-db migrate --lock-wait 600 >/dev/null 2>&1 &")
-        name = "occupancy-db migration lock"
-        waits = f"SELECT count(*) > 0 FROM pg_stat_activity WHERE application_name = '{name}'"
-        wait_for(lambda: server.query("occupancy", waits)[0][0], "occupancy-db migrate")
+        host.check_output("occupancy-db partitions maintain --lock-wait 600 </dev/null >/dev/null 2>&1 &")
+        waits = "SELECT count(*) > 0 FROM pg_stat_activity WHERE application_name LIKE 'occupancy-db %'"
+        wait_for(lambda: server.query("occupancy", waits)[0][0], "occupancy-db partitions maintain")
         shown = {place: host.run(command).stdout for place, command in places.items()}
     for place, text in shown.items():
         assert text or place == "temporary files", place

@@ -7,17 +7,16 @@ import json
 import re
 import shutil
 import subprocess
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-import psycopg2
 import pytest
 import testinfra
 from testinfra.host import Host
 
-from tests.hosts import ROOT, Server, find_server, run_playbook
-from tests.waiting import LIMIT, wait_for
+from tests.application import INSERT, Application
+from tests.hosts import ROOT, find_server, run_playbook
+from tests.waiting import wait_for
 
 NAMES = ["occupancy-home1", "occupancy-home2", "occupancy-home3"]
 CANARY, *REST = NAMES
@@ -25,45 +24,6 @@ HEAD = "004_hourly_sums"
 NEXT = "005_add_expected_vacancy"
 NEXT_VERSION = "0.2.0"
 ENTITY = "binary_sensor.fleet"
-INSERT = f"""
-    INSERT INTO sensor_readings (timestamp, room, zone, state, source_entity)
-    VALUES (now(), 'office', 'desk', true, '{ENTITY}')
-"""
-COUNT = f"SELECT count(*) FROM sensor_readings WHERE source_entity = '{ENTITY}'"
-PAUSE = 0.02
-
-
-class Writer(threading.Thread):
-    """An application of the release before, and a dashboard: it writes and reads until it is told to end.
-
-    Attributes:
-        told: How many rows it was told are written.
-        failures: What it was told instead, when it wrote or read.
-    """
-
-    def __init__(self, server: Server) -> None:
-        super().__init__(name=f"writer of {server.name}")
-        self._server = server
-        self._end = threading.Event()
-        self.told = 0
-        self.failures: list[str] = []
-
-    def run(self) -> None:
-        application, dashboard = map(self._server.connect, ("occupancy_app", "occupancy_readonly"))
-        with application.cursor() as cursor, dashboard.cursor() as reader:
-            while not self._end.wait(PAUSE):
-                try:
-                    cursor.execute(INSERT)
-                    self.told += 1
-                    reader.execute("SELECT * FROM room_occupancy_status")
-                except psycopg2.Error as error:
-                    self.failures.append(str(error))
-        application.close()
-        dashboard.close()
-
-    def end(self) -> None:
-        self._end.set()
-        self.join(LIMIT)
 
 
 class Fleet:
@@ -95,9 +55,6 @@ class Fleet:
         listed = "docker image ls --format '{{.Repository}}:{{.Tag}}'"
         return [set(host.check_output(listed).split()) for host in self.hosts.values()]
 
-    def counts(self) -> list[int]:
-        return [server.query("occupancy_app", COUNT)[0][0] for server in self.servers.values()]
-
 
 @pytest.fixture(scope="module")
 def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -120,14 +77,14 @@ def fleet(release: Path) -> Fleet:
 
 
 @pytest.fixture(scope="module")
-def writers(fleet: Fleet) -> Iterator[dict[str, Writer]]:
-    """One on each host, through all that happens."""
-    running = {name: Writer(server) for name, server in fleet.servers.items()}
-    for writer in running.values():
-        writer.start()
+def applications(fleet: Fleet) -> Iterator[dict[str, Application]]:
+    """An application on each host, of the release before, from the first migration to the last."""
+    running = {name: Application(server, ENTITY) for name, server in fleet.servers.items()}
+    for application in running.values():
+        application.start()
     yield running
-    for writer in running.values():
-        writer.end()
+    for application in running.values():
+        application.end()
 
 
 def table(run: subprocess.CompletedProcess[str]) -> dict[str, list[str]]:
@@ -163,7 +120,7 @@ def test_a_check_shows_the_plan_of_each_host_and_changes_nothing(fleet: Fleet) -
 
 
 def test_a_canary_that_fails_stops_the_run_and_nobody_else_is_touched(
-    fleet: Fleet, writers: dict[str, Writer]
+    fleet: Fleet, applications: dict[str, Application]
 ) -> None:
     before = {name: fleet.hosts[name].check_output("docker image ls --quiet | sort") for name in REST}
     holder = fleet.servers[CANARY].connect("occupancy", application_name="a-forgotten-window")
@@ -184,11 +141,13 @@ def test_a_canary_that_fails_stops_the_run_and_nobody_else_is_touched(
     assert fleet.revisions() == [HEAD] * 3
     assert fleet.tools() == ["0.1.0"] * 3
     assert {name: fleet.hosts[name].check_output("docker image ls --quiet | sort") for name in REST} == before
-    assert {name: writer.failures for name, writer in writers.items()} == {name: [] for name in NAMES}
+    assert {name: one.failures for name, one in applications.items()} == {name: [] for name in NAMES}
 
 
-def test_the_next_run_migrates_all_and_no_write_is_lost(fleet: Fleet, writers: dict[str, Writer]) -> None:
-    told = {name: writer.told for name, writer in writers.items()}
+def test_the_next_run_migrates_all_and_no_write_is_lost(
+    fleet: Fleet, applications: dict[str, Application]
+) -> None:
+    written = {name: one.written for name, one in applications.items()}
     before = fleet.images()[1]
     for host, old in itertools.product(fleet.hosts.values(), ("occupancy-ops:0.0.9", "somebody:else")):
         host.check_output(f"docker tag $(docker image ls --quiet occupancy-ops | head -n 1) {old}")
@@ -201,12 +160,12 @@ def test_the_next_run_migrates_all_and_no_write_is_lost(fleet: Fleet, writers: d
     assert all(float(row[3].removesuffix(" ms")) >= 0 and float(row[2]) > 0 for row in rows.values())
     assert fleet.revisions() == [NEXT] * 3
     assert fleet.tools() == [NEXT_VERSION] * 3
-    for name, writer in writers.items():
-        assert writer.told > told[name], name  # it wrote meanwhile
-        writer.end()
-        assert writer.failures == []
-    assert fleet.counts() == [writer.told for writer in writers.values()]
-    # A backup set was made of each, before.
+    for name, application in applications.items():
+        assert application.written > written[name], name  # it wrote meanwhile
+        application.end()
+        assert application.failures == []
+        assert application.rows() == application.written
+    # Each host has a backup set that was made before the migration.
     for host in fleet.hosts.values():
         sets = json.loads(host.check_output("occupancy-db --json backup list </dev/null"))["sets"]
         assert "verified" in {one["state"] for one in sets}
@@ -236,7 +195,7 @@ def test_hosts_go_back_to_the_release_before_with_their_schema_ahead(fleet: Flee
     assert table(run) == {name: [NEXT, NEXT, "", "0 ms", ahead] for name in NAMES}
     assert fleet.tools() == ["0.1.0"] * 3
     host, server = fleet.hosts[CANARY], fleet.servers[CANARY]
-    server.query("occupancy_app", INSERT)
+    server.query("occupancy_app", INSERT % f"'{ENTITY}'")
     assert "ahead of this release" in host.check_output("occupancy-db current </dev/null")
     host.check_output("occupancy-job maintain 600 occupancy-db partitions maintain")
     host.check_output("occupancy-db backup create </dev/null")
