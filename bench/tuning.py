@@ -197,8 +197,8 @@ async def crowd(server: Server, plan: tuning.Plan) -> Details:
     Beside them a table is being indexed with all of maintenance_work_mem.
     """
     (most,) = [int(str(setting.value)) for setting in plan.settings if setting.name == "max_connections"]
-    sessions = [await server.connect("ours") for _ in range(most - tuning.RESERVED)]
-    sessions += [await server.connect("ours", "postgres") for _ in range(tuning.RESERVED)]
+    sessions = [await server.connect("ours") for _ in range(most - tuning.RESERVED_CONNECTIONS)]
+    sessions += [await server.connect("ours", "postgres") for _ in range(tuning.RESERVED_CONNECTIONS)]
     peak, ended = 0, asyncio.Event()
 
     async def watch() -> None:
