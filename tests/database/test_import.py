@@ -3,17 +3,8 @@
 import csv
 import gzip
 import json
-import os
 import random
-import signal
-import subprocess
-import sys
-import threading
-import time
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
-from typing import Any
 
 import pytest
 from psycopg2.extensions import cursor as Cursor  # noqa: N812
@@ -21,87 +12,7 @@ from psycopg2.extensions import cursor as Cursor  # noqa: N812
 from occupancy_db.errors import ExitCode
 from occupancy_db.months import following, month_of, partition_name
 from tests.database.conftest import Database
-
-COLUMNS = ["timestamp", "room", "zone", "state", "source_entity", "confidence"]
-PROGRAM = Path(sys.executable).with_name("occupancy-db")
-ROOMS = ["office", "bedroom", "bathroom", "living_kitchen"]
-ROWS = int(os.environ.get("OCCUPANCY_IMPORT_ROWS", "100000"))
-NOW = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
-
-Row = list[str]
-
-
-def rows(number: int, since: datetime, until: datetime, start: int = 0) -> Iterator[Row]:
-    """Distinct readings spread evenly over a time."""
-    step = (until - since) / number
-    for n in range(start, number):
-        room = ROOMS[n % 4]
-        moment = (since + step * n).replace(microsecond=n % 1000 * 1000)
-        yield [
-            moment.isoformat(),
-            room,
-            f"{room} {n % 3}",
-            ("true", "off")[n % 7 < 3],
-            f"fp2.{room}",
-            str(n % 100 / 100),
-        ]
-
-
-def write(path: Path, content: Any, header: list[str] = COLUMNS) -> str:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([header, *content])
-    return str(path)
-
-
-def bring_in(database: Database, *arguments: str, code: int = 0) -> Any:
-    result = database.cli("--json", "import", *arguments)
-    assert result.returncode == code, result.stderr
-    return json.loads(result.stdout)
-
-
-def count(cursor: Cursor) -> int:
-    cursor.execute("SELECT count(*) FROM sensor_readings")
-    row = cursor.fetchone()
-    assert row
-    return int(row[0])
-
-
-def tables(cursor: Cursor) -> set[str]:
-    """Tables and indexes, of which an import must not leave others."""
-    cursor.execute(
-        "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind <> 'S'"
-    )
-    return {name for (name,) in cursor.fetchall()}
-
-
-def assert_exact(cursor: Cursor) -> None:
-    """The statistics are what a recount says, and every month is like every other."""
-    cursor.execute("""
-        SELECT count(*) FROM (
-            SELECT room, hour, reading_count, first_reading, last_reading, active_zones
-            FROM sensor_reading_stats
-        ) AS stats FULL JOIN (
-            SELECT room, date_bin('1 hour', timestamp, 'epoch') AS hour, count(*) AS reading_count,
-                   min(timestamp) AS first_reading, max(timestamp) AS last_reading,
-                   count(DISTINCT zone) AS active_zones
-            FROM sensor_readings GROUP BY 1, 2
-        ) AS recount USING (room, hour, reading_count, first_reading, last_reading, active_zones)
-        WHERE stats IS NULL OR recount IS NULL
-    """)
-    assert cursor.fetchone() == (0,)
-    cursor.execute("""
-        SELECT DISTINCT
-            ARRAY(SELECT regexp_replace(pg_get_indexdef(indexrelid), '_20\\d\\d_\\d\\d', '', 'g')
-                  FROM pg_index WHERE indrelid = inhrelid ORDER BY 1),
-            ARRAY(SELECT tgname::text FROM pg_trigger
-                  WHERE tgrelid = inhrelid AND tgenabled = 'O' ORDER BY 1),
-            ARRAY(SELECT conname::text || pg_get_constraintdef(oid) FROM pg_constraint
-                  WHERE conrelid = inhrelid AND contype = 'c' ORDER BY 1),
-            (SELECT pg_get_expr(adbin, adrelid) FROM pg_attrdef WHERE adrelid = inhrelid AND adnum = 1)
-        FROM pg_inherits WHERE inhparent = 'sensor_readings'::regclass
-    """)
-    kinds = cursor.fetchall()
-    assert len(kinds) == 1, kinds
+from tests.database.importing import COLUMNS, NOW, assert_exact, bring_in, count, rows, tables, write
 
 
 def test_history_of_years_arrives_and_a_second_time_adds_nothing(database: Database, cursor: Cursor) -> None:
@@ -178,111 +89,6 @@ def test_the_same_moment_is_no_duplicate_if_anything_differs(database: Database,
     assert (report["imported"], report["duplicates"]) == (6, 2)
     cursor.execute("SELECT DISTINCT confidence FROM sensor_readings")
     assert cursor.fetchall() == [(0.5,)]  # the first is kept
-
-
-def test_months_merge_beside_a_writer(database: Database, cursor: Cursor) -> None:
-    """What is written meanwhile is neither lost nor waited for."""
-    cursor.execute("SELECT hourly.close(now())")
-    since = NOW - timedelta(days=40)
-    everything = list(rows(40_000, since, NOW))
-    bring_in(database, write(database.directory / "a.csv", everything[::3]))
-    stop = threading.Event()
-    written: list[float] = []
-
-    def live() -> None:
-        connection = database.connect()
-        with connection.cursor() as own:
-            while not stop.is_set():
-                began = time.monotonic()
-                own.execute(
-                    "INSERT INTO sensor_readings (timestamp, room, zone, state, source_entity) "
-                    "SELECT %s::timestamptz - n * interval '20 days' + %s * interval '1 us', "
-                    "'office', 'live', true, 'live' FROM generate_series(0, 10) AS n",
-                    (NOW, len(written)),
-                )
-                written.append(time.monotonic() - began)
-        connection.close()
-
-    writer = threading.Thread(target=live)
-    writer.start()
-    try:
-        old = list(rows(10_000, NOW - timedelta(days=150), NOW - timedelta(days=110)))
-        report = bring_in(database, write(database.directory / "b.csv", everything + old))
-    finally:
-        stop.set()
-        writer.join()
-    assert report["imported"] == 50_000 - len(everything[::3])
-    assert len(written) > 5
-    assert max(written) < 10
-    assert count(cursor) == 50_000 + 11 * len(written)
-    assert_exact(cursor)
-
-
-def test_an_empty_month_that_gets_rows_before_the_end_keeps_them(database: Database, cursor: Cursor) -> None:
-    """A reader keeps the months from being exchanged; meanwhile somebody writes into one."""
-    before = tables(cursor)
-    since = NOW - timedelta(days=100)
-    file = write(database.directory / "a.csv", rows(3000, since, NOW))
-    reader = database.connect()
-    reader.autocommit = False
-    with reader.cursor() as own:
-        own.execute("SELECT count(*) FROM sensor_readings")
-        process = subprocess.Popen(
-            [PROGRAM, "--json", "import", file], env=database.environment(), cwd=database.directory,
-            stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        try:
-            wait_for(
-                cursor,
-                "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND mode = 'AccessExclusiveLock')",
-            )
-            cursor.execute(
-                "INSERT INTO sensor_readings (timestamp, room, zone, state, source_entity) "
-                "VALUES (%s, 'office', 'live', true, 'live')", (since + timedelta(days=40),)
-            )  # fmt: skip
-            assert process.poll() is None
-        finally:
-            reader.rollback()
-            output, _ = process.communicate(timeout=60)
-    reader.close()
-    assert process.returncode == 0
-    assert json.loads(output)["imported"] == 3000
-    assert count(cursor) == 3001
-    assert tables(cursor) == before
-    assert_exact(cursor)
-
-
-def test_a_reader_who_never_ends_is_worked_around(
-    database: Database, cursor: Cursor, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import asyncio
-
-    from occupancy_db.history import importer
-    from occupancy_db.history.formats import Options, Reader, Rejects
-
-    monkeypatch.setattr(importer, "SWAP_WAIT", 0.5)
-    path = Path(write(database.directory / "a.csv", rows(3000, NOW - timedelta(days=300), NOW)))
-    with database.connect() as reader, reader.cursor() as own:
-        reader.autocommit = False
-        own.execute("SELECT count(*) FROM sensor_readings")
-        with Rejects(database.directory / "bad.csv") as bad:
-            files = Reader([path], Options(), bad, datetime.now(UTC))
-            report = asyncio.run(importer.run(database.settings(), files, lambda _: None))
-        reader.rollback()
-    reader.close()
-    assert report.imported == 3000
-    assert count(cursor) == 3000
-    assert_exact(cursor)
-
-
-def wait_for(cursor: Cursor, condition: str) -> None:
-    deadline = time.monotonic() + 30
-    while True:
-        cursor.execute(condition)
-        if cursor.fetchone() == (True,):
-            return
-        assert time.monotonic() < deadline, condition
-        time.sleep(0.02)
 
 
 def test_bad_rows_are_written_down_and_the_others_come_in(database: Database, cursor: Cursor) -> None:
@@ -390,69 +196,6 @@ def test_a_month_that_stands_by_itself_is_not_overwritten(database: Database, cu
     assert f"{month} is no partition but a table by itself" in result.stderr
     cursor.execute(f"SELECT count(*) FROM {month}")
     assert cursor.fetchone() == (0,)
-
-
-def test_a_failure_at_the_end_takes_everything_back(database: Database, cursor: Cursor) -> None:
-    before = tables(cursor)
-    old = following(month_of(NOW), -10)
-    last = partition_name(following(month_of(NOW), -1))  # this month may have no row yet
-    cursor.execute(f"CREATE VIEW {last}_pkey_of_another AS SELECT 1")
-    cursor.execute(f"CREATE VIEW of_a_month AS SELECT * FROM {last}")  # forbids DROP
-    start = datetime(old.year, old.month, 1, tzinfo=UTC)
-    result = database.cli("import", write(database.directory / "a.csv", rows(1000, start, NOW)))
-    assert result.returncode == ExitCode.FAILED
-    assert "of_a_month" in result.stderr
-    assert count(cursor) == 0
-    assert {name for name in tables(cursor) - before if not name.startswith(("sensor_", "of_a"))} == set()
-
-
-def test_killed_at_any_moment_nothing_has_happened(database: Database, cursor: Cursor) -> None:
-    before = tables(cursor)
-    since = datetime.combine(following(month_of(NOW), -9), datetime.min.time(), UTC)
-    file = write(database.directory / "a.csv", rows(ROWS, since, NOW))
-    chance = random.Random(7)
-    span = 2.5 * max(1, ROWS / 100_000)
-    for _ in range(10):
-        process = subprocess.Popen(
-            [PROGRAM, "import", file], env=database.environment(), cwd=database.directory,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        )  # fmt: skip
-        time.sleep(chance.uniform(0.3, span))
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-        assert count(cursor) in (0, ROWS)
-    wait_for(
-        cursor,
-        "SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE application_name = 'occupancy-db import')",
-    )
-    if count(cursor) == 0:
-        assert tables(cursor) == before
-    report = bring_in(database, file)
-    assert report["imported"] + report["duplicates"] == ROWS
-    assert count(cursor) == ROWS
-    assert not [name for name in tables(cursor) if name.startswith("import")]
-    assert_exact(cursor)
-
-
-def test_memory_is_bounded(database: Database) -> None:
-    """Rows of 40 months in no order, 25 MB that must not be held at once."""
-    content = list(rows(300_000, NOW - timedelta(days=1200), NOW))
-    random.Random(3).shuffle(content)
-    file = write(database.directory / "a.csv", content)
-    del content
-    script = (
-        "import sys; from occupancy_db import formats, importer; from occupancy_db.cli import main\n"
-        "formats.AT_MOST = importer.AT_MOST = 30_000; formats.ENOUGH = 3_000\n"
-        "sys.argv = ['x', 'import', sys.argv[1]]\n"
-        "try: main()\n"
-        "finally:\n"
-        "    status = open('/proc/self/status').read()\n"
-        "    print(status.partition('VmHWM:')[2].split()[0], file=sys.stderr)"
-    )
-    result = database.run("python", "-c", script, file)
-    assert result.returncode == 0, result.stderr
-    assert "300,000 imported" in result.stdout
-    assert int(result.stderr) < 115_000  # kB, of which 70 MB are Python's; all rows at once take 131
 
 
 def test_a_month_is_stored_by_zone_and_a_zone_is_found_there(database: Database, cursor: Cursor) -> None:

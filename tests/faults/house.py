@@ -17,6 +17,12 @@ from tests.database.site import LIVE, Site, Stock, tree, user_of
 from tests.database.users import ROOT
 
 PROGRAM = Path(__file__).with_name("program.py")
+CONFIRMED = ("--confirm", LIVE, "--without-safety-backup")
+KEEP_ONE = {f"BACKUP_KEEP_{kind}": 0 for kind in ("HOURLY", "DAILY", "WEEKLY", "MONTHLY")} | {
+    "BACKUP_KEEP_LAST": 1
+}
+"""With these a run that succeeds removes every set but its own; one that fails must remove none."""
+
 LIMIT = 60.0
 """Seconds after which what is waited for will not come."""
 
@@ -165,6 +171,10 @@ class House:
         rows = self.site.fingerprint("public")
         assert rows.items() <= self.live[1].items()
         assert rows
+
+
+def unverified(house: House) -> list[str]:
+    return [name for name, state in house.site.states().items() if state == "unverified"]
 
 
 # Where a command can be held: what is called there, and with what.

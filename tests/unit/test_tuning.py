@@ -1,22 +1,14 @@
 """The formula: whatever the machine and whatever the operator wants, it fits or it is refused."""
 
-import json
-import os
-import subprocess
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from jinja2 import Environment, StrictUndefined
-from typer.testing import CliRunner
 
-from occupancy_db.cli import app
-from occupancy_db.errors import ExitCode
 from occupancy_db.pool import Pool, pool
 from occupancy_db.server import tuning
 from occupancy_db.server.tuning import (
@@ -30,7 +22,6 @@ from occupancy_db.server.tuning import (
 )
 from occupancy_db.settings import Environment as Kind
 
-ROOT = Path(__file__).parents[2]
 GIB = 1024
 
 
@@ -354,122 +345,3 @@ def test_beside_pgtune(memory: int, shared: int, cache: int, maintenance: int, w
     assert value(plan, "effective_io_concurrency") == 200
     assert (megabytes(plan, "min_wal_size"), megabytes(plan, "max_wal_size")) == (1024, 4096)
     assert value(plan, "jit") == "off"
-
-
-# What is said twice is said alike
-
-
-def test_the_roles_of_the_playbook_are_those_of_the_formula() -> None:
-    roles = yaml.safe_load((ROOT / "roles/occupancy/vars/main.yml").read_text())["occupancy_roles"]
-    theirs = {
-        role["name"]: Client(role["connections"], 1 if "pools" in role else 0)  # of one process
-        for role in roles
-    }  # fmt: skip
-    ours = dict(tuning.clients())
-    others = sum(client.connections for name, client in theirs.items() if name not in ours)
-    assert ours.pop("all others") == Client(others)
-    assert {name: theirs[name] for name in ours} == ours
-
-
-def test_the_command_takes_as_many_cores_as_the_roles() -> None:
-    defaults = yaml.safe_load((ROOT / "roles/occupancy/defaults/main.yml").read_text())
-    assert defaults["occupancy_cpus"] == tuning.CORES_BY_DEFAULT
-
-
-def filtered(**changes: Any) -> dict[str, Any]:
-    """What the playbook's filter makes of a host."""
-    namespace: dict[str, Any] = {}
-    exec((ROOT / "roles/tuning/filter_plugins/tuning.py").read_text(), namespace)  # noqa: S102
-    request = {
-        "host": {"cores": 2, "memory_mb": 3900, "device": "sda1", "rotational": 1, "disk_mb": 30000},
-        "cpus": 4, "memory": 0, "disk": "auto", "workload": "mixed", "environment": "production",
-        "users": [{"name": "app", "connections": 5, "pools": 1}, {"name": "grafana", "connections": 5}],
-        "wal_compression": "lz4", "huge_pages": False, "overrides": {},
-    }  # fmt: skip
-    found: dict[str, Any] = namespace["FilterModule"]().filters()["tuning_plan"](request | changes)
-    return found
-
-
-def test_the_playbook_gets_it_as_facts() -> None:
-    facts = filtered()
-    texts = {setting["name"]: setting["text"] for setting in facts["settings"]}
-    assert facts["refused"] == ""
-    assert facts["container"] == {"memory": "1664m", "cpus": "2", "shm_size": facts["container"]["shm_size"]}
-    assert facts["connections"] == {"app": 10, "grafana": 5}
-    assert facts["pool"] == {"size": 5, "overflow": 0}
-    assert (texts["random_page_cost"], texts["wal_compression"]) == ("4", "lz4")
-    assert texts["max_connections"] == "25"
-    assert texts["max_wal_size"] == "2944MB"
-    assert json.loads(json.dumps(facts)) == facts
-    assert filtered(disk="ssd")["inputs"] == "2 cores, 1664 MB, ssd, mixed"
-
-
-def rendered(template: str, **variables: Any) -> str:
-    """As Ansible renders."""
-    environment = Environment(undefined=StrictUndefined, trim_blocks=True, autoescape=False)  # noqa: S701
-    source = (ROOT / "roles" / template).read_text()
-    return environment.from_string(source).render(ansible_managed="written by a test", **variables)
-
-
-def test_settings_stand_under_their_reasons() -> None:
-    facts = filtered(overrides={"log_line_prefix": "it's %m "})
-    text = rendered("postgres/templates/postgresql.conf.j2", tuning_plan=facts)
-    assert "# a quarter of the container's memory (20.4.1)\nshared_buffers = '416MB'\n" in text
-    assert "# the operator's (postgres_settings)\nlog_line_prefix = 'it''s %m '\n" in text
-    assert facts["budget"] in text
-
-
-def test_the_kernel_is_asked_how_it_stands() -> None:
-    # As on a host that is no container, whatever this one is.
-    script = (ROOT / "roles/tuning/files/host.sh").read_text()
-    for asked in ("/.dockerenv", "/run/.containerenv", "command -v systemd-detect-virt"):
-        assert asked in script
-        script = script.replace(asked, "false" if " " in asked else "/nowhere")
-    swappiness, pages = (
-        int(Path("/proc/sys/vm", name).read_text()) for name in ("swappiness", "nr_hugepages")
-    )
-    wanted = {
-        f"vm.swappiness={swappiness}": "set",
-        f"vm.swappiness={swappiness + 1}": "differs",
-        f"vm.nr_hugepages={pages}": "set",  # at least
-        f"vm.nr_hugepages={pages + 1}": "differs",
-        "vm.lowmem_reserve_ratio="
-        + " ".join(Path("/proc/sys/vm/lowmem_reserve_ratio").read_text().split()): "set",
-        "vm.of_another_kernel=1": "skipped",
-    }
-    run = subprocess.run(["sh", "-c", script, "sh", *wanted], capture_output=True, text=True, check=True)
-    writable = os.access("/proc/sys/vm/swappiness", os.W_OK)
-    expected = [word if writable else "skipped" for word in wanted.values()]
-    assert [line.split()[0] for line in run.stdout.splitlines()] == expected
-
-
-def test_the_kernel_is_told_what_it_allows_and_why() -> None:
-    text = rendered(
-        "tuning/templates/sysctl.conf.j2",
-        tuning_plan=filtered(),
-        tuning_sysctl={"vm.dirty_ratio": 5, "vm.overcommit_memory": 2},
-        __tuning_sysctl={"vm.swappiness": "10", "vm.dirty_ratio": 5, "vm.overcommit_memory": 2},
-        __tuning_allowed=["vm.swappiness", "vm.dirty_ratio", "vm.overcommit_memory"],
-    )
-    assert "(kernel.org, sysctl/vm)\nvm.swappiness = 10\n" in text
-    assert "# From tuning_sysctl\nvm.dirty_ratio = 5\n" in text
-    assert "# From tuning_sysctl\nvm.overcommit_memory = 2\n" in text
-
-
-def test_the_playbook_gets_a_refusal_as_text() -> None:
-    assert "does not fit" in filtered(overrides={"work_mem": "1GB"})["refused"]
-    assert filtered(memory=4096)["refused"] == (
-        "the container is to have 4096 MB of memory, and the host has 3900"
-    )
-
-
-def test_the_command_explains_and_refuses() -> None:
-    run = CliRunner()
-    plain = run.invoke(app, ["tune", "--memory", "1024", "--cores", "2", "--set", "work_mem=2MB"])
-    assert "work_mem = 2MB" in plain.output.splitlines()
-    explained = run.invoke(app, ["tune", "--memory", "1024", "--explain"])
-    for setting in tuning.plan(Request(2, 1024)).settings:
-        assert setting.name in explained.output
-    assert "memory at worst: shared_buffers 256" in explained.output
-    refused = run.invoke(app, ["tune", "--memory", "1024", "--set", "work_mem=1GB"])
-    assert refused.exit_code == ExitCode.CONFIGURATION

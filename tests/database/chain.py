@@ -1,0 +1,110 @@
+"""Rows for a database under test, its content, and clients that read and write during migrations."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+
+from occupancy_db.backup import contents
+from occupancy_db.backup.configuration import BackupSettings
+from occupancy_db.connection import connect
+from occupancy_db.schema import definitions
+from occupancy_db.schema.definitions import Schema
+from tests.database.conftest import Database
+from tests.database.home import home as home
+from tests.database.home import release as release
+from tests.database.users import OWNER, password
+
+NOWHERE = BackupSettings(dir=Path("/no/where"))
+
+READING = (
+    "INSERT INTO sensor_readings (timestamp, room, zone, state, source_entity) "
+    "VALUES ($1, 'office', 'desk', true, 'binary_sensor.desk')"
+)
+
+# They mean the same before and after the columns have become enums.
+ROWS = [
+    "INSERT INTO sensor_readings (timestamp, room, zone, state, source_entity, confidence) "
+    "SELECT now() - n * interval '1 hour', 'office', 'desk', n % 2 = 0, 'binary_sensor.desk', 0.5 "
+    "FROM generate_series(1, 2000) AS n",
+    "INSERT INTO room_transitions (timestamp, from_room, to_room, transition_duration_seconds) "
+    "SELECT now() - n * interval '1 hour', 'office', 'bedroom', 12 FROM generate_series(1, 100) AS n",
+    "INSERT INTO predictions "
+    "(prediction_made_at, room, prediction_type, confidence, expected_vacancy_minutes) "
+    "SELECT now() - n * interval '1 hour', 'office', 'vacancy', 0.5, n FROM generate_series(1, 5000) AS n",
+]
+FINGERPRINT = " UNION ALL ".join(
+    f"SELECT '{table}', count(*), md5(string_agg(concat_ws(' ', {columns}), ';' ORDER BY id)) FROM {table}"
+    for table, columns in {
+        "sensor_readings": "id, timestamp, room, zone, state, confidence, source_entity",
+        "room_transitions": "id, timestamp, from_room, to_room, transition_duration_seconds",
+        "predictions": "id, prediction_made_at, room, prediction_type, confidence, expected_vacancy_minutes",
+    }.items()
+)
+
+
+def run(database: Database, *statements: str) -> list[tuple[Any, ...]]:
+    connection = database.connect()
+    try:
+        with connection.cursor() as cursor:
+            for statement in statements:
+                cursor.execute(statement)
+            return cursor.fetchall() if cursor.description else []
+    finally:
+        connection.close()
+
+
+async def schema(database: Database) -> Schema:
+    settings = database.settings()
+    async with connect(settings, "test", server_settings=contents.SESSION) as connection:
+        return await definitions.read(connection)
+
+
+class Load:
+    """What readers and writers met."""
+
+    def __init__(self) -> None:
+        self.written = 0
+        self.failed: list[str] = []
+        self.slowest = 0.0
+
+
+@asynccontextmanager
+async def load(database: Database, user: str = OWNER, reader: str = OWNER) -> AsyncIterator[Load]:
+    """Two writers and a reader for as long as the block takes."""
+    found, over = Load(), asyncio.Event()
+
+    async def work(name: str, write: bool) -> None:
+        connection = await asyncpg.connect(
+            host=database.cluster.host, port=database.cluster.port, user=name, password=password(name),
+            database=database.name,
+        )  # fmt: skip
+        while not over.is_set():
+            start = time.perf_counter()
+            try:
+                if write:
+                    await connection.execute(READING, datetime.now(UTC))
+                    found.written += 1
+                else:
+                    await connection.fetch(
+                        "SELECT zone, state FROM sensor_readings WHERE timestamp > now() - interval '1 min'"
+                    )
+            except asyncpg.PostgresError as error:
+                found.failed.append(repr(error))
+            found.slowest = max(found.slowest, time.perf_counter() - start)
+            await asyncio.sleep(0.005)
+        await connection.close()
+
+    tasks = [asyncio.create_task(work(user, True)) for _ in range(2)] + [
+        asyncio.create_task(work(reader, False))
+    ]
+    await asyncio.sleep(0.1)
+    yield found
+    await asyncio.sleep(0.1)
+    over.set()
+    await asyncio.gather(*tasks)

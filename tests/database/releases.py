@@ -1,0 +1,28 @@
+"""Releases for the tests of deployments."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from occupancy_db.errors import DatabaseError
+from tests.database.home import EXAMPLE, Home
+from tests.database.home import home as home
+from tests.database.home import release as release
+from tests.unit.test_lint import FIELDS, REVISION
+
+EXPAND, DATA, CONTRACT = sorted(EXAMPLE.glob("*.py"))
+Release = Callable[..., Path]
+
+
+def revision(id: str, revises: str, *sql: str, **fields: Any) -> str:  # noqa: A002
+    """The text of one that declares what it must."""
+    upgrade = "; ".join(f"op.execute({statement!r})" for statement in sql) or "pass"
+    return REVISION.format(**{**FIELDS, "id": id, "revises": revises, "upgrade": upgrade, **fields})
+
+
+async def failure(home: Home, **more: Any) -> DatabaseError:
+    with pytest.raises(DatabaseError) as raised:
+        await home.deploy(**more)
+    return raised.value
