@@ -16,8 +16,8 @@ from occupancy_db.connection import connect
 from occupancy_db.schema import definitions
 from occupancy_db.schema.definitions import Schema
 from tests.database.conftest import Database
-from tests.database.home import home as home
-from tests.database.home import release as release
+from tests.database.migration_host import migration_host as migration_host
+from tests.database.migration_host import release as release
 from tests.database.users import OWNER, password
 
 NOWHERE = BackupSettings(dir=Path("/no/where"))

@@ -12,9 +12,9 @@ from occupancy_db.release import protocol
 from occupancy_db.schema import revisions, runner
 from tests.database.chain import FINGERPRINT, NOWHERE, ROWS, load, run, schema
 from tests.database.conftest import HEAD, REVISIONS, Database
-from tests.database.home import EXAMPLE
-from tests.database.home import home as home
-from tests.database.home import release as release
+from tests.database.migration_host import EXAMPLE
+from tests.database.migration_host import migration_host as migration_host
+from tests.database.migration_host import release as release
 from tests.database.users import grant
 
 EXPAND, DATA, CONTRACT = sorted(EXAMPLE.glob("*.py"))
