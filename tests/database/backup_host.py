@@ -1,4 +1,4 @@
-"""What a provisioned host has for backups: the database, its users with their passwords, and directories for sets."""
+"""What a provisioned host has for backups: the database, its users and passwords, directories for sets."""
 
 import itertools
 import json
@@ -127,7 +127,7 @@ def user_of(arguments: tuple[str, ...]) -> str:
 
 @dataclass(frozen=True)
 class PreparedSets:
-    """The content of each new BackupHost: a filled database and two verified sets, the newer one of that database."""
+    """The content of a new BackupHost: a filled database, and two verified sets of it (one is older)."""
 
     database: str
     sets: Path

@@ -1,4 +1,4 @@
-"""What a provisioned host has for migrations: a database with rows and privileges, and releases to migrate to."""
+"""What a provisioned host has for migrations: a database with rows and privileges, and releases."""
 
 import os
 import shutil
@@ -68,7 +68,7 @@ def migration_host(database: Database, monkeypatch: pytest.MonkeyPatch) -> Itera
 
 @pytest.fixture
 def release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
-    """Make the next release: the shipped revisions and others, which are given as files, or as ID and text."""
+    """Make the next release: the shipped revisions and others, given as files, or as ID and text."""
     more = tmp_path / "next"
     more.mkdir()
 

@@ -57,7 +57,8 @@ class Process:
         if self._held:
             wait_for(
                 lambda: self._files["reached"].exists() or self.process.poll() is not None,
-                f"the command at its place: {self._files['stderr'].read_text()}",
+                "the command at its place",
+                explain=self._files["stderr"].read_text,
             )
             assert self._files["reached"].exists(), self.finish().stderr
 
@@ -137,7 +138,7 @@ class FaultEnvironment:
         assert self.read_live() == self.live
 
     def assert_survived(self, proof: str = "verify") -> None:
-        """What is true after every fault: sets and database are what they were, and the last set can be used."""
+        """After every fault, sets and database are what they were, and the last set can be used."""
         self.assert_unchanged()
         states = self.host.states()
         assert all(states[name] == "verified" for name in self.sets), states
@@ -215,7 +216,7 @@ WAITING_DUMP = (
 def dump_that_waits(
     fault_env: FaultEnvironment, *arguments: str, environment: Mapping[str, Any] | None = None
 ) -> Iterator[Process]:
-    """A pg_dump that waits, until the block ends, for the lock on a catalog that only pg_dump reads."""
+    """A pg_dump that waits, until the block ends, for a lock on a catalog that only pg_dump reads."""
     process = fault_env.start(
         *(arguments or ("backup", "create")), environment=environment,
         hold="occupancy_db.backup.create:run", when="--snapshot=",
