@@ -148,6 +148,6 @@ async def test_no_write_fails_or_is_lost_while_each_shipped_revision_is_applied(
         done = await protocol.deploy(settings, NOWHERE, print)
     assert done["applied"] == REVISIONS[1:]
     assert found.failed == []
-    assert found.written > 20
+    assert found.during > 0
     assert run(empty, "SELECT count(*) FROM sensor_readings") == [(found.written,)]
     record_property("slowest statement, ms", round(found.slowest * 1000))
