@@ -16,9 +16,10 @@ from occupancy_db.connection import connect
 from occupancy_db.schema import definitions
 from occupancy_db.schema.definitions import Schema
 from tests.database.conftest import Database
-from tests.database.home import home as home
-from tests.database.home import release as release
+from tests.database.migration_host import migration_host as migration_host
+from tests.database.migration_host import release as release
 from tests.database.users import OWNER, password
+from tests.waiting import wait_for_async
 
 NOWHERE = BackupSettings(dir=Path("/no/where"))
 
@@ -66,10 +67,18 @@ async def schema(database: Database) -> Schema:
 
 
 class Load:
-    """What readers and writers met."""
+    """What the sessions of `load` have done.
+
+    Attributes:
+        written: Rows that the server has confirmed.
+        during: How many of them were written while the block ran.
+        failed: Errors of the server.
+        slowest: Seconds of the slowest statement.
+    """
 
     def __init__(self) -> None:
         self.written = 0
+        self.during = 0
         self.failed: list[str] = []
         self.slowest = 0.0
 
@@ -103,8 +112,13 @@ async def load(database: Database, user: str = OWNER, reader: str = OWNER) -> As
     tasks = [asyncio.create_task(work(user, True)) for _ in range(2)] + [
         asyncio.create_task(work(reader, False))
     ]
-    await asyncio.sleep(0.1)
-    yield found
-    await asyncio.sleep(0.1)
-    over.set()
-    await asyncio.gather(*tasks)
+    try:
+        await wait_for_async(lambda: found.written >= 10 or found.failed, "ten rows before")
+        before = found.written
+        yield found
+        found.during = found.written - before
+        goal = found.written + 10
+        await wait_for_async(lambda: found.written >= goal or found.failed, "ten rows after")
+    finally:
+        over.set()
+        await asyncio.gather(*tasks)

@@ -111,9 +111,9 @@ class Cluster:
         try:
             wait_for(self._answers_or_ended, "the server's answer")
         except AssertionError as error:
-            raise RuntimeError(f"{error}\n{self._log()}") from None
+            raise RuntimeError(f"{error}\n{self.log()}") from None
         if self._server.poll() is not None:
-            raise RuntimeError(self._log())
+            raise RuntimeError(self.log())
 
     def _answers_or_ended(self) -> bool:
         if self._server.poll() is not None:
@@ -123,7 +123,8 @@ class Cluster:
             return True
         return False
 
-    def _log(self) -> str:
+    def log(self) -> str:
+        """What the server has logged."""
         return (self.directory / "log").read_text()
 
     def crash(self) -> None:

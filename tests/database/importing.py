@@ -4,7 +4,6 @@ import csv
 import json
 import os
 import sys
-import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 from psycopg2.extensions import cursor as Cursor  # noqa: N812
 
 from tests.database.conftest import Database
+from tests.waiting import wait_for
 
 COLUMNS = ["timestamp", "room", "zone", "state", "source_entity", "confidence"]
 PROGRAM = Path(sys.executable).with_name("occupancy-db")
@@ -96,11 +96,11 @@ def assert_exact(cursor: Cursor) -> None:
     assert len(kinds) == 1, kinds
 
 
-def wait_for(cursor: Cursor, condition: str) -> None:
-    deadline = time.monotonic() + 30
-    while True:
+def wait_until(cursor: Cursor, condition: str) -> None:
+    """Wait until a query returns true."""
+
+    def is_true() -> bool:
         cursor.execute(condition)
-        if cursor.fetchone() == (True,):
-            return
-        assert time.monotonic() < deadline, condition
-        time.sleep(0.02)
+        return cursor.fetchone() == (True,)
+
+    wait_for(is_true, condition)

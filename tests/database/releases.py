@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from occupancy_db.errors import DatabaseError
-from tests.database.home import EXAMPLE, Home
-from tests.database.home import home as home
-from tests.database.home import release as release
+from tests.database.migration_host import EXAMPLE, MigrationHost
+from tests.database.migration_host import migration_host as migration_host
+from tests.database.migration_host import release as release
 from tests.unit.test_lint import FIELDS, REVISION
 
 EXPAND, DATA, CONTRACT = sorted(EXAMPLE.glob("*.py"))
@@ -22,7 +22,7 @@ def revision(id: str, revises: str, *sql: str, **fields: Any) -> str:  # noqa: A
     return REVISION.format(**{**FIELDS, "id": id, "revises": revises, "upgrade": upgrade, **fields})
 
 
-async def failure(home: Home, **more: Any) -> DatabaseError:
+async def failure(migration_host: MigrationHost, **more: Any) -> DatabaseError:
     with pytest.raises(DatabaseError) as raised:
-        await home.deploy(**more)
+        await migration_host.deploy(**more)
     return raised.value

@@ -11,12 +11,12 @@ import psycopg2
 import pytest
 
 from occupancy_db.errors import ExitCode
-from tests.database import site as sites
+from tests.database import backup_host as hosts
+from tests.database.backup_host import LIVE, BackupHost, PreparedSets
 from tests.database.conftest import OWNER, REVISIONS
-from tests.database.site import LIVE, Site, Stock
 from tests.waiting import wait_for
 
-stock, site = sites.stock, sites.site
+prepared, backup_host = hosts.prepared, hosts.backup_host
 
 READING = (
     "INSERT INTO sensor_readings (timestamp, room, zone, state, source_entity) "
@@ -29,102 +29,107 @@ def ok(result: Any) -> Any:
     return json.loads(result.stdout) if result.stdout.startswith("{") else result.stdout
 
 
-def test_a_backup_is_made_proved_and_shown(site: Site, stock: Stock) -> None:
-    made = ok(site.backup("create", "--pin", "before the move", "--json"))
+def test_a_backup_is_made_proved_and_shown(backup_host: BackupHost, prepared: PreparedSets) -> None:
+    made = ok(backup_host.backup("create", "--pin", "before the move", "--json"))
     assert made["state"] == "verified"
     assert made["pinned"] == "before the move"
-    assert made["rows"] == sum(count for count, _ in site.fingerprint().values())
+    assert made["rows"] == sum(count for count, _ in backup_host.fingerprint().values())
     assert list(made["phases"]) == ["check", "dump", "decode", "publish", "rehearse", "prune"]
 
-    listed = ok(site.backup("list", "--json"))
-    assert [one["id"] for one in listed["sets"]] == [stock.old, stock.new, made["id"]]
-    assert made["id"] in ok(site.backup("list"))
+    listed = ok(backup_host.backup("list", "--json"))
+    assert [one["id"] for one in listed["sets"]] == [prepared.old, prepared.new, made["id"]]
+    assert made["id"] in ok(backup_host.backup("list"))
 
-    manifest = ok(site.backup("show", "latest", "--json"))["manifest"]
+    manifest = ok(backup_host.backup("show", "latest", "--json"))["manifest"]
     assert manifest["id"] == made["id"]
     tables = manifest["contents"]["tables"]
     assert {name: tables[f"public.{name}"]["rows"] for name in ("predictions", "room_transitions")} == {
-        name: site.fingerprint()[name][0] for name in ("predictions", "room_transitions")
+        name: backup_host.fingerprint()[name][0] for name in ("predictions", "room_transitions")
     }
-    shown = ok(site.backup("show", made["id"]))
+    shown = ok(backup_host.backup("show", made["id"]))
     assert f"{made['id']}: verified, pinned: before the move" in shown
     assert "public.predictions" in shown
 
-    verified = ok(site.backup("verify", "latest", stock.old, "--json"))
-    assert verified == {"verified": [made["id"], stock.old]}
-    assert ok(site.backup("verify", "--older-than", "1", "--json")) == {"verified": []}
+    verified = ok(backup_host.backup("verify", "latest", prepared.old, "--json"))
+    assert verified == {"verified": [made["id"], prepared.old]}
+    assert ok(backup_host.backup("verify", "--older-than", "1", "--json")) == {"verified": []}
 
-    metrics = (site.sets / ".backup.prom").read_text().splitlines()
+    metrics = (backup_host.sets / ".backup.prom").read_text().splitlines()
     assert "occupancy_backup_last_exit_code 0" in metrics
     assert 'occupancy_backup_sets{state="verified"} 3' in metrics
     assert f"occupancy_backup_rows {made['rows']}" in metrics
-    assert site.unfinished() == []
+    assert backup_host.unfinished() == []
 
 
-def test_a_backup_says_how_far_it_is(site: Site) -> None:
-    said = ok(site.backup("create")).splitlines()
+def test_a_backup_says_how_far_it_is(backup_host: BackupHost) -> None:
+    said = ok(backup_host.backup("create")).splitlines()
     phases = [line.split(":")[0] for line in said[:-1]]
     assert phases == ["check", "dump", "decode", "publish", "rehearse", "prune"]
     assert said[-1].endswith("is verified")
 
 
-def test_sets_go_as_planned_and_pinned_ones_stay(site: Site, stock: Stock) -> None:
+def test_sets_go_as_planned_and_pinned_ones_stay(backup_host: BackupHost, prepared: PreparedSets) -> None:
     keep = {f"BACKUP_KEEP_{kind}": 0 for kind in ("HOURLY", "DAILY", "WEEKLY", "MONTHLY")} | {
         "BACKUP_KEEP_LAST": 1
     }
-    plan = ok(site.backup("prune", "--dry-run", "--json", **keep))
+    plan = ok(backup_host.backup("prune", "--dry-run", "--json", **keep))
     assert plan["dry_run"] is True
-    assert [(one["id"], one["keep"]) for one in plan["plan"]] == [(stock.old, False), (stock.new, True)]
-    assert list(site.states()) == [stock.old, stock.new]
+    assert [(one["id"], one["keep"]) for one in plan["plan"]] == [(prepared.old, False), (prepared.new, True)]
+    assert list(backup_host.states()) == [prepared.old, prepared.new]
 
-    assert ok(site.backup("pin", stock.old, "for the auditor", "--json"))["pinned"] == "for the auditor"
-    assert "pinned" in ok(site.backup("prune", **keep))
-    assert list(site.states()) == [stock.old, stock.new]
+    assert (
+        ok(backup_host.backup("pin", prepared.old, "for the auditor", "--json"))["pinned"]
+        == "for the auditor"
+    )
+    assert "pinned" in ok(backup_host.backup("prune", **keep))
+    assert list(backup_host.states()) == [prepared.old, prepared.new]
 
-    ok(site.backup("unpin", stock.old))
-    removed = ok(site.backup("prune", **keep))
-    assert f"remove {stock.old}" in removed
+    ok(backup_host.backup("unpin", prepared.old))
+    removed = ok(backup_host.backup("prune", **keep))
+    assert f"remove {prepared.old}" in removed
     assert "1 of 2 removed" in removed
-    assert list(site.states()) == [stock.new]
+    assert list(backup_host.states()) == [prepared.new]
 
 
-def test_a_restore_brings_back_what_was_and_can_be_taken_back(site: Site, stock: Stock) -> None:
-    before = site.fingerprint("public")
-    site.cluster.execute("DELETE FROM predictions", "CREATE TABLE later (n int)", database=LIVE)
-    site.cluster.execute("ALTER TABLE later OWNER TO occupancy", database=LIVE)
-    damaged = site.fingerprint("public")
+def test_a_restore_brings_back_what_was_and_can_be_taken_back(
+    backup_host: BackupHost, prepared: PreparedSets
+) -> None:
+    before = backup_host.fingerprint("public")
+    backup_host.cluster.execute("DELETE FROM predictions", "CREATE TABLE later (n int)", database=LIVE)
+    backup_host.cluster.execute("ALTER TABLE later OWNER TO occupancy", database=LIVE)
+    damaged = backup_host.fingerprint("public")
 
-    done = ok(site.restore("latest", "--json"))
-    assert done["set"] == stock.new
+    done = ok(backup_host.restore("latest", "--json"))
+    assert done["set"] == prepared.new
     assert done["replaced"] == f"{LIVE}_replaced"
-    assert site.states()[done["safety_backup"]] == "verified"
-    assert site.fingerprint("public") == before
+    assert backup_host.states()[done["safety_backup"]] == "verified"
+    assert backup_host.fingerprint("public") == before
     # What was made before a restore is not what the next one means by latest, and is not pruned.
-    assert ok(site.backup("show", "latest", "--json"))["id"] == stock.new
-    assert ok(site.backup("show", done["safety_backup"], "--json"))["pinned"]
+    assert ok(backup_host.backup("show", "latest", "--json"))["id"] == prepared.new
+    assert ok(backup_host.backup("show", done["safety_backup"], "--json"))["pinned"]
 
-    assert ok(site.cli("restore-cleanup", "--json"))["dropped"] == []  # it is kept for a day
-    back = ok(site.cli("restore-rollback", "--confirm", LIVE, "--json"))
-    assert stock.new in back["live"]
-    assert site.fingerprint("public") == damaged
-    ok(site.cli("restore-rollback", "--confirm", LIVE))
-    assert site.fingerprint("public") == before
+    assert ok(backup_host.cli("restore-cleanup", "--json"))["dropped"] == []  # it is kept for a day
+    back = ok(backup_host.cli("restore-rollback", "--confirm", LIVE, "--json"))
+    assert prepared.new in back["live"]
+    assert backup_host.fingerprint("public") == damaged
+    ok(backup_host.cli("restore-rollback", "--confirm", LIVE))
+    assert backup_host.fingerprint("public") == before
 
-    site.cluster.execute(
+    backup_host.cluster.execute(
         f"COMMENT ON DATABASE {LIVE}_replaced IS 'replaced at 2026-01-01T00:00:00+00:00 by x'"
     )
-    assert ok(site.cli("restore-cleanup", "--json"))["dropped"] == [f"{LIVE}_replaced"]
-    assert site.databases() == {LIVE}
-    assert site.cli("restore-rollback", "--confirm", LIVE).returncode == ExitCode.DATABASE_MISSING
+    assert ok(backup_host.cli("restore-cleanup", "--json"))["dropped"] == [f"{LIVE}_replaced"]
+    assert backup_host.databases() == {LIVE}
+    assert backup_host.cli("restore-rollback", "--confirm", LIVE).returncode == ExitCode.DATABASE_MISSING
 
     # The safety backup brings back what was there before the first restore.
-    ok(site.restore(done["safety_backup"], "--without-safety-backup"))
-    assert site.fingerprint("public") == damaged
+    ok(backup_host.restore(done["safety_backup"], "--without-safety-backup"))
+    assert backup_host.fingerprint("public") == damaged
 
 
-def test_users_can_and_cannot_what_they_could_before(site: Site) -> None:
+def test_users_can_and_cannot_what_they_could_before(backup_host: BackupHost) -> None:
     def privileges() -> list[tuple[Any, ...]]:
-        return site.ask("""
+        return backup_host.query("""
             SELECT nspname, relname, pg_get_userbyid(relowner), a.grantee::regrole::text, a.privilege_type
             FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace,
                  LATERAL aclexplode(coalesce(c.relacl, acldefault('r', c.relowner))) AS a
@@ -135,15 +140,15 @@ def test_users_can_and_cannot_what_they_could_before(site: Site) -> None:
             ORDER BY 1, 2, 3, 4, 5
         """)
 
-    before, schema = privileges(), site.cluster.dump_schema(LIVE)
-    ok(site.restore("latest", "--without-safety-backup"))
+    before, schema = privileges(), backup_host.cluster.dump_schema(LIVE)
+    ok(backup_host.restore("latest", "--without-safety-backup"))
     assert privileges() == before
-    assert sorted(site.cluster.dump_schema(LIVE).splitlines()) == sorted(schema.splitlines())
+    assert sorted(backup_host.cluster.dump_schema(LIVE).splitlines()) == sorted(schema.splitlines())
 
 
-def test_numbers_go_on_after_a_restore(site: Site) -> None:
-    ok(site.restore("latest", "--without-safety-backup"))
-    application = site.connect("occupancy_app")
+def test_numbers_go_on_after_a_restore(backup_host: BackupHost) -> None:
+    ok(backup_host.restore("latest", "--without-safety-backup"))
+    application = backup_host.connect("occupancy_app")
     with application.cursor() as cursor:
         for table, insert in (
             ("sensor_readings", READING.replace("%s", "'desk'")),
@@ -159,17 +164,17 @@ def test_numbers_go_on_after_a_restore(site: Site) -> None:
     application.close()
 
 
-def test_a_set_of_an_older_revision_is_brought_up_to_date_aside(site: Site) -> None:
-    owner = site.changes(OWNER)
-    ok(site.database.cli("rollback", **owner))
-    assert site.ask("SELECT version_num FROM alembic_version") == [(REVISIONS[-2],)]
-    rows = site.fingerprint("public")["predictions"]
-    made = ok(site.backup("create", "--json"))
+def test_a_set_of_an_older_revision_is_brought_up_to_date_aside(backup_host: BackupHost) -> None:
+    owner = backup_host.changes(OWNER)
+    ok(backup_host.database.cli("rollback", **owner))
+    assert backup_host.query("SELECT version_num FROM alembic_version") == [(REVISIONS[-2],)]
+    rows = backup_host.fingerprint("public")["predictions"]
+    made = ok(backup_host.backup("create", "--json"))
     assert made["revision"] == REVISIONS[-2]
-    done = ok(site.restore(made["id"], "--without-safety-backup", "--json"))
+    done = ok(backup_host.restore(made["id"], "--without-safety-backup", "--json"))
     assert done["revision"] == REVISIONS[-1]
-    assert site.fingerprint("public")["predictions"] == rows
-    assert site.ask("SELECT version_num FROM alembic_version") == [(REVISIONS[-1],)]
+    assert backup_host.fingerprint("public")["predictions"] == rows
+    assert backup_host.query("SELECT version_num FROM alembic_version") == [(REVISIONS[-1],)]
 
 
 ODD_VALUES = """
@@ -212,17 +217,17 @@ ODD_VALUES = """
 """
 
 
-def test_odd_values_come_back_as_they_were(site: Site) -> None:
-    owner = site.connect(OWNER)
+def test_odd_values_come_back_as_they_were(backup_host: BackupHost) -> None:
+    owner = backup_host.connect(OWNER)
     with owner.cursor() as cursor:
         cursor.execute(ODD_VALUES)
     owner.close()
-    before, counted = site.fingerprint(), site.ask("SELECT * FROM counted")
-    made = ok(site.backup("create", "--json"))
-    site.cluster.execute('DROP SCHEMA "other schema" CASCADE', "DELETE FROM twins", database=LIVE)
-    ok(site.restore(made["id"], "--without-safety-backup"))
-    assert site.fingerprint() == before
-    assert site.ask("SELECT * FROM counted") == counted
+    before, counted = backup_host.fingerprint(), backup_host.query("SELECT * FROM counted")
+    made = ok(backup_host.backup("create", "--json"))
+    backup_host.cluster.execute('DROP SCHEMA "other schema" CASCADE', "DELETE FROM twins", database=LIVE)
+    ok(backup_host.restore(made["id"], "--without-safety-backup"))
+    assert backup_host.fingerprint() == before
+    assert backup_host.query("SELECT * FROM counted") == counted
 
 
 # Beside clients
@@ -231,9 +236,9 @@ def test_odd_values_come_back_as_they_were(site: Site) -> None:
 class Writer(threading.Thread):
     """The application: writes, connects again when it was sent away, and remembers what is written."""
 
-    def __init__(self, site: Site) -> None:
+    def __init__(self, backup_host: BackupHost) -> None:
         super().__init__()
-        self.site = site
+        self.host = backup_host
         self.written: list[str] = []
         self.failures: list[str] = []
         self.over = threading.Event()
@@ -242,7 +247,7 @@ class Writer(threading.Thread):
         connection, number = None, 0
         while not self.over.is_set():
             try:
-                connection = connection or self.site.connect("occupancy_app")
+                connection = connection or self.host.connect("occupancy_app")
                 with connection.cursor() as cursor:
                     cursor.execute(READING, (f"w{number}",))
                 self.written.append(f"w{number}")
@@ -256,8 +261,8 @@ class Writer(threading.Thread):
 
 
 @contextmanager
-def writing(site: Site) -> Iterator[Writer]:
-    writer = Writer(site)
+def writing(backup_host: BackupHost) -> Iterator[Writer]:
+    writer = Writer(backup_host)
     writer.start()
     try:
         wait_for(lambda: len(writer.written) >= 5, "five rows before", explain=lambda: writer.failures)
@@ -270,20 +275,20 @@ def writing(site: Site) -> Iterator[Writer]:
         writer.join()
 
 
-def test_writers_do_not_notice_a_backup(site: Site) -> None:
-    with writing(site) as writer:
-        made = ok(site.backup("create", "--json"))
+def test_writers_do_not_notice_a_backup(backup_host: BackupHost) -> None:
+    with writing(backup_host) as writer:
+        made = ok(backup_host.backup("create", "--json"))
     assert writer.failures == []
     assert made["state"] == "verified"
-    rows = ok(site.backup("show", made["id"], "--json"))["manifest"]["contents"]["tables"]
+    rows = ok(backup_host.backup("show", made["id"], "--json"))["manifest"]["contents"]["tables"]
     saved = sum(facts["rows"] for name, facts in rows.items() if name.startswith("public.sensor_readings_"))
-    ((total,),) = site.ask("SELECT count(*) FROM sensor_readings")
+    ((total,),) = backup_host.query("SELECT count(*) FROM sensor_readings")
     assert saved < total
 
 
-def test_writers_are_held_off_shortly_by_a_restore(site: Site) -> None:
-    with writing(site) as writer:
-        done = ok(site.restore("latest", "--json"))
+def test_writers_are_held_off_shortly_by_a_restore(backup_host: BackupHost) -> None:
+    with writing(backup_host) as writer:
+        done = ok(backup_host.restore("latest", "--json"))
         written = len(writer.written)
     # Sent away once, perhaps again while it connected; nothing else went wrong.
     assert writer.failures
@@ -292,19 +297,20 @@ def test_writers_are_held_off_shortly_by_a_restore(site: Site) -> None:
     assert written > 5
     # All that was acknowledged is in the database that was replaced, or in the one that is live now.
     zones = "SELECT zone FROM sensor_readings WHERE zone LIKE 'w%'"
-    found = {zone for database in (LIVE, done["replaced"]) for (zone,) in site.ask(zones, database)}
+    found = {zone for database in (LIVE, done["replaced"]) for (zone,) in backup_host.query(zones, database)}
     assert set(writer.written) <= found
-    assert writer.written[-1] in {zone for (zone,) in site.ask(zones)}
+    assert writer.written[-1] in {zone for (zone,) in backup_host.query(zones)}
 
 
-def test_idle_sessions_do_not_stop_a_restore(site: Site) -> None:
+def test_idle_sessions_do_not_stop_a_restore(backup_host: BackupHost) -> None:
     sessions = [
-        site.connect(user) for user in ("occupancy_app", "occupancy_readonly", OWNER, "occupancy_monitor")
+        backup_host.connect(user)
+        for user in ("occupancy_app", "occupancy_readonly", OWNER, "occupancy_monitor")
     ]
     sessions[0].autocommit = False
     with sessions[0].cursor() as cursor:
         cursor.execute("SELECT * FROM predictions FOR UPDATE")
-    ok(site.restore("latest", "--without-safety-backup"))
+    ok(backup_host.restore("latest", "--without-safety-backup"))
     for session in sessions:
         with pytest.raises(psycopg2.OperationalError), session.cursor() as cursor:
             cursor.execute("SELECT 1")

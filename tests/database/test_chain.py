@@ -12,9 +12,9 @@ from occupancy_db.release import protocol
 from occupancy_db.schema import revisions, runner
 from tests.database.chain import FINGERPRINT, NOWHERE, ROWS, load, run, schema
 from tests.database.conftest import HEAD, REVISIONS, Database
-from tests.database.home import EXAMPLE
-from tests.database.home import home as home
-from tests.database.home import release as release
+from tests.database.migration_host import EXAMPLE
+from tests.database.migration_host import migration_host as migration_host
+from tests.database.migration_host import release as release
 from tests.database.users import grant
 
 EXPAND, DATA, CONTRACT = sorted(EXAMPLE.glob("*.py"))
@@ -148,6 +148,6 @@ async def test_no_write_fails_or_is_lost_while_each_shipped_revision_is_applied(
         done = await protocol.deploy(settings, NOWHERE, print)
     assert done["applied"] == REVISIONS[1:]
     assert found.failed == []
-    assert found.written > 20
+    assert found.during > 0
     assert run(empty, "SELECT count(*) FROM sensor_readings") == [(found.written,)]
     record_property("slowest statement, ms", round(found.slowest * 1000))

@@ -10,26 +10,26 @@ from occupancy_db.release import protocol
 from occupancy_db.schema import runner
 from occupancy_db.settings import Environment
 from tests.database.conftest import HEAD, REVISIONS, Database
-from tests.database.home import Home
-from tests.database.home import home as home
-from tests.database.home import release as release
+from tests.database.migration_host import MigrationHost
+from tests.database.migration_host import migration_host as migration_host
+from tests.database.migration_host import release as release
 from tests.database.releases import CONTRACT, DATA, EXPAND, Release, failure, revision
 
 
 async def test_a_release_is_looked_at_backed_up_applied_and_looked_at_again(
-    home: Home, release: Release
+    migration_host: MigrationHost, release: Release
 ) -> None:
     release(EXPAND, DATA)
     lines: list[str] = []
-    done = await home.deploy(lines.append)
+    done = await migration_host.deploy(lines.append)
     assert (done["from"], done["to"]) == (HEAD, DATA.stem)
     assert done["applied"] == [EXPAND.stem, DATA.stem]
     assert [(one["phase"], one["reversible"]) for one in done["revisions"]] == [
         ("expand", True), ("data", True),
     ]  # fmt: skip
     assert done["warnings"] == []
-    assert home.ask(PROVED) == (True,)
-    (saved,) = Store(home.backup.dir).sets(home.database.name)
+    assert migration_host.query(PROVED) == (True,)
+    (saved,) = Store(migration_host.backup.dir).sets(migration_host.database.name)
     assert (saved.id, saved.state) == (done["backup"], State.VERIFIED)
     assert saved.manifest is not None
     assert saved.manifest.contents.revision == HEAD
@@ -39,20 +39,20 @@ async def test_a_release_is_looked_at_backed_up_applied_and_looked_at_again(
     ]  # fmt: skip
     assert "definitions as they should be, tried as occupancy, occupancy_app" in lines[-1]
 
-    again = await home.deploy()
+    again = await migration_host.deploy()
     assert (again["from"], again["to"], again["applied"]) == (DATA.stem, DATA.stem, [])
     assert again["phases"] == {}
-    assert len(Store(home.backup.dir).sets(home.database.name)) == 1
+    assert len(Store(migration_host.backup.dir).sets(migration_host.database.name)) == 1
 
 
-async def test_a_plan_shows_all_and_changes_nothing(home: Home, release: Release) -> None:
+async def test_a_plan_shows_all_and_changes_nothing(migration_host: MigrationHost, release: Release) -> None:
     release(EXPAND, DATA)
-    before = home.database.cluster.dump_schema(home.database.name)
-    plan = await protocol.plan(home.settings(), home.backup)
+    before = migration_host.database.cluster.dump_schema(migration_host.database.name)
+    plan = await protocol.plan(migration_host.settings(), migration_host.backup)
     assert (plan["from"], plan["to"], plan["problems"]) == (HEAD, DATA.stem, [])
     assert [one["revision"] for one in plan["pending"]] == [EXPAND.stem, DATA.stem]
     assert "ADD COLUMN expected_vacancy interval" in plan["pending"][0]["sql"]
-    assert home.database.cluster.dump_schema(home.database.name) == before
+    assert migration_host.database.cluster.dump_schema(migration_host.database.name) == before
 
 
 PROVED = "SELECT obj_description('alembic_version'::regclass, 'pg_class') NOT LIKE '%unproved%'"
@@ -60,109 +60,115 @@ BROKEN = "REVOKE INSERT ON sensor_readings FROM occupancy_app"
 WHOLE = "GRANT INSERT ON sensor_readings TO occupancy_app"
 
 
-async def test_what_fails_its_trial_is_taken_back_if_nothing_is_lost(home: Home, release: Release) -> None:
-    before = home.database.cluster.dump_schema(home.database.name)
+async def test_what_fails_its_trial_is_taken_back_if_nothing_is_lost(
+    migration_host: MigrationHost, release: Release
+) -> None:
+    before = migration_host.database.cluster.dump_schema(migration_host.database.name)
     text = revision("005_break", HEAD, BROKEN)
     release(r005_break=text.removesuffix("pass\n") + f"op.execute({WHOLE!r})\n")
-    error = await failure(home, save=False)
+    error = await failure(migration_host, save=False)
     assert error.code is ExitCode.PERMISSION
     assert "occupancy_app was tried: permission denied" in error.what
     assert f"was taken back to {HEAD}" in error.what
     assert error.details["recover"] == ["occupancy-db migrate"]  # and no restore, of what was not changed
     assert (error.details["to"], error.details["reverted"]) == (HEAD, ["005_break"])
-    assert home.database.cluster.dump_schema(home.database.name) == before
+    assert migration_host.database.cluster.dump_schema(migration_host.database.name) == before
 
 
 async def test_what_cannot_be_taken_back_stays_and_the_commands_are_named(
-    home: Home, release: Release
+    migration_host: MigrationHost, release: Release
 ) -> None:
     release(r005_break=revision("005_break", HEAD, BROKEN, reversible="no"))
-    error = await failure(home)
+    error = await failure(migration_host)
     assert error.what.endswith("stays at 005_break: taking back 005_break loses data")
-    restore = f"occupancy-db restore {error.details['backup']} --confirm {home.database.name}"
+    restore = f"occupancy-db restore {error.details['backup']} --confirm {migration_host.database.name}"
     assert error.details["recover"] == ["occupancy-db migrate", restore]
     assert all(command in error.hint for command in error.details["recover"])
     assert "losing what was written since the backup" in error.hint
     assert (error.details["to"], error.details["reverted"]) == ("005_break", [])
 
 
-async def test_a_schema_that_failed_its_proof_is_proved_by_the_next_run(home: Home, release: Release) -> None:
+async def test_a_schema_that_failed_its_proof_is_proved_by_the_next_run(
+    migration_host: MigrationHost, release: Release
+) -> None:
     """Nothing is pending then, and yet it is not well."""
     release(r005_break=revision("005_break", HEAD, BROKEN, reversible="no"))
-    await failure(home, save=False)
-    assert home.ask(PROVED) == (False,)
-    error = await failure(home)
+    await failure(migration_host, save=False)
+    assert migration_host.query(PROVED) == (False,)
+    error = await failure(migration_host)
     assert error.code is ExitCode.PERMISSION
     assert "occupancy_app was tried" in error.what
-    home.ask(WHOLE)
-    done = await home.deploy()
+    migration_host.query(WHOLE)
+    done = await migration_host.deploy()
     assert (done["applied"], done["backup"]) == ([], None)
     assert {"compare", "verify"} < done["phases"].keys()
-    assert home.ask(PROVED) == (True,)
-    assert (await home.deploy())["phases"] == {}
+    assert migration_host.query(PROVED) == (True,)
+    assert (await migration_host.deploy())["phases"] == {}
 
 
 @pytest.mark.parametrize("at", [1, 2, 3])
-async def test_a_schema_of_any_revision_comes_to_head(home: Home, at: int) -> None:
+async def test_a_schema_of_any_revision_comes_to_head(migration_host: MigrationHost, at: int) -> None:
     """As after an installation that was interrupted, or the restore of an old set."""
-    await protocol.take_back(home.settings(), REVISIONS[at - 1], lose_data=True)
-    done = await home.deploy(save=False)
+    await protocol.take_back(migration_host.settings(), REVISIONS[at - 1], lose_data=True)
+    done = await migration_host.deploy(save=False)
     assert (done["from"], done["to"]) == (REVISIONS[at - 1], HEAD)
 
 
 async def test_what_an_earlier_run_has_not_proved_is_proved_where_it_can_be(
-    home: Home, release: Release
+    migration_host: MigrationHost, release: Release
 ) -> None:
     release(r005_break=revision("005_break", HEAD, BROKEN, reversible="no"))
-    await failure(home, save=False)
-    home.ask(WHOLE)
-    nowhere = home.backup.model_copy(update={"dir": Path("/no/where")})
-    done = await protocol.deploy(home.settings(), nowhere, print)
+    await failure(migration_host, save=False)
+    migration_host.query(WHOLE)
+    nowhere = migration_host.backup.model_copy(update={"dir": Path("/no/where")})
+    done = await protocol.deploy(migration_host.settings(), nowhere, print)
     assert any("has not proved the schema" in warning for warning in done["warnings"])
-    assert home.ask(PROVED) == (False,)
-    await home.deploy()
-    assert home.ask(PROVED) == (True,)
+    assert migration_host.query(PROVED) == (False,)
+    await migration_host.deploy()
+    assert migration_host.query(PROVED) == (True,)
 
 
 async def test_rights_that_are_wrong_before_are_not_held_against_the_release(
-    home: Home, release: Release
+    migration_host: MigrationHost, release: Release
 ) -> None:
     release(EXPAND)
-    home.ask("GRANT DELETE ON alembic_version TO occupancy_app")
-    error = await failure(home)
+    migration_host.query("GRANT DELETE ON alembic_version TO occupancy_app")
+    error = await failure(migration_host)
     assert "occupancy_app may do what it must not" in error.what
-    assert home.ask("SELECT version_num FROM alembic_version") == (HEAD,)
+    assert migration_host.query("SELECT version_num FROM alembic_version") == (HEAD,)
 
 
-async def test_an_error_in_a_revision_leaves_what_was_there(home: Home, release: Release) -> None:
-    before = home.database.cluster.dump_schema(home.database.name)
+async def test_an_error_in_a_revision_leaves_what_was_there(
+    migration_host: MigrationHost, release: Release
+) -> None:
+    before = migration_host.database.cluster.dump_schema(migration_host.database.name)
     of_rows = "SELECT 1 / (1 - count(*) / count(*)) FROM sensor_readings HAVING count(*) > 0"
     release(r005_break=revision("005_break", HEAD, "CREATE TABLE t ()", of_rows))
-    error = await failure(home, save=False)
-    assert f"division by zero; {home.database.name} is at {HEAD}, as before" in error.what
-    assert home.database.cluster.dump_schema(home.database.name) == before
+    error = await failure(migration_host, save=False)
+    assert f"division by zero; {migration_host.database.name} is at {HEAD}, as before" in error.what
+    assert migration_host.database.cluster.dump_schema(migration_host.database.name) == before
     release(r005_break=revision("005_break", HEAD, "CREATE TABLE t ()", "SELECT 1 / 0"))
-    error = await failure(home, save=False)
+    error = await failure(migration_host, save=False)
     assert "in an empty database of their own, the migrations fail: division by zero" in error.what
-    assert home.database.cluster.dump_schema(home.database.name) == before
+    assert migration_host.database.cluster.dump_schema(migration_host.database.name) == before
 
 
 async def test_a_mistake_in_a_revision_takes_back_what_may_be_taken_back(
-    home: Home, release: Release
+    migration_host: MigrationHost, release: Release
 ) -> None:
     broken = revision("006_break", EXPAND.stem).replace("pass\n", "raise KeyError('place')\n", 1)
     release(EXPAND, r006_break=broken)
-    before = home.database.cluster.dump_schema(home.database.name)
+    before = migration_host.database.cluster.dump_schema(migration_host.database.name)
     with pytest.raises(DatabaseError, match="tried in an empty database") as raised:
-        await home.deploy(save=False)
+        await migration_host.deploy(save=False)
     assert raised.value.code is ExitCode.FAILED
     # Where it could not be tried before.
-    nowhere = home.backup.model_copy(update={"dir": Path("/no/where")})
+    nowhere = migration_host.backup.model_copy(update={"dir": Path("/no/where")})
     with pytest.raises(DatabaseError) as raised:
-        await protocol.deploy(home.settings(), nowhere, print, save=False)
-    assert f"KeyError: 'place'; {home.database.name} was taken back to {HEAD}" in raised.value.what
+        await protocol.deploy(migration_host.settings(), nowhere, print, save=False)
+    assert f"KeyError: 'place'; {migration_host.database.name} was taken back to {HEAD}" in raised.value.what
     assert (raised.value.details["to"], raised.value.details["reverted"]) == (HEAD, [EXPAND.stem])
-    assert home.database.cluster.dump_schema(home.database.name) == before
+    assert migration_host.database.cluster.dump_schema(migration_host.database.name) == before
 
 
 MIDWAY = """with op.get_context().autocommit_block():
@@ -171,84 +177,93 @@ MIDWAY = """with op.get_context().autocommit_block():
 """
 
 
-async def test_what_a_failed_revision_has_committed_is_said(home: Home, release: Release) -> None:
+async def test_what_a_failed_revision_has_committed_is_said(
+    migration_host: MigrationHost, release: Release
+) -> None:
     release(EXPAND, r006_midway=revision("006_midway", EXPAND.stem).replace("pass\n", MIDWAY, 1))
-    error = await failure(home, save=False)
+    error = await failure(migration_host, save=False)
     assert f"was taken back to {HEAD}; what 006_midway has done so far stays" in error.what
-    assert home.ask("SELECT to_regclass('left_behind') IS NOT NULL") == (True,)
+    assert migration_host.query("SELECT to_regclass('left_behind') IS NOT NULL") == (True,)
 
 
-async def test_what_somebody_changed_by_hand_is_found_before_and_named(home: Home, release: Release) -> None:
+async def test_what_somebody_changed_by_hand_is_found_before_and_named(
+    migration_host: MigrationHost, release: Release
+) -> None:
     release(EXPAND)
-    (month,) = home.ask(
+    (month,) = migration_host.query(
         "SELECT min(inhrelid::regclass::text) FROM pg_inherits WHERE inhparent = 'sensor_readings'::regclass"
     )
-    home.ask(f"DROP TRIGGER hourly_update ON {month}")
-    error = await failure(home)
+    migration_host.query(f"DROP TRIGGER hourly_update ON {month}")
+    error = await failure(migration_host)
     assert error.code is ExitCode.DIFFERENT
     assert f"triggers of public.{month}: CREATE TRIGGER hourly_update" in error.what
-    assert home.ask("SELECT version_num FROM alembic_version") == (HEAD,)
+    assert migration_host.query("SELECT version_num FROM alembic_version") == (HEAD,)
 
 
-async def test_what_the_operator_added_is_said_and_left_alone(home: Home, release: Release) -> None:
+async def test_what_the_operator_added_is_said_and_left_alone(
+    migration_host: MigrationHost, release: Release
+) -> None:
     release(EXPAND)
-    home.ask("CREATE INDEX of_the_operator ON predictions (model_version)")
-    home.ask("CREATE TABLE of_the_operator_too ()")
-    done = await home.deploy(save=False)
+    migration_host.query("CREATE INDEX of_the_operator ON predictions (model_version)")
+    migration_host.query("CREATE TABLE of_the_operator_too ()")
+    done = await migration_host.deploy(save=False)
     assert done["applied"] == [EXPAND.stem]
     (beyond,) = [warning for warning in done["warnings"] if "beyond" in warning]
     assert "INDEX of_the_operator ON" in beyond
 
 
-async def test_production_wants_a_backup_or_a_word(home: Home, release: Release) -> None:
+async def test_production_wants_a_backup_or_a_word(migration_host: MigrationHost, release: Release) -> None:
     release(EXPAND)
-    nowhere = home.backup.model_copy(update={"dir": Path("/no/where")})
+    nowhere = migration_host.backup.model_copy(update={"dir": Path("/no/where")})
     with pytest.raises(DatabaseError, match="no verified backup can be made here") as raised:
-        await protocol.deploy(home.settings(), nowhere, print)
+        await protocol.deploy(migration_host.settings(), nowhere, print)
     assert raised.value.code is ExitCode.CONFIGURATION
-    developer = home.settings(Environment.DEVELOPMENT)
+    developer = migration_host.settings(Environment.DEVELOPMENT)
     done = await protocol.deploy(developer, nowhere, print)
     assert (done["applied"], done["backup"]) == ([EXPAND.stem], None)
     assert "no backup" in done["warnings"][0]
-    await protocol.take_back(home.settings(), "-1")
-    assert (await protocol.deploy(home.settings(), nowhere, print, save=False))["applied"] == [EXPAND.stem]
+    await protocol.take_back(migration_host.settings(), "-1")
+    assert (await protocol.deploy(migration_host.settings(), nowhere, print, save=False))["applied"] == [
+        EXPAND.stem
+    ]
 
 
-async def test_a_release_must_not_be_left_out(home: Home, release: Release) -> None:
+async def test_a_release_must_not_be_left_out(migration_host: MigrationHost, release: Release) -> None:
     release(EXPAND, DATA, CONTRACT)
-    error = await failure(home)
+    error = await failure(migration_host)
     assert error.code is ExitCode.UNSUITABLE
     assert f"{CONTRACT.stem} removes what the release that is running uses until {EXPAND.stem}" in error.what
-    assert home.ask("SELECT version_num FROM alembic_version") == (HEAD,)
+    assert migration_host.query("SELECT version_num FROM alembic_version") == (HEAD,)
 
 
 async def test_the_release_before_works_beside_an_expansion_and_not_beside_a_contract(
-    home: Home, release: Release, monkeypatch: pytest.MonkeyPatch
+    migration_host: MigrationHost, release: Release, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as newer:
         release(EXPAND, DATA, CONTRACT)
-        await runner.upgrade(home.settings(), DATA.stem)
+        await runner.upgrade(migration_host.settings(), DATA.stem)
         newer.undo()
-    found = home.database.cli("migrate", "--json")
+    found = migration_host.database.cli("migrate", "--json")
     assert found.returncode == 0, found.stderr
     assert (
-        "ahead of this release by 005_add_expected_vacancy, 006_fill" in home.database.cli("migrate").stdout
+        "ahead of this release by 005_add_expected_vacancy, 006_fill"
+        in migration_host.database.cli("migrate").stdout
     )
-    assert '"up_to_date": true' in home.database.cli("current", "--json").stdout
+    assert '"up_to_date": true' in migration_host.database.cli("current", "--json").stdout
 
     release(EXPAND, DATA, CONTRACT)
-    await runner.upgrade(home.settings())
+    await runner.upgrade(migration_host.settings())
     monkeypatch.undo()
-    refused = home.database.cli("migrate")
+    refused = migration_host.database.cli("migrate")
     assert refused.returncode == ExitCode.UNSUITABLE
     assert "has had 007_drop_vacancy_minutes, which removes what this release uses" in refused.stderr
 
 
-async def test_production_keeps_what_a_rollback_would_lose(home: Home) -> None:
+async def test_production_keeps_what_a_rollback_would_lose(migration_host: MigrationHost) -> None:
     with pytest.raises(DatabaseError, match=f"{HEAD} cannot be taken back with all data") as raised:
-        await protocol.take_back(home.settings(), "-1")
+        await protocol.take_back(migration_host.settings(), "-1")
     assert raised.value.code is ExitCode.REFUSED
-    assert (await protocol.take_back(home.settings(), "-1", lose_data=True)).reverted == [HEAD]
+    assert (await protocol.take_back(migration_host.settings(), "-1", lose_data=True)).reverted == [HEAD]
 
 
 async def test_a_database_of_nobodys_release_is_left_alone(database: Database) -> None:

@@ -1,7 +1,6 @@
 """A release beside other sessions: locks that are held, full connection limits, several runners."""
 
 import asyncio
-import time
 from typing import Any
 
 import pytest
@@ -16,14 +15,15 @@ from occupancy_db.release import precheck, protocol
 from occupancy_db.schema import privileges, runner
 from occupancy_db.settings import Settings
 from tests.database.conftest import HEAD
-from tests.database.home import Home
-from tests.database.home import home as home
-from tests.database.home import release as release
+from tests.database.migration_host import MigrationHost
+from tests.database.migration_host import migration_host as migration_host
+from tests.database.migration_host import release as release
 from tests.database.releases import DATA, EXPAND, Release, failure, revision
+from tests.waiting import wait_for_async
 
 
 async def test_a_user_who_cannot_log_in_is_not_a_lost_connection(
-    home: Home, release: Release, monkeypatch: pytest.MonkeyPatch
+    migration_host: MigrationHost, release: Release, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     release(EXPAND)
     prove, tried = privileges.prove, 0
@@ -36,23 +36,25 @@ async def test_a_user_who_cannot_log_in_is_not_a_lost_connection(
         await prove(settings, older=older)
 
     monkeypatch.setattr(privileges, "prove", full)
-    error = await failure(home, save=False)
-    assert f"too many connections; {home.database.name} was taken back to {HEAD}" in error.what
+    error = await failure(migration_host, save=False)
+    assert f"too many connections; {migration_host.database.name} was taken back to {HEAD}" in error.what
 
 
-async def test_a_user_whose_connections_are_all_taken_is_waited_for(home: Home) -> None:
+async def test_a_user_whose_connections_are_all_taken_is_waited_for(migration_host: MigrationHost) -> None:
     """Dashboards that were sent away come back at once; that is no lack of rights."""
-    reader = as_user(home.settings(), "occupancy_readonly", home.backup)
-    cluster = home.database.cluster
-    (limit,) = home.ask("SELECT rolconnlimit FROM pg_roles WHERE rolname = 'occupancy_readonly'")
+    reader = as_user(migration_host.settings(), "occupancy_readonly", migration_host.backup)
+    cluster = migration_host.database.cluster
+    (limit,) = migration_host.query("SELECT rolconnlimit FROM pg_roles WHERE rolname = 'occupancy_readonly'")
     cluster.execute("ALTER ROLE occupancy_readonly CONNECTION LIMIT 1")
     try:
         with pytest.raises(DatabaseError, match="too many connections"):
             async with connect(reader, "test"), connect(reader, "test"):
                 pass
-        holder = home.connect("occupancy_readonly")
+        holder = migration_host.connect("occupancy_readonly")
+        refused = 'too many connections for role "occupancy_readonly"'
+        before = cluster.log().count(refused)
         proof = asyncio.create_task(privileges.prove(reader))
-        await asyncio.sleep(0.5)
+        await wait_for_async(lambda: cluster.log().count(refused) > before, "a refused connection")
         assert not proof.done()
         holder.close()
         await proof
@@ -60,10 +62,12 @@ async def test_a_user_whose_connections_are_all_taken_is_waited_for(home: Home) 
         cluster.execute(f"ALTER ROLE occupancy_readonly CONNECTION LIMIT {limit}")
 
 
-async def test_a_failure_never_costs_the_guard_its_lock(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_failure_never_costs_the_guard_its_lock(
+    migration_host: MigrationHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Whatever the watcher is doing at that moment."""
     monkeypatch.setattr(protocol, "_POLL", 0)
-    async with maintenance.maintenance_lock(home.settings()) as guard:
+    async with maintenance.maintenance_lock(migration_host.settings()) as guard:
         watch = protocol.Watch(guard)
         for number in range(50):
             with pytest.raises(KeyError):
@@ -75,25 +79,30 @@ async def test_a_failure_never_costs_the_guard_its_lock(home: Home, monkeypatch:
 
 
 async def test_the_time_to_wait_for_a_lock_begins_when_it_is_first_refused(
-    home: Home, release: Release
+    migration_host: MigrationHost, release: Release, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(precheck, "LONG", 3600)  # the holder's transaction may be old on a busy machine
     slow = "DO $$ BEGIN PERFORM pg_sleep(0.2); PERFORM pg_sleep(1) FROM sensor_readings LIMIT 1; END $$"
     release(r005_slow=revision("005_slow", HEAD, slow, "ALTER TABLE predictions ADD COLUMN place text"))
-    holder = home.connect(application_name="a report")
+    holder = migration_host.connect(application_name="a report")
     holder.autocommit = False
     with holder.cursor() as cursor:
         cursor.execute("LOCK TABLE predictions IN ACCESS SHARE MODE")
 
+    attempt = (
+        "SELECT max(query_start) FROM pg_stat_activity WHERE query LIKE 'DO $$ BEGIN PERFORM pg_sleep(0.2)%'"
+    )
+
+    def started() -> Any:
+        return migration_host.query(attempt)[0]
+
     async def let_go() -> None:
-        at_work = (
-            "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'DO $$ BEGIN PERFORM pg_sleep(0.2)%'"
-        )
-        while home.ask(at_work) == (0,):  # noqa: ASYNC110 - only the server knows
-            await asyncio.sleep(0.01)
-        await asyncio.sleep(2)  # the first attempt has failed, and the wait is not over
+        first = await wait_for_async(started, "the first attempt")
+        await wait_for_async(lambda: (started() or first) > first, "the second attempt")
         holder.close()
 
-    done, _ = await asyncio.gather(home.deploy(save=False, wait=1), let_go())
+    # An attempt takes longer than the time to wait.
+    done, _ = await asyncio.gather(migration_host.deploy(save=False, wait=1), let_go())
     assert done["revisions"][0]["attempts"] > 1
     assert done["slowest_lock_ms"] == 0  # nobody stood behind it
 
@@ -113,7 +122,9 @@ HELD = """DO $$ BEGIN
 END $$"""
 
 
-async def test_who_waits_behind_a_revision_is_measured(home: Home, release: Release) -> None:
+async def test_who_waits_behind_a_revision_is_measured(
+    migration_host: MigrationHost, release: Release
+) -> None:
     release(r005_slow=revision("005_slow", HEAD, HELD))
     held = """
         SELECT count(*) FROM pg_locks
@@ -122,16 +133,15 @@ async def test_who_waits_behind_a_revision_is_measured(home: Home, release: Rele
     """
 
     async def ask() -> None:
-        while home.ask(held) == (0,):  # noqa: ASYNC110 - only the server knows
-            await asyncio.sleep(0.01)
-        await asyncio.to_thread(home.ask, "SELECT count(*) FROM predictions")
+        await wait_for_async(lambda: migration_host.query(held) != (0,), "the lock of the revision")
+        await asyncio.to_thread(migration_host.query, "SELECT count(*) FROM predictions")
 
-    done, _ = await asyncio.gather(home.deploy(save=False), ask())
+    done, _ = await asyncio.gather(migration_host.deploy(save=False), ask())
     assert done["slowest_lock_ms"] > 100
 
 
 async def test_a_runner_who_was_overtaken_looks_again(
-    home: Home, release: Release, monkeypatch: pytest.MonkeyPatch
+    migration_host: MigrationHost, release: Release, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     release(EXPAND, DATA)
     look, overtaken = precheck.look, False
@@ -141,101 +151,113 @@ async def test_a_runner_who_was_overtaken_looks_again(
         state = await look(*arguments)
         if not overtaken:  # between the first look and the lock of the sets
             overtaken = True
-            await runner.upgrade(home.settings(), EXPAND.stem)
+            await runner.upgrade(migration_host.settings(), EXPAND.stem)
         return state
 
     monkeypatch.setattr(protocol, "look", overtake)
-    done = await home.deploy()
+    done = await migration_host.deploy()
     assert (done["from"], done["applied"]) == (EXPAND.stem, [DATA.stem])
     assert done["backup"] is not None
-    (saved,) = Store(home.backup.dir).sets(home.database.name)
+    (saved,) = Store(migration_host.backup.dir).sets(migration_host.database.name)
     assert saved.manifest is not None
     assert saved.manifest.contents.revision == EXPAND.stem
 
 
-async def test_without_the_lock_nothing_goes_on(home: Home, release: Release) -> None:
+async def test_without_the_lock_nothing_goes_on(migration_host: MigrationHost, release: Release) -> None:
     release(
         r005_long=revision(
-            "005_long", HEAD, "CREATE TABLE t ()", "SELECT pg_sleep(100) FROM sensor_readings LIMIT 1"
+            "005_long", HEAD, "CREATE TABLE t ()", "SELECT pg_sleep(3600) FROM sensor_readings LIMIT 1"
         )
     )
     lost = """
         SELECT pg_terminate_backend(pid) FROM pg_stat_activity
         WHERE application_name = 'occupancy-db migration lock' AND datname = current_database()
-          AND EXISTS (SELECT FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep(100)%')
+          AND EXISTS (SELECT FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep(3600)%')
     """
 
     async def end_it() -> None:
-        while home.ask(lost) is None:  # noqa: ASYNC110 - only the server knows
-            await asyncio.sleep(0.05)
+        await wait_for_async(lambda: migration_host.query(lost), "the session that holds the lock")
 
-    began = time.monotonic()
-    error, _ = await asyncio.gather(failure(home, save=False), end_it())
+    error, _ = await asyncio.gather(failure(migration_host, save=False), end_it())
     assert error.code is ExitCode.UNREACHABLE
     assert f"was at {HEAD} when the connection was lost" in error.what
     assert "'occupancy-db current'" in error.hint
-    assert time.monotonic() - began < 80
     sleeping = (
-        "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE 'SELECT pg_sleep(100)%'"
+        "SELECT pid FROM pg_stat_activity WHERE state = 'active' AND query LIKE 'SELECT pg_sleep(3600)%'"
     )
-    deadline = time.monotonic() + 5
-    while home.ask(sleeping) != (0,):
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.05)
-    assert home.ask("SELECT version_num, to_regclass('t') FROM alembic_version") == (HEAD, None)
+    await wait_for_async(
+        lambda: migration_host.query(sleeping) is None, "the end of the revision's statement"
+    )
+    assert migration_host.query("SELECT version_num, to_regclass('t') FROM alembic_version") == (HEAD, None)
 
 
 async def test_of_several_runners_one_saves_and_applies_and_the_others_wait(
-    home: Home, release: Release
+    migration_host: MigrationHost, release: Release
 ) -> None:
     release(EXPAND)
-    runs = await asyncio.gather(*(home.deploy(wait=60) for _ in range(3)))
+    runs = await asyncio.gather(*(migration_host.deploy(wait=60) for _ in range(3)))
     assert sorted(len(done["applied"]) for done in runs) == [0, 0, 1]
-    assert len(Store(home.backup.dir).sets(home.database.name)) == 1
+    assert len(Store(migration_host.backup.dir).sets(migration_host.database.name)) == 1
 
 
 async def test_a_session_in_the_way_is_named_before_anything_is_begun(
-    home: Home, release: Release, monkeypatch: pytest.MonkeyPatch
+    migration_host: MigrationHost, release: Release, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     release(EXPAND)
     monkeypatch.setattr(precheck, "LONG", 0.1)
-    holder = home.connect("occupancy_app", application_name="a forgotten shell")
+    holder = migration_host.connect("occupancy_app", application_name="a forgotten shell")
     holder.autocommit = False
     with holder.cursor() as cursor:
         cursor.execute("SELECT count(*) FROM predictions")
-    await asyncio.sleep(0.2)
-    error = await failure(home)
+    old = """
+        SELECT FROM pg_stat_activity
+        WHERE application_name = 'a forgotten shell' AND now() - xact_start > interval '0.2 s'
+    """
+    as_superuser = migration_host.database.cluster.connect(migration_host.database.name)
+    with as_superuser.cursor() as cursor:
+
+        def is_old() -> Any:
+            cursor.execute(old)
+            return cursor.fetchone()
+
+        await wait_for_async(is_old, "a transaction of 0.2 s")
+    as_superuser.close()
+    error = await failure(migration_host)
     assert error.code is ExitCode.LOCKED
     assert f'pid {holder.info.backend_pid}, "a forgotten shell", user occupancy_app' in error.what
     assert "idle in transaction" in error.what
-    assert Store(home.backup.dir).sets(home.database.name) == []
+    assert Store(migration_host.backup.dir).sets(migration_host.database.name) == []
     holder.close()
-    there = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'a forgotten shell'"
-    while home.ask(there) != (0,):  # noqa: ASYNC110 - only the server knows
-        await asyncio.sleep(0.01)
-    assert (await home.deploy(save=False))["applied"] == [EXPAND.stem]
+    there = "SELECT pid FROM pg_stat_activity WHERE application_name = 'a forgotten shell'"
+    await wait_for_async(lambda: migration_host.query(there) is None, "the end of the session")
+    monkeypatch.setattr(precheck, "LONG", 3600)
+    assert (await migration_host.deploy(save=False))["applied"] == [EXPAND.stem]
 
 
 async def test_a_lock_that_is_held_is_asked_for_again_and_its_holder_named(
-    home: Home, release: Release
+    migration_host: MigrationHost, release: Release, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(precheck, "LONG", 3600)  # the holder's transaction may be old on a busy machine
     release(EXPAND)
-    holder = home.connect(application_name="a report")
+    holder = migration_host.connect(application_name="a report")
     holder.autocommit = False
     with holder.cursor() as cursor:
         cursor.execute("LOCK TABLE predictions IN ACCESS SHARE MODE")
-    error = await failure(home, save=False, wait=1)
+    error = await failure(migration_host, save=False, wait=1)
     assert error.code is ExitCode.LOCKED
     assert f'in the way: pid {holder.info.backend_pid}, "a report", user occupancy' in error.what
     assert f"is at {HEAD}, as before" in error.what
 
     async def let_go() -> None:
-        waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
-        while home.ask(waiting) == (0,):  # noqa: ASYNC110 - only the server knows
-            await asyncio.sleep(0.01)
-        await asyncio.sleep(0.2)  # longer than an attempt waits
+        waits = "SELECT max(waitstart) FROM pg_locks WHERE NOT granted AND relation = 'predictions'::regclass"
+
+        def waiting() -> Any:
+            return migration_host.query(waits)[0]
+
+        first = await wait_for_async(waiting, "the first attempt")
+        await wait_for_async(lambda: (waiting() or first) > first, "the second attempt")
         holder.close()
 
-    done, _ = await asyncio.gather(home.deploy(save=False), let_go())
+    done, _ = await asyncio.gather(migration_host.deploy(save=False), let_go())
     assert done["applied"] == [EXPAND.stem]
     assert done["revisions"][0]["attempts"] > 1

@@ -15,58 +15,62 @@ from occupancy_db.release import protocol
 from occupancy_db.schema import lint, revisions, runner
 from tests.database.chain import NOWHERE, ROWS, load, run
 from tests.database.conftest import HEAD, REVISIONS, Database
-from tests.database.home import Home
-from tests.database.home import home as home
-from tests.database.home import release as release
+from tests.database.migration_host import MigrationHost
+from tests.database.migration_host import migration_host as migration_host
+from tests.database.migration_host import release as release
 from tests.database.releases import CONTRACT, DATA, EXPAND, Release
 
 
-async def test_a_release_of_several_steps_beside_the_restricted_users(home: Home, release: Release) -> None:
+async def test_a_release_of_several_steps_beside_the_restricted_users(
+    migration_host: MigrationHost, release: Release
+) -> None:
     """The worked example of docs/migrations.md: expand, backfill, and a release later contract."""
     release(EXPAND, DATA, CONTRACT)
     findings = lint.lint(runner.alembic_config())
     assert findings == []
 
     release(EXPAND, DATA)
-    (rows,) = home.ask("SELECT count(*) FROM sensor_readings")
-    run(home.database, ROWS[2])
-    async with load(home.database, "occupancy_app", "occupancy_readonly") as found:
-        await _upgrade(home, DATA.stem)
+    (rows,) = migration_host.query("SELECT count(*) FROM sensor_readings")
+    run(migration_host.database, ROWS[2])
+    async with load(migration_host.database, "occupancy_app", "occupancy_readonly") as found:
+        await _upgrade(migration_host, DATA.stem)
     assert found.failed == []
-    assert home.ask("SELECT count(*) FROM sensor_readings") == (rows + found.written,)
+    assert migration_host.query("SELECT count(*) FROM sensor_readings") == (rows + found.written,)
     wrong = (
         "SELECT count(*) FROM predictions "
         "WHERE expected_vacancy_minutes * interval '1 min' IS DISTINCT FROM expected_vacancy"
     )
-    assert home.ask(wrong) == (0,)
+    assert migration_host.query(wrong) == (0,)
 
-    await the_models_work(home)  # those of the release before
-    assert home.ask(wrong) == (0,)
+    await the_models_work(migration_host)  # those of the release before
+    assert migration_host.query(wrong) == (0,)
     insert = (
         "INSERT INTO predictions (prediction_made_at, room, prediction_type, confidence, expected_vacancy) "
     )
-    run(home.database, f"{insert} VALUES (now(), 'office', 'vacancy', 1, '90 min')")  # the new way
-    assert home.ask("SELECT expected_vacancy_minutes FROM predictions ORDER BY id DESC LIMIT 1") == (90,)
+    run(migration_host.database, f"{insert} VALUES (now(), 'office', 'vacancy', 1, '90 min')")  # the new way
+    assert migration_host.query(
+        "SELECT expected_vacancy_minutes FROM predictions ORDER BY id DESC LIMIT 1"
+    ) == (90,)
 
     release(EXPAND, DATA, CONTRACT)
-    async with load(home.database, "occupancy_app", "occupancy_readonly") as found:
-        await _upgrade(home, CONTRACT.stem)
+    async with load(migration_host.database, "occupancy_app", "occupancy_readonly") as found:
+        await _upgrade(migration_host, CONTRACT.stem)
     assert found.failed == []
     assert (
-        home.ask(
+        migration_host.query(
             "SELECT count(*), count(expected_vacancy) FROM predictions WHERE prediction_type = 'vacancy'"
         )[0]
         > 5000
     )
 
 
-async def _upgrade(home: Home, to: str) -> None:
-    done = await protocol.deploy(home.settings(), NOWHERE, print, save=False)
+async def _upgrade(migration_host: MigrationHost, to: str) -> None:
+    done = await protocol.deploy(migration_host.settings(), NOWHERE, print, save=False)
     assert done["to"] == to
 
 
-async def the_models_work(home: Home) -> None:
-    engine = create_engine(as_user(home.settings(), "occupancy_app", home.backup))
+async def the_models_work(migration_host: MigrationHost) -> None:
+    engine = create_engine(as_user(migration_host.settings(), "occupancy_app", migration_host.backup))
     async with AsyncSession(engine) as session:
         session.add(
             Prediction(

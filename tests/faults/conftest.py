@@ -5,20 +5,20 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.database.backup_host import BackupHost, PreparedSets
+from tests.database.backup_host import backup_host as backup_host
+from tests.database.backup_host import prepared as prepared
 from tests.database.conftest import cluster as cluster
 from tests.database.conftest import prefork as prefork
 from tests.database.conftest import template as template
-from tests.database.site import Site, Stock
-from tests.database.site import site as site
-from tests.database.site import stock as stock
-from tests.faults.house import House
+from tests.faults.environment import FaultEnvironment
 
 
 @pytest.fixture
-def house(site: Site, stock: Stock) -> Iterator[House]:
-    house = House(site, stock)
-    yield house
-    house.close()
+def fault_env(backup_host: BackupHost, prepared: PreparedSets) -> Iterator[FaultEnvironment]:
+    fault_env = FaultEnvironment(backup_host, prepared)
+    yield fault_env
+    fault_env.close()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -11,9 +11,9 @@ import pytest
 
 from occupancy_db.backup.sets import DUMP, GLOBALS, MANIFEST, VERIFIED, Manifest, Verified, file_facts
 from occupancy_db.errors import ExitCode
+from tests.database.backup_host import LIVE, BackupHost, PreparedSets, make_backup_host, tree
 from tests.database.cluster import Cluster
 from tests.database.prefork import Prefork
-from tests.database.site import LIVE, Site, Stock, make_site, tree
 
 FILES = [DUMP, GLOBALS, MANIFEST, VERIFIED]
 
@@ -247,26 +247,26 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture(scope="module")
 def shared(
-    cluster: Cluster, stock: Stock, prefork: Prefork, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Site]:
-    with make_site(cluster, stock, prefork, tmp_path_factory.mktemp("corruptions")) as site:
-        yield site
+    cluster: Cluster, prepared: PreparedSets, prefork: Prefork, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[BackupHost]:
+    with make_backup_host(cluster, prepared, prefork, tmp_path_factory.mktemp("corruptions")) as backup_host:
+        yield backup_host
 
 
 @pytest.fixture
-def target(shared: Site, stock: Stock) -> Path:
+def target(shared: BackupHost, prepared: PreparedSets) -> Path:
     """The newest set, as it was made."""
     shutil.rmtree(shared.sets)
-    shutil.copytree(stock.sets, shared.sets)
-    return shared.sets / stock.new
+    shutil.copytree(prepared.sets, shared.sets)
+    return shared.sets / prepared.new
 
 
 @pytest.mark.corruption
 def test_a_corrupted_set_is_found_and_never_restored(
-    shared: Site, stock: Stock, target: Path, corruption: tuple[str, int, str]
+    shared: BackupHost, prepared: PreparedSets, target: Path, corruption: tuple[str, int, str]
 ) -> None:
     kind, form, chance = corruption
-    what, name = KINDS[kind][form](target, shared.sets / stock.old, Random(chance))
+    what, name = KINDS[kind][form](target, shared.sets / prepared.old, Random(chance))
     what = f"{what} (chance {chance})"
     before = live(shared)
 
@@ -286,28 +286,32 @@ def test_a_corrupted_set_is_found_and_never_restored(
 REFUSALS = {ExitCode.DAMAGED, ExitCode.DIFFERENT, ExitCode.PROGRAM, ExitCode.UNSUITABLE}
 
 
-def live(site: Site) -> tuple[Any, ...]:
+def live(backup_host: BackupHost) -> tuple[Any, ...]:
     """The very database, and its rows."""
-    return site.ask(f"SELECT oid FROM pg_database WHERE datname = '{LIVE}'"), site.fingerprint()
+    return backup_host.query(
+        f"SELECT oid FROM pg_database WHERE datname = '{LIVE}'"
+    ), backup_host.fingerprint()
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_same_set_passes_intact(shared: Site, stock: Stock, target: Path, kind: str) -> None:
-    good, other = tree(shared.sets), shared.sets / stock.old
+def test_the_same_set_passes_intact(
+    shared: BackupHost, prepared: PreparedSets, target: Path, kind: str
+) -> None:
+    good, other = tree(shared.sets), shared.sets / prepared.old
     KINDS[kind][0](target, other, Random(kind))
     assert tree(shared.sets) != good
-    assert shared.backup("verify", stock.new).returncode != 0
+    assert shared.backup("verify", prepared.new).returncode != 0
 
     for path in shared.sets.iterdir():
         if path.is_dir():
             shutil.rmtree(path)
-    shutil.copytree(stock.sets, shared.sets, dirs_exist_ok=True)
-    verified = shared.backup("verify", stock.new, stock.old)
+    shutil.copytree(prepared.sets, shared.sets, dirs_exist_ok=True)
+    verified = shared.backup("verify", prepared.new, prepared.old)
     assert verified.returncode == 0, verified.stderr
-    assert shared.states() == {stock.old: "verified", stock.new: "verified"}
+    assert shared.states() == {prepared.old: "verified", prepared.new: "verified"}
 
 
-def test_an_intact_set_is_restored(shared: Site, target: Path) -> None:
+def test_an_intact_set_is_restored(shared: BackupHost, target: Path) -> None:
     before = shared.fingerprint("public")
     shared.cluster.execute("DELETE FROM predictions", database=LIVE)
     assert shared.fingerprint("public") != before
@@ -317,7 +321,7 @@ def test_an_intact_set_is_restored(shared: Site, target: Path) -> None:
     assert shared.states()[target.name] == "verified"
 
 
-def test_a_set_that_was_not_verified_is_not_restored_before_it_is(shared: Site, target: Path) -> None:
+def test_a_set_that_was_not_verified_is_not_restored_before_it_is(shared: BackupHost, target: Path) -> None:
     (target / VERIFIED).unlink()
     before = live(shared)
     refused = shared.restore(target.name)

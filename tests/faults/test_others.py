@@ -13,13 +13,13 @@ import pytest
 
 from occupancy_db.errors import ExitCode
 from occupancy_db.maintenance import LOCK_KEY
-from tests.database.site import LIVE
+from tests.database.backup_host import LIVE
 from tests.database.users import OWNER
-from tests.faults.house import (
+from tests.faults.environment import (
     CONFIRMED,
     CREATING,
     KEEP_ONE,
-    House,
+    FaultEnvironment,
     Process,
     changed,
 )
@@ -28,190 +28,192 @@ from tests.waiting import wait_for
 # Locks, and others at work
 
 
-def test_another_run_is_at_work(house: House) -> None:
-    with (house.site.sets / ".lock").open("a") as lock:
+def test_another_run_is_at_work(fault_env: FaultEnvironment) -> None:
+    with (fault_env.host.sets / ".lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         for command in (["backup", "create"], ["backup", "prune"], ["restore-cleanup"]):
-            refused = house.site.cli(*command, **KEEP_ONE)
+            refused = fault_env.host.cli(*command, **KEEP_ONE)
             assert refused.returncode == ExitCode.LOCKED, refused.stderr
             assert "another backup or restore is at work" in refused.stderr
-    house.survived()
+    fault_env.assert_survived()
 
 
-def test_two_runs_overlap(house: House) -> None:
+def test_two_runs_overlap(fault_env: FaultEnvironment) -> None:
     hold, when = CREATING["publish"]
-    first = house.start("backup", "create", hold=hold, when=when)
-    assert house.site.backup("create", **KEEP_ONE).returncode == ExitCode.LOCKED
-    ended = first.end()
+    first = fault_env.start("backup", "create", hold=hold, when=when)
+    assert fault_env.host.backup("create", **KEEP_ONE).returncode == ExitCode.LOCKED
+    ended = first.finish()
     assert ended.returncode == 0, ended.stderr
-    assert list(house.site.states().values()) == ["verified"] * 3
-    house.survived()
+    assert list(fault_env.host.states().values()) == ["verified"] * 3
+    fault_env.assert_survived()
 
 
-def test_a_restore_waits_for_a_backup_that_is_at_work(house: House) -> None:
+def test_a_restore_waits_for_a_backup_that_is_at_work(fault_env: FaultEnvironment) -> None:
     hold, when = CREATING["publish"]
-    backup = house.start("backup", "create", hold=hold, when=when)
-    restore = house.start("restore", house.stock.new, *CONFIRMED)
-    lock = str(house.site.sets / ".lock")
+    backup = fault_env.start("backup", "create", hold=hold, when=when)
+    restore = fault_env.start("restore", fault_env.prepared.new, *CONFIRMED)
+    lock = str(fault_env.host.sets / ".lock")
     waits = Path(f"/proc/{restore.process.pid}/fd")
     wait_for(lambda: any(lock in os.path.realpath(file) for file in waits.iterdir()), "the restore")
-    assert house.site.databases() == {LIVE}
-    assert backup.end().returncode == 0
-    assert restore.end().returncode == 0
-    assert house.site.databases() == {LIVE, f"{LIVE}_replaced"}
-    assert list(house.site.states().values()) == ["verified"] * 3
+    assert fault_env.host.databases() == {LIVE}
+    assert backup.finish().returncode == 0
+    assert restore.finish().returncode == 0
+    assert fault_env.host.databases() == {LIVE, f"{LIVE}_replaced"}
+    assert list(fault_env.host.states().values()) == ["verified"] * 3
 
 
-def test_a_migration_holds_its_lock(house: House) -> None:
-    migration = house.site.connect(OWNER)
+def test_a_migration_holds_its_lock(fault_env: FaultEnvironment) -> None:
+    migration = fault_env.host.connect(OWNER)
     with migration.cursor() as cursor:
         cursor.execute(f"SELECT pg_advisory_lock({LOCK_KEY})")
-    refused = house.start(
+    refused = fault_env.start(
         "backup",
         "create",
         environment=KEEP_ONE,
         set={"occupancy_db.backup.create:LOCK_WAIT": 0.3},
-    ).end()
+    ).finish()
     assert refused.returncode == ExitCode.LOCKED
     assert "another session holds the migration lock" in refused.stderr
-    assert house.site.unfinished() == []
+    assert fault_env.host.unfinished() == []
 
-    waiting = house.start("backup", "create")
+    waiting = fault_env.start("backup", "create")
     wait_for(
         lambda: len(
-            house.site.ask("SELECT 1 FROM pg_stat_activity WHERE application_name ~ 'migration lock'")
+            fault_env.host.query("SELECT 1 FROM pg_stat_activity WHERE application_name ~ 'migration lock'")
         ),
         "the run that waits",
     )
     assert waiting.process.poll() is None
     migration.close()
-    assert waiting.end().returncode == 0
-    house.survived()
+    assert waiting.finish().returncode == 0
+    fault_env.assert_survived()
 
 
 # Users and their rights
 
 
-def test_the_backup_user_may_not_read_any_more(house: House) -> None:
+def test_the_backup_user_may_not_read_any_more(fault_env: FaultEnvironment) -> None:
     grant = "pg_read_all_data {} occupancy_backup"
-    with changed(house.site, f"REVOKE {grant.format('FROM')}", f"GRANT {grant.format('TO')}"):
-        refused = house.site.backup("create", **KEEP_ONE)
+    with changed(fault_env.host, f"REVOKE {grant.format('FROM')}", f"GRANT {grant.format('TO')}"):
+        refused = fault_env.host.backup("create", **KEEP_ONE)
     assert refused.returncode == ExitCode.PERMISSION
     assert "permission denied" in refused.stderr
-    assert house.site.unfinished() == []
-    house.survived()
+    assert fault_env.host.unfinished() == []
+    fault_env.assert_survived()
 
 
-def test_rows_are_hidden_from_the_backup_user(house: House) -> None:
+def test_rows_are_hidden_from_the_backup_user(fault_env: FaultEnvironment) -> None:
     """A policy would have it save fewer rows without a word."""
-    house.site.cluster.execute("ALTER TABLE predictions ENABLE ROW LEVEL SECURITY", database=LIVE)
-    refused = house.site.backup("create", **KEEP_ONE)
+    fault_env.host.cluster.execute("ALTER TABLE predictions ENABLE ROW LEVEL SECURITY", database=LIVE)
+    refused = fault_env.host.backup("create", **KEEP_ONE)
     assert refused.returncode == ExitCode.PROGRAM, refused.stderr
     assert "row-level security" in refused.stderr
-    house.survived()
+    fault_env.assert_survived()
 
 
-def test_a_user_of_the_product_is_missing(house: House) -> None:
+def test_a_user_of_the_product_is_missing(fault_env: FaultEnvironment) -> None:
     rename = "ALTER ROLE {} RENAME TO {}"
     names = ("occupancy_monitor", "gone")
-    with changed(house.site, rename.format(*names), rename.format(*names[::-1])):
-        refused = house.site.restore("latest")
+    with changed(fault_env.host, rename.format(*names), rename.format(*names[::-1])):
+        refused = fault_env.host.restore("latest")
     assert refused.returncode == ExitCode.CONFIGURATION
     assert "users of the product are missing: occupancy_monitor" in refused.stderr
-    house.survived("restore")
+    fault_env.assert_survived("restore")
 
 
-def test_a_password_is_missing(house: House) -> None:
-    file = house.site.secrets / "occupancy_readonly"
+def test_a_password_is_missing(fault_env: FaultEnvironment) -> None:
+    file = fault_env.host.secrets / "occupancy_readonly"
     file.rename(file.with_suffix(".away"))
-    refused = house.site.restore("latest")
+    refused = fault_env.host.restore("latest")
     assert refused.returncode == ExitCode.CONFIGURATION
     assert "cannot read the password of occupancy_readonly" in refused.stderr
     file.with_suffix(".away").rename(file)
-    house.survived("restore")
+    fault_env.assert_survived("restore")
 
 
 NO_LOGIN = ("ALTER ROLE occupancy_app NOLOGIN", "ALTER ROLE occupancy_app LOGIN")
 
 
-def test_the_restored_database_fails_a_user_before_the_exchange(house: House) -> None:
-    with changed(house.site, *NO_LOGIN):
-        refused = house.site.restore("latest")
+def test_the_restored_database_fails_a_user_before_the_exchange(fault_env: FaultEnvironment) -> None:
+    with changed(fault_env.host, *NO_LOGIN):
+        refused = fault_env.host.restore("latest")
     assert refused.returncode == ExitCode.AUTHENTICATION, refused.stderr
     assert "exchange" not in refused.stdout
-    house.survived("restore")
+    fault_env.assert_survived("restore")
 
 
-def test_a_user_may_more_than_it_should_in_the_restored_database(house: House) -> None:
+def test_a_user_may_more_than_it_should_in_the_restored_database(fault_env: FaultEnvironment) -> None:
     with (
         changed(
-            house.site,
+            fault_env.host,
             "GRANT pg_write_all_data TO occupancy_readonly",
             "REVOKE pg_write_all_data FROM occupancy_readonly",
         ),
         changed(
-            house.site,
+            fault_env.host,
             "ALTER ROLE occupancy_readonly SET default_transaction_read_only = 'off'",
             "ALTER ROLE occupancy_readonly SET default_transaction_read_only = 'on'",
         ),
     ):
-        refused = house.site.restore("latest")
+        refused = fault_env.host.restore("latest")
     assert refused.returncode == ExitCode.PERMISSION, refused.stderr
     assert "may do what it must not" in refused.stderr
-    house.survived("restore")
+    fault_env.assert_survived("restore")
 
 
-def test_the_restored_database_fails_a_user_in_its_place(house: House) -> None:
-    process = house.start(
-        "restore", house.stock.old, *CONFIRMED, hold="occupancy_db.backup.restore:_look_again"
+def test_the_restored_database_fails_a_user_in_its_place(fault_env: FaultEnvironment) -> None:
+    process = fault_env.start(
+        "restore", fault_env.prepared.old, *CONFIRMED, hold="occupancy_db.backup.restore:_look_again"
     )
-    with changed(house.site, *NO_LOGIN):
-        ended = process.end()
+    with changed(fault_env.host, *NO_LOGIN):
+        ended = process.finish()
     assert ended.returncode == ExitCode.AUTHENTICATION
     assert "was taken back" in ended.stderr
-    house.survived("restore")
+    fault_env.assert_survived("restore")
 
 
-def test_a_restore_that_cannot_be_taken_back_says_what_to_do(house: House) -> None:
-    process = house.start(
-        "restore", house.stock.old, *CONFIRMED, hold="occupancy_db.backup.restore:_look_again"
+def test_a_restore_that_cannot_be_taken_back_says_what_to_do(fault_env: FaultEnvironment) -> None:
+    process = fault_env.start(
+        "restore", fault_env.prepared.old, *CONFIRMED, hold="occupancy_db.backup.restore:_look_again"
     )
-    superuser = house.site.cluster.connect(LIVE)
-    with changed(house.site, *NO_LOGIN):
-        ended = process.end()
+    superuser = fault_env.host.cluster.connect(LIVE)
+    with changed(fault_env.host, *NO_LOGIN):
+        ended = process.finish()
     superuser.close()
     assert ended.returncode == ExitCode.AUTHENTICATION
     command = f"restore-rollback --confirm {LIVE}"
     assert f"occupancy-db {command}" in ended.stderr
-    done = house.site.cli(*command.split())
+    done = fault_env.host.cli(*command.split())
     assert done.returncode == 0, done.stderr
-    house.survived("restore")
+    fault_env.assert_survived("restore")
 
 
 # Sessions in the way
 
 
-def test_a_superuser_is_connected(house: House) -> None:
-    superuser = house.site.cluster.connect(LIVE, application_name="somebody at work")
-    refused = house.site.restore("latest")
+def test_a_superuser_is_connected(fault_env: FaultEnvironment) -> None:
+    superuser = fault_env.host.cluster.connect(LIVE, application_name="somebody at work")
+    refused = fault_env.host.restore("latest")
     superuser.close()
     assert refused.returncode == ExitCode.LOCKED
     assert "somebody at work" in refused.stderr
     assert refused.stdout.startswith("choose: failed")  # before the work, not after it
-    house.survived("restore")
+    fault_env.assert_survived("restore")
 
 
-def test_sessions_that_do_not_end_leave_everything_as_it_is(house: House) -> None:
-    client = house.site.connect("occupancy_app")
-    process = house.start("restore", "latest", *CONFIRMED, hold="occupancy_db.backup.restore:_end_sessions")
+def test_sessions_that_do_not_end_leave_everything_as_it_is(fault_env: FaultEnvironment) -> None:
+    client = fault_env.host.connect("occupancy_app")
+    process = fault_env.start(
+        "restore", "latest", *CONFIRMED, hold="occupancy_db.backup.restore:_end_sessions"
+    )
     ended_by_itself = "SELECT 1 FROM pg_stat_activity WHERE query LIKE 'ALTER DATABASE%RENAME%'"
-    wait_for(lambda: house.site.ask(ended_by_itself, "postgres"), "the exchange")
-    wait_for(lambda: not house.site.ask(ended_by_itself, "postgres"), "the end of its patience")
-    ended = process.end()
+    wait_for(lambda: fault_env.host.query(ended_by_itself, "postgres"), "the exchange")
+    wait_for(lambda: not fault_env.host.query(ended_by_itself, "postgres"), "the end of its patience")
+    ended = process.finish()
     client.close()
     assert ended.returncode == ExitCode.LOCKED, ended.stderr
     assert "nothing was exchanged" in ended.stderr
-    house.survived("restore")
+    fault_env.assert_survived("restore")
 
 
 WAITING = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'LOCK TABLE%'"
@@ -221,61 +223,63 @@ WAITING = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND que
 
 
 @contextmanager
-def outsider(house: House, statement: str) -> Iterator[Process]:
+def outsider(fault_env: FaultEnvironment, statement: str) -> Iterator[Process]:
     """Somebody whose transaction was there before the dump, and is committed while the dump waits for it."""
-    process = house.start("backup", "create", environment=KEEP_ONE, hold="occupancy_db.backup.create:_dump")
-    other = house.site.connect(OWNER)
+    process = fault_env.start(
+        "backup", "create", environment=KEEP_ONE, hold="occupancy_db.backup.create:_dump"
+    )
+    other = fault_env.host.connect(OWNER)
     other.autocommit = False
     with other.cursor() as cursor:
         cursor.execute(statement)
-        process.go()
-        wait_for(lambda: house.site.ask(WAITING), "the dump")
+        process.resume()
+        wait_for(lambda: fault_env.host.query(WAITING), "the dump")
         other.commit()
     other.close()
     yield process
 
 
-def test_a_table_is_rewritten_while_the_dump_begins(house: House) -> None:
+def test_a_table_is_rewritten_while_the_dump_begins(fault_env: FaultEnvironment) -> None:
     """Who began to look before does not see its rows: a set without them would compare well."""
-    house.site.cluster.execute(
+    fault_env.host.cluster.execute(
         "CREATE TABLE notes AS SELECT 1 AS n", "ALTER TABLE notes OWNER TO occupancy", database=LIVE
     )
-    house.live = house.look()
-    with outsider(house, "ALTER TABLE notes ALTER COLUMN n TYPE text") as process:
-        ended = process.end()
+    fault_env.live = fault_env.read_live()
+    with outsider(fault_env, "ALTER TABLE notes ALTER COLUMN n TYPE text") as process:
+        ended = process.finish()
     assert ended.returncode == 0, ended.stderr
-    (made,) = house.site.states()
-    manifest = json.loads(house.site.backup("show", made, "--json").stdout)["manifest"]
+    (made,) = fault_env.host.states()
+    manifest = json.loads(fault_env.host.backup("show", made, "--json").stdout)["manifest"]
     assert manifest["contents"]["tables"]["public.notes"]["rows"] == 1
-    assert house.site.restore(made, "--without-safety-backup").returncode == 0
-    assert house.site.ask("SELECT n FROM notes") == [("1",)]
+    assert fault_env.host.restore(made, "--without-safety-backup").returncode == 0
+    assert fault_env.host.query("SELECT n FROM notes") == [("1",)]
 
 
-def test_a_partition_is_dropped_while_the_dump_begins(house: House) -> None:
-    partition = house.site.ask("SELECT min(tableoid::regclass::text) FROM sensor_readings")[0][0]
-    with outsider(house, f"DROP TABLE {partition}") as process:
-        ended = process.end()
+def test_a_partition_is_dropped_while_the_dump_begins(fault_env: FaultEnvironment) -> None:
+    partition = fault_env.host.query("SELECT min(tableoid::regclass::text) FROM sensor_readings")[0][0]
+    with outsider(fault_env, f"DROP TABLE {partition}") as process:
+        ended = process.finish()
     assert ended.returncode != 0, ended.stdout
     assert "Traceback" not in ended.stderr
-    assert house.site.unfinished() == []
-    house.site.cluster.execute(f"DROP DATABASE {LIVE} WITH (FORCE)")
-    assert house.site.restore(house.stock.new).returncode == 0
-    house.live = house.look()
-    house.survived()
+    assert fault_env.host.unfinished() == []
+    fault_env.host.cluster.execute(f"DROP DATABASE {LIVE} WITH (FORCE)")
+    assert fault_env.host.restore(fault_env.prepared.new).returncode == 0
+    fault_env.live = fault_env.read_live()
+    fault_env.assert_survived()
 
 
 @pytest.mark.parametrize(
     "statement", ["ALTER TABLE predictions ADD COLUMN more text", "DROP TABLE room_transitions"]
 )
-def test_outsiders_wait_for_the_dump(house: House, statement: str) -> None:
-    process = house.start("backup", "create", hold="occupancy_db.backup.create:run", when="--snapshot=")
-    other = house.site.connect(OWNER, options="-c lock_timeout=200ms")
+def test_outsiders_wait_for_the_dump(fault_env: FaultEnvironment, statement: str) -> None:
+    process = fault_env.start("backup", "create", hold="occupancy_db.backup.create:run", when="--snapshot=")
+    other = fault_env.host.connect(OWNER, options="-c lock_timeout=200ms")
     with other.cursor() as cursor, pytest.raises(psycopg2.errors.LockNotAvailable):
         cursor.execute(statement)
     other.close()
-    ended = process.end()
+    ended = process.finish()
     assert ended.returncode == 0, ended.stderr
-    house.survived()
+    fault_env.assert_survived()
 
 
 # People
@@ -291,49 +295,51 @@ def test_outsiders_wait_for_the_dump(house: House, statement: str) -> None:
         (["", "--confirm", LIVE], ExitCode.DAMAGED),
     ],
 )
-def test_a_restore_is_asked_for_in_a_wrong_way(house: House, arguments: list[str], code: ExitCode) -> None:
-    refused = house.site.cli("restore", *arguments)
+def test_a_restore_is_asked_for_in_a_wrong_way(
+    fault_env: FaultEnvironment, arguments: list[str], code: ExitCode
+) -> None:
+    refused = fault_env.host.cli("restore", *arguments)
     assert refused.returncode == code, refused.stderr
-    house.survived()
+    fault_env.assert_survived()
 
 
-def test_there_is_no_restore_to_take_back(house: House) -> None:
-    refused = house.site.cli("restore-rollback", "--confirm", LIVE)
+def test_there_is_no_restore_to_take_back(fault_env: FaultEnvironment) -> None:
+    refused = fault_env.host.cli("restore-rollback", "--confirm", LIVE)
     assert refused.returncode == ExitCode.DATABASE_MISSING
-    house.survived()
+    fault_env.assert_survived()
 
 
-def test_there_is_no_verified_set(house: House) -> None:
-    for name in house.sets:
-        (house.site.sets / name / "verified.json").rename(house.site.temporary / name)
-    assert house.site.restore("latest").returncode == ExitCode.DAMAGED
-    for name in house.sets:
-        (house.site.temporary / name).rename(house.site.sets / name / "verified.json")
-    house.survived()
+def test_there_is_no_verified_set(fault_env: FaultEnvironment) -> None:
+    for name in fault_env.sets:
+        (fault_env.host.sets / name / "verified.json").rename(fault_env.host.temporary / name)
+    assert fault_env.host.restore("latest").returncode == ExitCode.DAMAGED
+    for name in fault_env.sets:
+        (fault_env.host.temporary / name).rename(fault_env.host.sets / name / "verified.json")
+    fault_env.assert_survived()
 
 
-def test_the_live_database_is_gone(house: House) -> None:
-    house.site.cluster.execute(f"DROP DATABASE {LIVE}")
-    assert house.site.backup("create", **KEEP_ONE).returncode == ExitCode.DATABASE_MISSING
-    restored = house.site.restore("latest")
+def test_the_live_database_is_gone(fault_env: FaultEnvironment) -> None:
+    fault_env.host.cluster.execute(f"DROP DATABASE {LIVE}")
+    assert fault_env.host.backup("create", **KEEP_ONE).returncode == ExitCode.DATABASE_MISSING
+    restored = fault_env.host.restore("latest")
     assert restored.returncode == 0, restored.stderr
-    rows = house.site.fingerprint("public")
+    rows = fault_env.host.fingerprint("public")
     assert rows
-    assert rows.items() <= house.live[1].items()
-    house.live = house.look()
-    house.survived()
+    assert rows.items() <= fault_env.live[1].items()
+    fault_env.live = fault_env.read_live()
+    fault_env.assert_survived()
 
 
-def test_thirty_runs_fail_in_a_row(house: House) -> None:
+def test_thirty_runs_fail_in_a_row(fault_env: FaultEnvironment) -> None:
     failures: list[tuple[dict[str, Any], ExitCode]] = [
         ({"BACKUP_COMPRESSION": "nonsense"}, ExitCode.UNSUITABLE),
         ({"POSTGRES_PORT": 1}, ExitCode.UNREACHABLE),
         ({"POSTGRES_PASSWORD_FILE": None, "POSTGRES_PASSWORD": "wrong"}, ExitCode.AUTHENTICATION),
     ]
     for changes, code in failures * 10:
-        failed = house.site.backup("create", **{**KEEP_ONE, **changes})
+        failed = fault_env.host.backup("create", **{**KEEP_ONE, **changes})
         assert failed.returncode == code, failed.stderr
-    assert house.site.unfinished() == []
-    metrics = (house.site.sets / ".backup.prom").read_text()
+    assert fault_env.host.unfinished() == []
+    metrics = (fault_env.host.sets / ".backup.prom").read_text()
     assert f"occupancy_backup_last_exit_code {ExitCode.AUTHENTICATION}\n" in metrics
-    house.survived()
+    fault_env.assert_survived()

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.database.site import LIVE
+from tests.database.backup_host import LIVE
 from tests.database.users import NAMES, ODD, PASSWORD, password
-from tests.faults.house import House, Process
+from tests.faults.environment import FaultEnvironment, Process
 
 pytestmark = pytest.mark.fault
 
@@ -60,26 +60,28 @@ class Watch(threading.Thread):
                 self.seen[f"{name} {pid} {kind}"] = Path(f"/proc/{pid}/{kind}").read_bytes()
 
 
-def wait_to_be_seen(house: House) -> Path:
+def wait_to_be_seen(fault_env: FaultEnvironment) -> Path:
     """Put the wrappers in place, and return the directory of the programs and of their marks."""
-    directory = house.site.directory / "watched"
+    directory = fault_env.host.directory / "watched"
     directory.mkdir()
     directory.chmod(0o1777)  # the server of a rehearsal runs as another user where the tests run as root
     for name in PROGRAMS:
-        (directory / name).write_text(WRAPPER.format(directory=directory, programs=house.site.cluster.bin))
+        (directory / name).write_text(
+            WRAPPER.format(directory=directory, programs=fault_env.host.cluster.bin)
+        )
         (directory / name).chmod(0o755)
     return directory
 
 
 @pytest.mark.parametrize("command", [("backup", "create"), ("restore", "latest", "--confirm", LIVE)])
-def test_no_password_is_to_be_seen(house: House, command: tuple[str, ...]) -> None:
-    site = house.site
-    marks = wait_to_be_seen(house)
-    path = f"{marks}{os.pathsep}{site.changes('occupancy_backup')['PATH']}"
-    process = house.start(*command, environment={"PATH": path})
-    watch = Watch(process, site.temporary, marks)
+def test_no_password_is_to_be_seen(fault_env: FaultEnvironment, command: tuple[str, ...]) -> None:
+    backup_host = fault_env.host
+    marks = wait_to_be_seen(fault_env)
+    path = f"{marks}{os.pathsep}{backup_host.changes('occupancy_backup')['PATH']}"
+    process = fault_env.start(*command, environment={"PATH": path})
+    watch = Watch(process, backup_host.temporary, marks)
     watch.start()
-    ended = process.end()
+    ended = process.finish()
     watch.join()
     assert ended.returncode == 0, ended.stderr
 
@@ -89,11 +91,11 @@ def test_no_password_is_to_be_seen(house: House, command: tuple[str, ...]) -> No
     assert watch.password_files == {0o600}
     everywhere = {
         **watch.seen,
-        **{str(path): path.read_bytes() for path in site.directory.rglob("*") if path.is_file()},
-        "the server's log": (site.cluster.directory / "log").read_bytes(),
+        **{str(path): path.read_bytes() for path in backup_host.directory.rglob("*") if path.is_file()},
+        "the server's log": (backup_host.cluster.directory / "log").read_bytes(),
         "what it said": (ended.stdout + ended.stderr).encode(),
     }
     found = {place for place, content in everywhere.items() if any(secret in content for secret in SECRETS)}
-    assert found == {str(site.secrets / name) for name in NAMES}
-    assert all(password(name).encode() in everywhere[str(site.secrets / name)] for name in NAMES)
-    assert site.unfinished() == []
+    assert found == {str(backup_host.secrets / name) for name in NAMES}
+    assert all(password(name).encode() in everywhere[str(backup_host.secrets / name)] for name in NAMES)
+    assert backup_host.unfinished() == []

@@ -1,4 +1,4 @@
-"""A site with a fault in it: commands held where the fault belongs, and what must be true afterwards."""
+"""Commands that are held at the place of a fault, and assertions of what must be true afterwards."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
 
-from tests.database.site import LIVE, Site, Stock, tree, user_of
+from tests.database.backup_host import LIVE, BackupHost, PreparedSets, tree, user_of
 from tests.database.users import ROOT
 from tests.waiting import LIMIT, wait_for
 
@@ -25,14 +25,18 @@ KEEP_ONE = {f"BACKUP_KEEP_{kind}": 0 for kind in ("HOURLY", "DAILY", "WEEKLY", "
 
 
 class Process:
-    """A command that runs beside the test, and can be held where a fault belongs."""
+    """A command that runs beside the test, and can be held at a place in its code."""
 
     def __init__(
-        self, site: Site, *arguments: str, environment: Mapping[str, Any] | None = None, **fault: Any
+        self,
+        backup_host: BackupHost,
+        *arguments: str,
+        environment: Mapping[str, Any] | None = None,
+        **fault: Any,
     ) -> None:
-        directory = Path(tempfile.mkdtemp(dir=site.database.directory))
+        directory = Path(tempfile.mkdtemp(dir=backup_host.database.directory))
         self._files = {name: directory / name for name in ("reached", "go", "stdout", "stderr")}
-        changes = site.changes(
+        changes = backup_host.changes(
             user_of(arguments),
             FAULT=json.dumps({**fault, "directory": str(directory)}),
             PYTHONPATH=ROOT,
@@ -41,32 +45,36 @@ class Process:
         with self._files["stdout"].open("w") as stdout, self._files["stderr"].open("w") as stderr:
             self.process = subprocess.Popen(
                 [sys.executable, PROGRAM, *arguments],
-                env=site.database.environment(**changes),
-                cwd=site.database.directory,
+                env=backup_host.database.environment(**changes),
+                cwd=backup_host.database.directory,
                 stdout=stdout,
                 stderr=stderr,
             )
         self._held = "hold" in fault
 
-    def reach(self) -> None:
-        """Wait until it is where it is to be held."""
+    def wait_until_held(self) -> None:
+        """Wait until the command is held at its place."""
         if self._held:
-            wait_for(lambda: self._files["reached"].exists() or self.process.poll() is not None, "the place")
-            assert self._files["reached"].exists(), self.end().stderr
+            wait_for(
+                lambda: self._files["reached"].exists() or self.process.poll() is not None,
+                "the command at its place",
+                explain=self._files["stderr"].read_text,
+            )
+            assert self._files["reached"].exists(), self.finish().stderr
 
-    def go(self) -> None:
+    def resume(self) -> None:
         self._files["go"].touch()
 
-    def end(self) -> CompletedProcess[str]:
-        """Let it go on to its end."""
-        self.go()
+    def finish(self) -> CompletedProcess[str]:
+        """Let the command go on, and wait for its end."""
+        self.resume()
         code = self.process.wait(LIMIT)
         return CompletedProcess(
             [], code, self._files["stdout"].read_text(), self._files["stderr"].read_text()
         )
 
     def children(self) -> dict[int, str]:
-        """The processes that it has made, and those that these have made."""
+        """All descendants of the process, by process ID."""
         parents, found = {}, {}
         for status in Path("/proc").glob("[0-9]*/stat"):
             with suppress(OSError):  # it has ended
@@ -79,13 +87,13 @@ class Process:
         return found
 
     def child(self, name: str) -> int:
-        """The first of its processes with this name."""
+        """The process ID of the first descendant with this name."""
         wait_for(lambda: name in self.children().values(), name)
         return min(pid for pid, found in self.children().items() if found == name)
 
 
 def alive(pids: dict[int, str]) -> dict[int, str]:
-    """Those that still run, zombies apart."""
+    """Those that still run. Zombies do not count."""
     found = {}
     for pid, name in pids.items():
         with suppress(OSError):
@@ -94,77 +102,77 @@ def alive(pids: dict[int, str]) -> dict[int, str]:
     return found
 
 
-class House:
-    """A site, and what was there before the fault."""
+class FaultEnvironment:
+    """A BackupHost, and the state of its sets and its database before the fault."""
 
-    def __init__(self, site: Site, stock: Stock) -> None:
-        self.site = site
+    def __init__(self, backup_host: BackupHost, prepared: PreparedSets) -> None:
+        self.host = backup_host
         self.started: list[Process] = []
-        self.stock = stock
-        self.sets = {name: tree(site.sets / name) for name in (stock.old, stock.new)}
-        self.live = self.look()
+        self.prepared = prepared
+        self.sets = {name: tree(backup_host.sets / name) for name in (prepared.old, prepared.new)}
+        self.live = self.read_live()
 
     def start(self, *arguments: str, environment: Mapping[str, Any] | None = None, **fault: Any) -> "Process":
-        """A command beside the test: see program.py for the fault."""
-        process = Process(self.site, *arguments, environment=environment, **fault)
+        """Start a command beside the test, with a fault as program.py describes it."""
+        process = Process(self.host, *arguments, environment=environment, **fault)
         self.started.append(process)
-        process.reach()
+        process.wait_until_held()
         return process
 
     def close(self) -> None:
-        """Leave nothing behind, not even of a test that failed."""
+        """End all processes, also those of a test that failed."""
         for process in self.started:
             for pid in [process.process.pid, *process.children()] if process.process.poll() is None else []:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             process.process.wait(LIMIT)
 
-    def look(self) -> tuple[Any, ...]:
-        """The very database that is live, and its rows."""
-        oid = self.site.ask(f"SELECT oid FROM pg_database WHERE datname = '{LIVE}'", "postgres")
-        return oid, self.site.fingerprint()
+    def read_live(self) -> tuple[Any, ...]:
+        """The OID of the live database, and a fingerprint of its rows."""
+        oid = self.host.query(f"SELECT oid FROM pg_database WHERE datname = '{LIVE}'", "postgres")
+        return oid, self.host.fingerprint()
 
-    def untouched(self) -> None:
-        """Nothing that was there before has changed in the least."""
-        assert {name: tree(self.site.sets / name) for name in self.sets} == self.sets
-        assert self.look() == self.live
+    def assert_unchanged(self) -> None:
+        """The sets and the live database are what they were."""
+        assert {name: tree(self.host.sets / name) for name in self.sets} == self.sets
+        assert self.read_live() == self.live
 
-    def survived(self, proof: str = "verify") -> None:
-        """What is true after every fault: sets and database are what they were, and the last set is good."""
-        self.untouched()
-        states = self.site.states()
+    def assert_survived(self, proof: str = "verify") -> None:
+        """After every fault, sets and database are what they were, and the last set can be used."""
+        self.assert_unchanged()
+        states = self.host.states()
         assert all(states[name] == "verified" for name in self.sets), states
         if proof == "restore":
-            self.restores()
+            self.assert_restore_works()
         else:
-            done = self.site.backup("verify", self.stock.new)
+            done = self.host.backup("verify", self.prepared.new)
             assert done.returncode == 0, done.stderr
         if proof == "create":
-            self.works()
+            self.assert_backup_works()
 
-    def works(self) -> None:
-        """A run like any other."""
-        done = self.site.backup("create", "--json")
+    def assert_backup_works(self) -> None:
+        """A new backup is made, verified, and leaves no temporary files."""
+        done = self.host.backup("create", "--json")
         assert done.returncode == 0, done.stderr
         assert json.loads(done.stdout)["state"] == "verified"
         # What a killed process had in its own temporary directory goes with its container.
-        left = [path for path in self.site.unfinished() if not path.startswith(str(self.site.temporary))]
+        left = [path for path in self.host.unfinished() if not path.startswith(str(self.host.temporary))]
         assert left == []
 
-    def restores(self) -> None:
-        """The last verified set takes the live database's place."""
-        cleaned = self.site.cli("restore-cleanup")
+    def assert_restore_works(self) -> None:
+        """The last verified set can be restored."""
+        cleaned = self.host.cli("restore-cleanup")
         assert cleaned.returncode == 0, cleaned.stderr
-        assert self.site.databases() <= {LIVE, f"{LIVE}_replaced"}
-        done = self.site.restore(self.stock.new, "--without-safety-backup")
+        assert self.host.databases() <= {LIVE, f"{LIVE}_replaced"}
+        done = self.host.restore(self.prepared.new, "--without-safety-backup")
         assert done.returncode == 0, done.stderr
-        rows = self.site.fingerprint("public")
+        rows = self.host.fingerprint("public")
         assert rows.items() <= self.live[1].items()
         assert rows
 
 
-def unverified(house: House) -> list[str]:
-    return [name for name, state in house.site.states().items() if state == "unverified"]
+def unverified(fault_env: FaultEnvironment) -> list[str]:
+    return [name for name, state in fault_env.host.states().items() if state == "unverified"]
 
 
 # Where a command can be held: what is called there, and with what.
@@ -190,13 +198,13 @@ RESTORING = {
 
 
 @contextmanager
-def changed(site: Site, change: str, back: str) -> Iterator[None]:
-    """Something that belongs to the whole server."""
-    site.cluster.execute(change)
+def changed(backup_host: BackupHost, change: str, back: str) -> Iterator[None]:
+    """Change something that belongs to the whole server, for the time of the block."""
+    backup_host.cluster.execute(change)
     try:
         yield
     finally:
-        site.cluster.execute(back)
+        backup_host.cluster.execute(back)
 
 
 WAITING_DUMP = (
@@ -206,19 +214,19 @@ WAITING_DUMP = (
 
 @contextmanager
 def dump_that_waits(
-    house: House, *arguments: str, environment: Mapping[str, Any] | None = None
+    fault_env: FaultEnvironment, *arguments: str, environment: Mapping[str, Any] | None = None
 ) -> Iterator[Process]:
-    """A pg_dump at work, which waits until the block ends for a catalog that only it reads."""
-    process = house.start(
+    """A pg_dump that waits, until the block ends, for a lock on a catalog that only pg_dump reads."""
+    process = fault_env.start(
         *(arguments or ("backup", "create")), environment=environment,
         hold="occupancy_db.backup.create:run", when="--snapshot=",
     )  # fmt: skip
-    blocker = house.site.cluster.connect(LIVE)
+    blocker = fault_env.host.cluster.connect(LIVE)
     blocker.autocommit = False
     with blocker.cursor() as cursor:
         cursor.execute("LOCK TABLE pg_ts_template IN ACCESS EXCLUSIVE MODE")
-    process.go()
-    wait_for(lambda: house.site.ask(WAITING_DUMP, "postgres"), "pg_dump")
+    process.resume()
+    wait_for(lambda: fault_env.host.query(WAITING_DUMP, "postgres"), "pg_dump")
     try:
         yield process
     finally:

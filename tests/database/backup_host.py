@@ -1,4 +1,4 @@
-"""A provisioned host in small: the database, its users' rights and passwords, and a place for backups."""
+"""What a provisioned host has for backups: the database, its users and passwords, directories for sets."""
 
 import itertools
 import json
@@ -29,8 +29,8 @@ _numbers = itertools.count()
 
 
 @dataclass(frozen=True)
-class Site:
-    """The live database, and where its backups are."""
+class BackupHost:
+    """The live database, and the directories of its backups."""
 
     database: Database
     directory: Path
@@ -89,8 +89,8 @@ class Site:
     def connect(self, user: str, database: str = LIVE, **options: Any) -> psycopg2.extensions.connection:
         return self.cluster.connect(database, user, password(user), **options)
 
-    def ask(self, query: str, database: str = LIVE) -> list[tuple[Any, ...]]:
-        """What the superuser is told."""
+    def query(self, query: str, database: str = LIVE) -> list[tuple[Any, ...]]:
+        """The rows that the superuser gets."""
         connection = self.cluster.connect(database)
         try:
             with connection.cursor() as cursor:
@@ -100,12 +100,12 @@ class Site:
             connection.close()
 
     def databases(self) -> set[str]:
-        rows = self.ask(f"SELECT datname FROM pg_database WHERE datname LIKE '{LIVE}%'", "postgres")
+        rows = self.query(f"SELECT datname FROM pg_database WHERE datname LIKE '{LIVE}%'", "postgres")
         return {row[0] for row in rows}
 
     def fingerprint(self, schema: str = "%") -> dict[str, tuple[int, str]]:
         """Every row of the live database by table, in a way of the tests' own."""
-        names = self.ask(
+        names = self.query(
             "SELECT c.oid::regclass::text FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = relnamespace "
             f"WHERE relkind = 'r' AND nspname !~ '^pg_|^information_schema$' AND nspname LIKE '{schema}'"
         )
@@ -113,7 +113,7 @@ class Site:
             f"SELECT '{name}', count(*), md5(string_agg(t::text, ';' ORDER BY t::text)) FROM ONLY {name} AS t"
             for (name,) in names
         )
-        return {name: (count, digest) for name, count, digest in self.ask(tables)}
+        return {name: (count, digest) for name, count, digest in self.query(tables)}
 
     def unfinished(self) -> list[str]:
         """What is left of commands that were interrupted."""
@@ -126,8 +126,8 @@ def user_of(arguments: tuple[str, ...]) -> str:
 
 
 @dataclass(frozen=True)
-class Stock:
-    """What each site begins with: a filled database, and two verified sets; the newer one is of it."""
+class PreparedSets:
+    """The content of a new BackupHost: a filled database, and two verified sets of it (one is older)."""
 
     database: str
     sets: Path
@@ -135,22 +135,22 @@ class Stock:
     new: str
 
 
-def open_site(database: Database, directory: Path) -> Site:
-    """A site without sets."""
-    site = Site(database, directory)
+def make_directories(database: Database, directory: Path) -> BackupHost:
+    """Make the directories and password files of a BackupHost, without backup sets."""
+    backup_host = BackupHost(database, directory)
     directory.mkdir()
-    for path in (site.sets, site.secrets):
+    for path in (backup_host.sets, backup_host.secrets):
         path.mkdir(0o700)
     # PostgreSQL runs as another user when root calls, and must get to these two.
-    for path in (site.rehearsals, site.temporary):
+    for path in (backup_host.rehearsals, backup_host.temporary):
         path.mkdir(0o700)
         if database.cluster.user:
             os.chown(path, pwd.getpwnam(database.cluster.user).pw_uid, -1)
     for name in NAMES:
-        path = site.secrets / name
+        path = backup_host.secrets / name
         path.touch(0o600)
         path.write_text(password(name) + "\n")
-    return site
+    return backup_host
 
 
 def drop(cluster: Cluster) -> None:
@@ -163,12 +163,12 @@ def drop(cluster: Cluster) -> None:
 
 
 @pytest.fixture(scope="session")
-def stock(
+def prepared(
     cluster: Cluster, template: str, prefork: Prefork, tmp_path_factory: pytest.TempPathFactory
-) -> Stock:
+) -> PreparedSets:
     directory = cluster.directory / "stock"
     database = Database(cluster, LIVE, tmp_path_factory.mktemp("stock"), prefork)
-    site = open_site(database, directory)
+    backup_host = make_directories(database, directory)
     cluster.execute(f"CREATE DATABASE {LIVE} OWNER {OWNER} TEMPLATE {template} STRATEGY FILE_COPY")
     grant(cluster, LIVE)
     ids = []
@@ -177,7 +177,7 @@ def stock(
         for command in (f"seed --days 1 --until {until:%Y-%m-%d}", "partitions maintain"):
             done = database.cli(*command.split())
             assert done.returncode == 0, done.stderr
-        made = site.backup("create", "--json")
+        made = backup_host.backup("create", "--json")
         assert made.returncode == 0, made.stderr
         ids.append(json.loads(made.stdout)["id"])
         # The ID has the second and then random characters: the second set must be of a later second.
@@ -188,25 +188,31 @@ def stock(
     assert ids == sorted(ids)
     cluster.execute(f"CREATE DATABASE filled OWNER {OWNER} TEMPLATE {LIVE} STRATEGY FILE_COPY")
     drop(cluster)
-    return Stock("filled", site.sets, *ids)
+    return PreparedSets("filled", backup_host.sets, *ids)
 
 
 @pytest.fixture
-def site(cluster: Cluster, stock: Stock, prefork: Prefork, tmp_path: Path) -> Iterator[Site]:
-    """A site of the test's own: two verified sets, and a live database that equals the newer one."""
-    with make_site(cluster, stock, prefork, tmp_path) as made:
+def backup_host(
+    cluster: Cluster, prepared: PreparedSets, prefork: Prefork, tmp_path: Path
+) -> Iterator[BackupHost]:
+    """A host for one test: two verified sets, and a live database with the content of the newer one."""
+    with make_backup_host(cluster, prepared, prefork, tmp_path) as made:
         yield made
 
 
 @contextmanager
-def make_site(cluster: Cluster, stock: Stock, prefork: Prefork, home: Path) -> Iterator[Site]:
-    site = open_site(Database(cluster, LIVE, home, prefork), cluster.directory / f"site-{next(_numbers)}")
-    shutil.copytree(stock.sets, site.sets, dirs_exist_ok=True)
-    cluster.execute(f"CREATE DATABASE {LIVE} OWNER {OWNER} TEMPLATE {stock.database} STRATEGY FILE_COPY")
+def make_backup_host(
+    cluster: Cluster, prepared: PreparedSets, prefork: Prefork, home: Path
+) -> Iterator[BackupHost]:
+    backup_host = make_directories(
+        Database(cluster, LIVE, home, prefork), cluster.directory / f"host-{next(_numbers)}"
+    )
+    shutil.copytree(prepared.sets, backup_host.sets, dirs_exist_ok=True)
+    cluster.execute(f"CREATE DATABASE {LIVE} OWNER {OWNER} TEMPLATE {prepared.database} STRATEGY FILE_COPY")
     grant(cluster, LIVE)
-    yield site
+    yield backup_host
     drop(cluster)
-    shutil.rmtree(site.directory)
+    shutil.rmtree(backup_host.directory)
 
 
 def tree(path: Path) -> dict[str, tuple[int, bytes]]:

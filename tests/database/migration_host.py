@@ -1,4 +1,4 @@
-"""A site with rows and rights, as the service ``migrate`` has it, and releases that come to it."""
+"""What a provisioned host has for migrations: a database with rows and privileges, and releases."""
 
 import os
 import shutil
@@ -15,16 +15,16 @@ from occupancy_db.release import protocol
 from occupancy_db.schema import runner
 from occupancy_db.schema.runner import alembic_config
 from occupancy_db.settings import Environment, Settings, SslMode
+from tests.database.backup_host import make_directories
 from tests.database.conftest import Database
-from tests.database.site import open_site
 from tests.database.users import OWNER, ROOT, grant, password
 
 EXAMPLE = Path(__file__).parent / "example"
 
 
 @dataclass(frozen=True)
-class Home:
-    """The database, and what the service ``migrate`` has on a host."""
+class MigrationHost:
+    """The database, and the settings of the service ``migrate``."""
 
     database: Database
     backup: BackupSettings
@@ -40,7 +40,7 @@ class Home:
     def connect(self, user: str = OWNER, **options: Any) -> psycopg2.extensions.connection:
         return self.database.cluster.connect(self.database.name, user, password(user), **options)
 
-    def ask(self, query: str) -> Any:
+    def query(self, query: str) -> Any:
         connection = self.connect()
         try:
             with connection.cursor() as cursor:
@@ -51,22 +51,24 @@ class Home:
 
 
 @pytest.fixture
-def home(database: Database, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
+def migration_host(database: Database, monkeypatch: pytest.MonkeyPatch) -> Iterator[MigrationHost]:
     cluster = database.cluster
     grant(cluster, database.name)
     assert database.cli("seed", "--days", "1").returncode == 0
     monkeypatch.setenv("PATH", f"{cluster.bin}{os.pathsep}{os.environ['PATH']}")
-    site = open_site(database, cluster.directory / database.name)
-    monkeypatch.setattr("tempfile.tempdir", str(site.temporary))
-    settings = BackupSettings(dir=site.sets, rehearsal_dir=site.rehearsals, secrets_dir=site.secrets)
-    yield Home(database, settings)
-    shutil.rmtree(site.directory)
+    backup_host = make_directories(database, cluster.directory / database.name)
+    monkeypatch.setattr("tempfile.tempdir", str(backup_host.temporary))
+    settings = BackupSettings(
+        dir=backup_host.sets, rehearsal_dir=backup_host.rehearsals, secrets_dir=backup_host.secrets
+    )
+    yield MigrationHost(database, settings)
+    shutil.rmtree(backup_host.directory)
     cluster.execute(f"DROP DATABASE {database.name} WITH (FORCE)")
 
 
 @pytest.fixture
 def release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
-    """Makes a next release: the shipped revisions, and those that are given as files or as id and SQL."""
+    """Make the next release: the shipped revisions and others, given as files, or as ID and text."""
     more = tmp_path / "next"
     more.mkdir()
 
