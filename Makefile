@@ -18,6 +18,19 @@ MANAGE := $(BIN)/python scripts/manage_db.py
 # Molecule and the linters call their siblings by name.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
+# Whoever is not the owner of the checkout (root, by sudo) leaves no bytecode in it: its owner could not remove that.
+ifneq ($(shell stat -c %u .),$(shell id -u))
+export PYTHONDONTWRITEBYTECODE := 1
+endif
+
+# An upgrade of the system may remove the Python of .venv, or replace it by another version: then .venv is made again.
+ifneq ($(wildcard .venv/.synced),)
+ifneq ($(shell [ -x $(BIN)/python ] && $(BIN)/python -ISc 'import os, sys; print(os.path.isdir(".venv/lib/python%d.%d" % sys.version_info[:2]))'),True)
+$(info The Python of .venv is gone: making .venv again.)
+$(shell rm -rf .venv)
+endif
+endif
+
 .venv/.synced: pyproject.toml uv.lock | $(UV)
 	@$(UV) sync --frozen --quiet
 	@touch $@
