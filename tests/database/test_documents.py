@@ -25,6 +25,7 @@ from tests.documents import DOCUMENTS, Block, blocks_to_run, inline_code, scratc
 PATH = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
 """The programs of the tests' environment come first, uv among them, so that make installs nothing."""
 
+APP_PASSWORD = "of the application"
 TEMPLATE = "documents"
 DATABASES = ("occupancy_dev", "occupancy_test")
 """As `make up` makes them on a developer's machine: the second is empty."""
@@ -78,6 +79,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     cluster.start()
     try:
         make_users(cluster)
+        # In ~/.pgpass, where asyncpg and libpq disagree on what must be escaped.
+        cluster.execute(f"ALTER ROLE occupancy_app PASSWORD '{APP_PASSWORD}'")
         create(cluster, TEMPLATE)
         migrate(cluster, tmp_path_factory.mktemp("template"))
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -133,15 +136,11 @@ def machine(server: Server, tmp_path: Path) -> Machine:
     }
     (checkout / ".env").write_text("".join(f"{name}={value}\n" for name, value in dotenv.items()))
     pgpass = tmp_path / ".pgpass"
-    users = (OWNER, "occupancy_app")
-    pgpass.write_text("".join(f"*:*:*:{user}:{escaped(password(user))}\n" for user in users))
+    passwords = {OWNER: password(OWNER), "occupancy_app": APP_PASSWORD}
+    pgpass.write_text("".join(f"*:*:*:{user}:{text}\n" for user, text in passwords.items()))
     pgpass.chmod(0o600)
     write_readings(checkout)
     return Machine(checkout, server)
-
-
-def escaped(text: str) -> str:
-    return text.replace("\\", "\\\\").replace(":", "\\:")
 
 
 def write_readings(directory: Path) -> None:
@@ -183,14 +182,19 @@ def test_example_runs(example: Block, machine: Machine) -> None:
             stdin=example.text,
         )  # fmt: skip
     else:
-        done = machine.run("bash", "-euo", "pipefail", "-c", example.text)
+        done = machine.run("bash", "-euo", "pipefail", "-c", example.text, stdin="SELECT current_user;\n")
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
     assert done.stdout
     assert "Traceback" not in done.stderr
 
 
 TARGETS = sorted(
-    {text for path in DOCUMENTS for text in inline_code(path) if text.startswith(("make db-", "make migrate-"))}
+    {
+        text
+        for path in DOCUMENTS
+        for text in inline_code(path)
+        if text.startswith(("make db-", "make migrate-"))
+    }
 )
 
 

@@ -46,9 +46,7 @@ def tls_tunnel(context: ssl.SSLContext, host: str, port: int) -> Iterator[int]:
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
-    listener = asyncio.run_coroutine_threadsafe(
-        asyncio.start_server(connect, "localhost", 0), loop
-    ).result()
+    listener = asyncio.run_coroutine_threadsafe(asyncio.start_server(connect, "localhost", 0), loop).result()
     try:
         yield listener.sockets[0].getsockname()[1]
     finally:
