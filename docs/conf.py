@@ -41,11 +41,11 @@ OUTSIDE = re.compile(r"\]\((?P<path>\.\./[^)#\s]+)(?P<anchor>#[^)]*)?\)")
 """A link to a file with a relative path that begins with `..`."""
 
 
-def expand(app: "Sphinx", name: str, source: list[str]) -> None:
+def expand(_app: "Sphinx", name: str, source: list[str]) -> None:
     """Insert the README and the roles' variables into their pages, and adapt links that leave docs/.
 
     Args:
-        app: The running Sphinx.
+        _app: The running Sphinx.
         name: The page, relative to docs/, without its suffix.
         source: The page's text; its only element is replaced.
     """

@@ -122,7 +122,9 @@ def metavar(parameter: Any) -> str:
     if parameter.metavar:
         text = str(parameter.metavar)
     elif hasattr(parameter.type, "choices"):
-        text = "{" + "|".join(str(getattr(choice, "value", choice)) for choice in parameter.type.choices) + "}"
+        text = (
+            "{" + "|".join(str(getattr(choice, "value", choice)) for choice in parameter.type.choices) + "}"
+        )
     elif parameter.param_type_name == "argument":
         text = parameter.name.upper()
     else:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +19,7 @@ DOCUMENTS = [ROOT / "README.md", ROOT / "ARCHITECTURE.md", ROOT / "CHANGELOG.md"
 RUNNABLE = {"bash", "sh", "console", "shell", "python", "sql"}
 """Languages of blocks that a reader may run."""
 
-PLACES = {"database", "host", "controller", "no"}
+PLACES = {"unit", "database", "host", "controller", "no"}
 """Where a test runs a block; see docs/development.md."""
 
 _FENCE = re.compile(r"^(?P<fence>`{3,}|:{3,})(?P<info>.*)$")
@@ -153,3 +156,26 @@ def anchors(path: Path) -> set[str]:
     """
     titles = re.findall(r"^#+ (.+)$", prose(path), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def scratch_checkout(target: Path) -> Path:
+    """A copy of the checkout that examples may change, with the environment of the tests as its .venv.
+
+    Args:
+        target: A directory that does not exist yet.
+    """
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT, check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    for name in listed.stdout.split("\0")[:-1]:
+        if (ROOT / name).is_file():
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, target / name)
+    environment = target / ".venv"
+    environment.mkdir()
+    for path in Path(sys.prefix).iterdir():
+        if path.name != ".synced":
+            (environment / path.name).symlink_to(path)
+    (environment / ".synced").touch()  # newer than uv.lock: make installs nothing
+    return target
