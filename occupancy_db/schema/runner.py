@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from alembic import command
@@ -15,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from occupancy_db.connection import connect
 from occupancy_db.maintenance import LOCK_WAIT, SESSION, maintenance_lock
+from occupancy_db.schema.position import project_root
 from occupancy_db.settings import Settings
 
 
@@ -36,8 +36,14 @@ class Outcome:
 
 
 def alembic_config() -> Config:
-    """Alembic's configuration, found beside the package: the project runs from its tree."""
-    return Config(Path(__file__).parents[2] / "alembic.ini")
+    """Alembic's configuration: ``alembic.ini`` of the checkout, or of the installed package."""
+    root = project_root()
+    config = Config(root / "alembic.ini")
+    if root.name == "occupancy_db":
+        # In the checkout this is the project's directory. The package's own directory must not be searched:
+        # its modules have general names.
+        config.set_main_option("prepend_sys_path", "")
+    return config
 
 
 def script_directory() -> ScriptDirectory:

@@ -5,7 +5,7 @@ import re
 import pytest
 from typer.testing import CliRunner
 
-from occupancy_db.cli import app
+from occupancy_db.cli.app import app
 from occupancy_db.cli.create_migration import next_revision_id
 from occupancy_db.cli.output import Output
 from occupancy_db.errors import ExitCode

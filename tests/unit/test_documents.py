@@ -16,7 +16,7 @@ import yaml
 from typer.main import get_command
 from typer.testing import CliRunner
 
-from occupancy_db.cli import app
+from occupancy_db.cli.app import app
 from tests.documents import (
     DOCUMENTS,
     PAGES,
