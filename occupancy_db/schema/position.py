@@ -40,10 +40,11 @@ class Position:
         return bool(self.ahead) or self.revision == self.head
 
 
-def project_root() -> Path:
-    """The directory of ``alembic.ini`` and ``migrations``: the package's own, or that of the checkout."""
+def migrations_directory() -> Path:
+    """The directory of the migrations: inside an installed package, at the top of a checkout."""
     package = Path(__file__).parents[1]
-    return package if (package / "alembic.ini").is_file() else package.parent
+    installed = package / "migrations"
+    return installed if installed.is_dir() else package.parent / "migrations"
 
 
 def chain(directory: Path | None = None) -> list[str]:
@@ -56,7 +57,7 @@ def chain(directory: Path | None = None) -> list[str]:
         UnclearError: the files do not make one chain.
     """
     found: dict[str | None, str] = {}
-    files = list((directory or project_root() / "migrations" / "versions").glob("*.py"))
+    files = list((directory or migrations_directory() / "versions").glob("*.py"))
     for path in files:
         try:
             values = dict(_ASSIGNMENT.findall(path.read_text(encoding="utf-8")))

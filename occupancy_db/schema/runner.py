@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from occupancy_db.connection import connect
 from occupancy_db.maintenance import LOCK_WAIT, SESSION, maintenance_lock
-from occupancy_db.schema.position import project_root
+from occupancy_db.schema.position import migrations_directory
 from occupancy_db.settings import Settings
 
 
@@ -36,13 +36,14 @@ class Outcome:
 
 
 def alembic_config() -> Config:
-    """Alembic's configuration: ``alembic.ini`` of the checkout, or of the installed package."""
-    root = project_root()
-    config = Config(root / "alembic.ini")
-    if root.name == "occupancy_db":
-        # In the checkout this is the project's directory. The package's own directory must not be searched:
-        # its modules have general names.
-        config.set_main_option("prepend_sys_path", "")
+    """Alembic's configuration: ``alembic.ini`` of the checkout; an installed package needs none of its file."""
+    migrations = migrations_directory()
+    file = migrations.parent / "alembic.ini"
+    if file.is_file():
+        return Config(file)
+    config = Config()
+    config.set_main_option("script_location", str(migrations).replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
     return config
 
 
