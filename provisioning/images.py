@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-OPS_SOURCES = ("alembic.ini", "migrations", "occupancy_db")
+OPS_SOURCES = ("alembic.ini", "migrations", "occupancy_db", "pyproject.toml")
 """What is copied into the ops image, relative to the project's directory."""
 
 EXPORT = ("export", "--quiet", "--frozen", "--no-dev", "--all-extras", "--no-emit-project", "--no-header")

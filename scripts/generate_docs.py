@@ -11,7 +11,7 @@ from typer.main import get_command
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from occupancy_db.cli import app
+from occupancy_db.cli.app import app
 from occupancy_db.errors import ExitCode
 
 ROOT = Path(__file__).resolve().parents[1]

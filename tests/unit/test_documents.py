@@ -13,7 +13,7 @@ import pytest
 import yaml
 from typer.main import get_command
 
-from occupancy_db.cli import app
+from occupancy_db.cli.app import app
 from tests.documents import (
     DOCUMENTS,
     PAGES,
