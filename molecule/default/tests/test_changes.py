@@ -1,4 +1,4 @@
-"""Running the playbook again: nothing changes by itself, and what the inventory says takes effect."""
+"""The playbook is run again: without changes in the inventory nothing changes, and each change takes effect."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def changed(run: subprocess.CompletedProcess[str], server: Server) -> int:
 
 
 def served_serial(server: Server) -> str:
-    """The serial number of the certificate that a client is shown."""
+    """The serial number of the certificate that the server sends."""
     shown = subprocess.run(
         f"openssl s_client -starttls postgres -connect {server.address}:5432 </dev/null 2>/dev/null | openssl x509 -noout -serial",
         shell=True,
@@ -51,7 +51,7 @@ def test_a_check_with_diff_reports_nothing_and_shows_no_secret(play: Play, serve
     assert not [user for user, password in server.passwords.items() if password in run.stdout + run.stderr]
 
 
-def test_what_the_inventory_says_takes_effect_and_goes_again(
+def test_changes_of_the_inventory_take_effect_and_are_taken_back(
     play: Play, server: Server, host: Host, superuser: Callable[[str], str]
 ) -> None:
     before, serial, ca = started(superuser), served_serial(server), server.ca.read_text()
@@ -87,9 +87,9 @@ def test_what_the_inventory_says_takes_effect_and_goes_again(
         cursor.execute("SET default_transaction_read_only = off")
         with pytest.raises(psycopg2.errors.InsufficientPrivilege):
             cursor.execute("INSERT INTO room_transitions (timestamp, to_room) VALUES (now(), 'office')")
-    # A network: the other host is may try a password
+    # A network: a client on another address may now try a password
     assert "password authentication failed" in server.connection_error_from_another_host()
-    # A certificate that is renewed in time, and a setting: both without a restart
+    # A renewed certificate and a setting, both without a restart
     renewed = served_serial(server)
     assert renewed != serial
     assert superuser("SHOW log_min_duration_statement") == "250ms"
@@ -110,7 +110,7 @@ def test_what_the_inventory_says_takes_effect_and_goes_again(
     assert server.ca.read_text() == ca
     assert not host.file("/opt/occupancy/secrets/grafana").exists
     assert superuser("SELECT count(*) FROM pg_roles WHERE rolname = 'grafana'") == "0"
-    with pytest.raises(psycopg2.OperationalError), session.cursor() as cursor:  # its open session ended too
+    with pytest.raises(psycopg2.OperationalError), session.cursor() as cursor:  # its open session has ended
         cursor.execute("SELECT 1")
     assert "pg_hba.conf rejects connection" in server.connection_error_from_another_host()
     assert superuser("SHOW log_min_duration_statement") == "1s"
@@ -202,11 +202,11 @@ def test_a_certificate_that_clients_would_refuse_replaces_nothing(
     assert server.query("occupancy_app", "SELECT 1") == [(1,)]
 
 
-def test_what_was_set_past_the_files_is_reported(
+def test_settings_made_by_alter_system_are_reported_and_kept(
     play: Play, server: Server, superuser: Callable[[str], str]
 ) -> None:
     superuser("ALTER SYSTEM SET work_mem = '3MB'")
-    superuser("ALTER SYSTEM SET max_connections = 51")  # which waits for somebody to restart the server
+    superuser("ALTER SYSTEM SET max_connections = 51")  # pending until a restart
     superuser("ALTER DATABASE occupancy SET jit = on")
     superuser("SELECT pg_reload_conf()")
     before = started(superuser)
@@ -216,7 +216,6 @@ def test_what_was_set_past_the_files_is_reported(
         assert "RESET takes them back: work_mem = 3MB, max_connections = 51, jit=on in occupancy" in said
         assert changed(run, server) == 0
         assert started(superuser) == before
-        # Neither does anything else that the run finds
         assert "skipped vm.swappiness: the host is a container (docker)" in run.stdout
     finally:
         superuser("ALTER SYSTEM RESET ALL")

@@ -1,4 +1,4 @@
-"""Preflight refuses in one message, before any change."""
+"""Preflight refuses a host or an inventory in one message, before it changes anything."""
 
 from __future__ import annotations
 
