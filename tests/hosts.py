@@ -1,4 +1,4 @@
-"""What the Molecule scenarios' tests share: reaching a server from outside, running the playbook again.
+"""What the tests of the Molecule scenarios share: connections to a host's server, and runs of the playbooks.
 
 Everything here runs on the controller, against the hosts' addresses on the network that Docker gave them.
 """
@@ -22,7 +22,7 @@ DATABASE = "occupancy"
 NETWORK = "occupancy-molecule_default"
 """The network of the hosts, which molecule/shared/create.yml makes."""
 PLAYBOOK_LIMIT = 1800
-"""Seconds after which a playbook is taken to hang. It bounds a run that fails; on a busy machine a run takes minutes."""
+"""Seconds after which a playbook is ended. On a busy machine a run takes minutes."""
 
 
 @dataclass(frozen=True)
@@ -35,11 +35,11 @@ class Server:
 
     @property
     def ca(self) -> Path:
-        """The CA certificate that the playbook handed to the controller."""
+        """The CA certificate that the playbook copied to the controller."""
         return ROOT / "dist" / "ca" / f"{self.name}.crt"
 
     def connect(self, user: str, **options: Any) -> psycopg2.extensions.connection:
-        """Connect over the network as a careful client does; `options` replace libpq parameters."""
+        """Connect over the network and verify the server; `options` replace libpq parameters."""
         parameters: dict[str, Any] = {
             "host": self.address,
             "port": 5432,
@@ -96,7 +96,7 @@ class Server:
 
 
 def read_passwords(host: Host) -> dict[str, str]:
-    """Every user's password, from the files that root keeps."""
+    """The password of each user, from the files on the host."""
     lines = host.check_output(
         'cd /opt/occupancy/secrets && for f in *; do echo "$f $(cat $f)"; done'
     ).splitlines()
@@ -104,7 +104,7 @@ def read_passwords(host: Host) -> dict[str, str]:
 
 
 known: dict[str, Server] = {}
-"""The servers as they were last asked for; a playbook run makes it ask again."""
+"""The servers by name, with their passwords. A playbook run clears it."""
 
 
 @pytest.fixture
@@ -129,7 +129,7 @@ def find_server(name: str, host: Host) -> Server:
 
 @pytest.fixture
 def superuser(host: Host) -> Callable[[str], str]:
-    """Run SQL as the superuser the only way there is: as root on the host, over the socket."""
+    """Run SQL as the superuser: as root on the host, over the socket."""
 
     def run(statement: str, database: str = DATABASE) -> str:
         said: str = host.check_output(
@@ -192,12 +192,11 @@ def check_collection(session: pytest.Session, expected: int) -> None:
         expected: How many tests the scenario has.
     """
     chosen = session.config.args
-    options = [session.config.getoption(name) for name in ("keyword", "markexpr")]
-    if any(options) or any("::" in item or item.endswith(".py") for item in chosen):
+    if session.config.getoption("keyword") or any("::" in item or item.endswith(".py") for item in chosen):
         return
     if len(session.items) != expected:
         pytest.exit(
-            f"{len(session.items)} tests were collected, and {expected} were expected: has a file lost its name? "
-            "If tests were added or removed, say so in the scenario's conftest.py.",
+            f"{len(session.items)} tests were collected, and the scenario has {expected}: was a file renamed so that "
+            "pytest does not collect it? If you added or removed tests, change the number in conftest.py.",
             returncode=1,
         )

@@ -1,4 +1,4 @@
-"""The fixtures of tests/hosts.py, and how many tests there are."""
+"""The fixtures of tests/hosts.py, and the number of tests."""
 
 import pytest
 
@@ -7,9 +7,9 @@ from tests.hosts import check_collection, play, server, superuser
 __all__ = ["play", "server", "superuser"]
 
 TESTS = 12
-"""A file that is not collected any more is a failure, not a saving."""
+"""If a file is not collected any more, the scenario fails."""
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Fail when tests of a whole run went missing."""
+    """Fail if a run of all tests has another number of them."""
     check_collection(session, TESTS)

@@ -1,4 +1,4 @@
-"""The life of a host's backups, in order: taken by cron, copied elsewhere, and restored after what can happen to data."""
+"""A host's backups, in this order: made by cron, copied to another place, and restored after data was lost."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ testinfra_hosts = ["ansible://occupancy"]
 Play = Callable[..., subprocess.CompletedProcess[str]]
 Superuser = Callable[..., str]
 
-# Made for this file, and of no use anywhere else.
+# Made for this file only.
 RECIPIENT = "age1s0ta3fwgwhkurxhdhg3ryk8fdeh7x8zp6x4k070vts77z2jquvwqrnwg8j"
 IDENTITY = "AGE-SECRET-KEY-1GFS3JDAUYTFRX00HVMQSG8M852WZXM573UN6T08N2QV6S2ENKJFQ69DV27"
 REMOTE_SECRET = "the-password-of-the-remote"
@@ -42,7 +42,7 @@ CONTENTS = """
     UNION ALL SELECT version_num FROM alembic_version
 """
 saved: dict[str, str] = {}
-"""What the database held when it was filled: nothing changes it but damage."""
+"""The content of the database after it was filled."""
 
 # Whether a backup is at work, and whether processes or the engine show a secret.
 LOOK = r"""
@@ -57,7 +57,7 @@ WATCH = r"""
 
 
 def job(host: Host, name: str) -> str:
-    """The command of a job, as the table has it."""
+    """The command of a job in the crontab."""
     found = re.search(
         rf"^(?:\S+ ){{5}}root (occupancy-job {name} .+)$", host.file(TABLE).content_string, re.MULTILINE
     )
@@ -85,7 +85,7 @@ def changed(run: subprocess.CompletedProcess[str]) -> int:
     return int(found[1])
 
 
-def test_by_its_tag_the_jobs_are_there_and_a_backup_is_taken(
+def test_the_tag_backup_installs_the_jobs_and_makes_a_backup(
     host: Host, server: Server, superuser: Superuser, play: Play
 ) -> None:
     subprocess.run(
@@ -114,7 +114,7 @@ def test_by_its_tag_the_jobs_are_there_and_a_backup_is_taken(
     assert (host.file("/opt/occupancy/rclone.conf").mode, host.file(SETS).mode) == (0o600, 0o700)
 
 
-def test_what_could_not_work_is_refused_in_one_message(play: Play) -> None:
+def test_all_wrong_variables_are_named_in_one_message_without_secrets(play: Play) -> None:
     run = play(
         backup_schedule="@hourly",
         backup_keep_last=0,
@@ -145,7 +145,7 @@ def test_what_could_not_work_is_refused_in_one_message(play: Play) -> None:
         ("restore-rollback", {"restore_confirm": "elsewhere"}, ["-e restore_confirm=occupancy."]),
     ],
 )
-def test_restores_that_were_not_said_exactly_are_refused(
+def test_a_restore_without_an_exact_set_and_confirmation_is_refused(
     play: Play, tag: str, variables: dict[str, str], says: list[str]
 ) -> None:
     run = play("--tags", tag, **variables)
@@ -156,7 +156,7 @@ def test_restores_that_were_not_said_exactly_are_refused(
 
 
 def test_the_manuals_commands_work_as_the_owner(host: Host, superuser: Superuser) -> None:
-    # From a client of the network, with the programs of the image; the password is where libpq looks for it.
+    # A client on the network runs the programs of the image. The password is in the file that libpq reads.
     host.check_output("umask 077; sed 's/^/*:*:*:occupancy:/' /opt/occupancy/secrets/occupancy >/run/pgpass")
     image = host.check_output("sed -n 's/^OCCUPANCY_POSTGRES_IMAGE=//p' /opt/occupancy/.env")
     inside = (
@@ -175,7 +175,7 @@ def test_the_manuals_commands_work_as_the_owner(host: Host, superuser: Superuser
     assert "\nCOPY " not in schema
 
 
-def test_cron_takes_one_by_itself_and_shows_no_secret(host: Host, server: Server) -> None:
+def test_cron_makes_a_backup_and_no_secret_is_visible(host: Host, server: Server) -> None:
     wait_for(
         lambda: len(verified(host)) >= 2,
         "the backup of cron's",
@@ -184,7 +184,7 @@ def test_cron_takes_one_by_itself_and_shows_no_secret(host: Host, server: Server
         explain=lambda: host.check_output("journalctl --lines 40 --no-pager"),
     )
     sets = verified(host)
-    # By hand from here on: what follows is not to meet it.
+    # The tests that follow start backups themselves.
     host.check_output(f"sed -i '/occupancy-job backup /d' {TABLE}; flock /run/occupancy/backup.lock true")
     host.check_output("touch /run/enough")
     assert set(host.check_output("cat /run/watched").splitlines()) == {"at work"}
@@ -210,7 +210,7 @@ def test_cron_takes_one_by_itself_and_shows_no_secret(host: Host, server: Server
     assert "is verified" in host.check_output("journalctl --quiet --output cat --identifier occupancy-backup")
 
 
-def test_a_link_in_the_place_of_the_metrics_leads_nowhere(host: Host) -> None:
+def test_a_symbolic_link_in_place_of_the_metrics_is_not_followed(host: Host) -> None:
     before = host.file(f"{METRICS}/occupancy_backups.prom").content_string
     host.check_output(f"mv {SETS}/.backup.prom {SETS}/.kept; ln -s /etc/shadow {SETS}/.backup.prom")
     host.check_output("occupancy-job probe 60 true")
@@ -221,7 +221,7 @@ def test_a_link_in_the_place_of_the_metrics_leads_nowhere(host: Host) -> None:
     assert host.check_output(f"find {METRICS} -type f -not -name '*.prom' -or -not -perm 644 -type f") == ""
 
 
-def test_copies_are_what_was_sent_or_have_no_name(host: Host) -> None:
+def test_a_copy_that_differs_from_its_set_does_not_get_the_final_name(host: Host) -> None:
     newest, oldest = verified(host)[-1], verified(host)[0]
     host.check_output(
         f"mkdir -p {ELSEWHERE}; cd {ELSEWHERE}; touch holiday.jpg occupancy_test-{oldest[10:]}.tar.age"
@@ -250,7 +250,9 @@ def test_copies_are_what_was_sent_or_have_no_name(host: Host) -> None:
     assert "age-encryption.org" in host.check_output(f"head -n 1 {ELSEWHERE}/{newest}.tar.age | cut -c 1-40")
 
 
-def test_a_flipped_byte_is_refused_and_touches_nothing(host: Host, superuser: Superuser) -> None:
+def test_a_set_with_a_changed_byte_is_refused_and_the_database_is_unchanged(
+    host: Host, superuser: Superuser
+) -> None:
     newest = verified(host)[-1]
     dump = f"{SETS}/{newest}/db.dump"
     flip = (
@@ -266,7 +268,7 @@ def test_a_flipped_byte_is_refused_and_touches_nothing(host: Host, superuser: Su
     assert superuser("SELECT count(*) FROM pg_database WHERE datname ~ '_(restoring|replaced)$'") == "0"
 
 
-def test_a_dropped_table_is_restored_and_the_restore_taken_back(
+def test_a_dropped_table_is_restored_and_the_restore_is_rolled_back(
     server: Server, superuser: Superuser, play: Play
 ) -> None:
     server.query("occupancy", "DROP TABLE sensor_readings CASCADE")
@@ -281,7 +283,7 @@ def test_a_dropped_table_is_restored_and_the_restore_taken_back(
     assert superuser("SELECT to_regclass('sensor_readings') IS NULL") == "t"
 
 
-def test_a_lost_host_comes_back_from_a_copy_alone(host: Host, superuser: Superuser, play: Play) -> None:
+def test_a_lost_host_is_restored_from_a_copy_only(host: Host, superuser: Superuser, play: Play) -> None:
     copy = sorted(host.check_output(f"ls {ELSEWHERE} | grep -E '^occupancy-2.*Z'").split())[-1]
     host.check_output(
         "docker rm --force --volumes $(docker ps --all --quiet); docker system prune --force; "

@@ -1,4 +1,4 @@
-"""Each user can do what it is for, and nothing else."""
+"""Each user has the privileges of its purpose, and no others."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ READING = "INSERT INTO sensor_readings (timestamp, room, zone, state, source_ent
         ("occupancy_monitor", "SELECT query FROM pg_stat_activity"),
     ],
 )
-def test_allowed(server: Server, user: str, statement: str) -> None:
+def test_a_statement_that_the_user_needs_is_allowed(server: Server, user: str, statement: str) -> None:
     server.query(user, statement)
 
 
@@ -59,7 +59,9 @@ def test_allowed(server: Server, user: str, statement: str) -> None:
         ("occupancy", "SELECT pg_read_file('/etc/passwd')"),
     ],
 )
-def test_refused(server: Server, user: str, statement: str) -> None:
+def test_a_statement_beyond_the_users_privileges_is_refused(
+    server: Server, user: str, statement: str
+) -> None:
     with pytest.raises((psycopg2.errors.InsufficientPrivilege, psycopg2.errors.ReadOnlySqlTransaction)):
         server.query(user, statement)
 
@@ -72,7 +74,7 @@ def test_the_backup_user_reads_everything_over_the_socket(
     assert superuser("SELECT pg_has_role('occupancy_backup', 'pg_read_all_data', 'member')") == "t"
 
 
-def test_nobody_else_shares_in_a_users_rights(superuser: Callable[[str], str]) -> None:
+def test_no_other_user_is_a_member_of_a_users_role(superuser: Callable[[str], str]) -> None:
     members = "SELECT format('%s in %s', member::regrole, roleid::regrole) FROM pg_auth_members WHERE member::regrole::text NOT LIKE 'pg%' ORDER BY 1"
     assert superuser(members).splitlines() == [
         "occupancy_backup in pg_read_all_data",
@@ -82,7 +84,7 @@ def test_nobody_else_shares_in_a_users_rights(superuser: Callable[[str], str]) -
     ]
 
 
-def test_public_has_nothing(superuser: Callable[[str], str]) -> None:
+def test_public_has_no_privileges(superuser: Callable[[str], str]) -> None:
     granted = superuser("""
         SELECT coalesce(string_agg(what, ', '), 'nothing')
         FROM (
@@ -95,7 +97,7 @@ def test_public_has_nothing(superuser: Callable[[str], str]) -> None:
     assert granted == "nothing"
 
 
-def test_tomorrows_tables_obey_the_same_rules(server: Server) -> None:
+def test_new_tables_get_the_same_privileges(server: Server) -> None:
     server.query("occupancy", "CREATE TABLE tomorrow (id integer)")
     try:
         server.query("occupancy_app", "INSERT INTO tomorrow VALUES (1)")
@@ -108,7 +110,7 @@ def test_tomorrows_tables_obey_the_same_rules(server: Server) -> None:
         server.query("occupancy", "DROP TABLE tomorrow")
 
 
-def test_users_have_limits(superuser: Callable[[str], str]) -> None:
+def test_users_have_connection_limits_and_timeouts(superuser: Callable[[str], str]) -> None:
     unlimited = superuser(
         "SELECT count(*) FROM pg_roles WHERE rolcanlogin AND rolconnlimit < 1 AND rolname <> 'postgres'"
     )

@@ -1,4 +1,4 @@
-"""Running the playbook again: nothing changes by itself, and what the inventory says takes effect."""
+"""The playbook is run again: without changes in the inventory nothing changes, and each change takes effect."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def changed(run: subprocess.CompletedProcess[str], server: Server) -> int:
 
 
 def served_serial(server: Server) -> str:
-    """The serial number of the certificate that a client is shown."""
+    """The serial number of the certificate that the server sends."""
     shown = subprocess.run(
         f"openssl s_client -starttls postgres -connect {server.address}:5432 </dev/null 2>/dev/null | openssl x509 -noout -serial",
         shell=True,
@@ -51,14 +51,15 @@ def test_a_check_with_diff_reports_nothing_and_shows_no_secret(play: Play, serve
     assert not [user for user, password in server.passwords.items() if password in run.stdout + run.stderr]
 
 
-def test_what_the_inventory_says_takes_effect_and_goes_again(
+def test_changes_of_the_inventory_take_effect_and_are_taken_back(
     play: Play, server: Server, host: Host, superuser: Callable[[str], str]
 ) -> None:
     before, serial, ca = started(superuser), served_serial(server), server.ca.read_text()
+    schedules = host.file("/etc/cron.d/occupancy-retention").content_string
     old, new = server.passwords["occupancy_app"], "A-new-password-with-%-and-'quotes'"
     run = play(
         "--tags",
-        "tls,postgres,access",
+        "tls,postgres,access,retention",
         "--diff",
         "-v",
         tls_renew_days=826,  # as if the certificate were about to expire
@@ -66,6 +67,8 @@ def test_what_the_inventory_says_takes_effect_and_goes_again(
         occupancy_users=[{"name": "grafana", "role": "occupancy_readonly"}],
         postgres_settings={"log_min_duration_statement": "250ms"},
         occupancy_allowed_cidrs=["10.215.16.1/32", "10.215.16.0/24"],
+        retention_months=6,
+        retention_maintain_schedule="",
     )
     assert changed(run, server) > 0
     assert new not in run.stdout + run.stderr
@@ -84,16 +87,21 @@ def test_what_the_inventory_says_takes_effect_and_goes_again(
         cursor.execute("SET default_transaction_read_only = off")
         with pytest.raises(psycopg2.errors.InsufficientPrivilege):
             cursor.execute("INSERT INTO room_transitions (timestamp, to_room) VALUES (now(), 'office')")
-    # A network: the other host is may try a password
+    # A network: a client on another address may now try a password
     assert "password authentication failed" in server.connection_error_from_another_host()
-    # A certificate that is renewed in time, and a setting: both without a restart
+    # A renewed certificate and a setting, both without a restart
     renewed = served_serial(server)
     assert renewed != serial
     assert superuser("SHOW log_min_duration_statement") == "250ms"
     assert started(superuser) == before
+    # Schedules
+    table = host.file("/etc/cron.d/occupancy-retention").content_string
+    assert "cleanup --no-dry-run --months 6 " in table
+    assert "occupancy-job maintain" not in table
 
-    # And back to what the inventory says without them, rotating certificate and passwords on the way
-    assert changed(play("--tags", "postgres,access,rotate-tls,rotate-passwords"), server) > 0
+    # Back to the inventory without these variables, with a new certificate and new passwords
+    assert changed(play("--tags", "postgres,access,retention,rotate-tls,rotate-passwords"), server) > 0
+    assert host.file("/etc/cron.d/occupancy-retention").content_string == schedules
     rotated = host.check_output("cat /opt/occupancy/secrets/occupancy_app")
     assert rotated not in (old, new)
     assert server.query("occupancy_app", "SELECT 1", password=rotated) == [(1,)]
@@ -102,7 +110,7 @@ def test_what_the_inventory_says_takes_effect_and_goes_again(
     assert server.ca.read_text() == ca
     assert not host.file("/opt/occupancy/secrets/grafana").exists
     assert superuser("SELECT count(*) FROM pg_roles WHERE rolname = 'grafana'") == "0"
-    with pytest.raises(psycopg2.OperationalError), session.cursor() as cursor:  # its open session ended too
+    with pytest.raises(psycopg2.OperationalError), session.cursor() as cursor:  # its open session has ended
         cursor.execute("SELECT 1")
     assert "pg_hba.conf rejects connection" in server.connection_error_from_another_host()
     assert superuser("SHOW log_min_duration_statement") == "1s"
@@ -120,27 +128,17 @@ def test_a_run_cut_short_before_the_reload_is_finished_by_the_next(
     assert changed(play("--tags", "postgres"), server) == 1
 
 
-def test_schedules_follow_the_inventory(play: Play, server: Server, host: Host) -> None:
-    table = host.file("/etc/cron.d/occupancy-retention")
-    before = table.content_string
-    run = play("--tags", "retention", retention_months=6, retention_maintain_schedule="")
-    assert changed(run, server) == 1  # the table, and nothing else
-    now = table.content_string
-    assert "cleanup --no-dry-run --months 6 " in now
-    assert "occupancy-job maintain" not in now
-    assert changed(play("--tags", "retention"), server) == 1
-    assert table.content_string == before
-
-
 def test_a_setting_that_needs_a_restart_gets_one(
     play: Play, server: Server, superuser: Callable[[str], str]
 ) -> None:
-    for settings, expected in [({"max_worker_processes": 9}, "9"), ({}, "8")]:  # and one that is taken out
+    for settings, expected in [({"max_worker_processes": 9}, "9"), ({}, "8")]:  # set, and taken out
         before = started(superuser)
-        assert changed(play("--tags", "postgres", postgres_settings=settings), server) > 0
+        run = play("--tags", "postgres", postgres_settings=settings)
+        assert changed(run, server) > 0
+        assert "ALTER SYSTEM" not in run.stdout
         assert superuser("SHOW max_worker_processes") == expected
         assert started(superuser) != before
-        assert changed(play("--tags", "postgres", postgres_settings=settings), server) == 0
+    assert changed(play("--tags", "postgres"), server) == 0
 
 
 def test_a_setting_that_the_server_cannot_read_changes_nothing(
@@ -204,11 +202,11 @@ def test_a_certificate_that_clients_would_refuse_replaces_nothing(
     assert server.query("occupancy_app", "SELECT 1") == [(1,)]
 
 
-def test_what_was_set_past_the_files_is_reported(
+def test_settings_made_by_alter_system_are_reported_and_kept(
     play: Play, server: Server, superuser: Callable[[str], str]
 ) -> None:
     superuser("ALTER SYSTEM SET work_mem = '3MB'")
-    superuser("ALTER SYSTEM SET max_connections = 51")  # which waits for somebody to restart the server
+    superuser("ALTER SYSTEM SET max_connections = 51")  # pending until a restart
     superuser("ALTER DATABASE occupancy SET jit = on")
     superuser("SELECT pg_reload_conf()")
     before = started(superuser)
@@ -218,10 +216,8 @@ def test_what_was_set_past_the_files_is_reported(
         assert "RESET takes them back: work_mem = 3MB, max_connections = 51, jit=on in occupancy" in said
         assert changed(run, server) == 0
         assert started(superuser) == before
-        # Neither does anything else that the run finds
         assert "skipped vm.swappiness: the host is a container (docker)" in run.stdout
     finally:
         superuser("ALTER SYSTEM RESET ALL")
         superuser("ALTER DATABASE occupancy RESET ALL")
         superuser("SELECT pg_reload_conf()")
-    assert "ALTER SYSTEM" not in play("--tags", "tuning").stdout

@@ -1,4 +1,4 @@
-"""The container is what the compose file says, and no secret is anywhere but in its file."""
+"""The container is what the Compose file describes, and each secret is in its own file only."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def container(host: Host) -> dict[str, Any]:
     return found
 
 
-def test_hardening(container: dict[str, Any]) -> None:
+def test_the_container_runs_with_minimal_privileges_and_limits(container: dict[str, Any]) -> None:
     said = container["HostConfig"]
     assert said["Privileged"] is False
     assert said["CapDrop"] == ["ALL"]
@@ -41,7 +41,7 @@ def test_hardening(container: dict[str, Any]) -> None:
     assert not [mount["Source"] for mount in container["Mounts"] if mount["Source"].endswith("docker.sock")]
 
 
-def test_the_limits_hold_inside(host: Host) -> None:
+def test_the_limits_are_in_force_inside_the_container(host: Host) -> None:
     status = host.check_output(f"docker exec {CONTAINER} cat /proc/1/status")
     assert "CapEff:\t0000000000000000" in status
     assert "NoNewPrivs:\t1" in status
@@ -67,14 +67,14 @@ def test_a_clean_stop_needs_no_recovery(host: Host) -> None:
 @pytest.mark.parametrize(
     "path", ["secrets/occupancy", "secrets/occupancy_app", "tls/server.pem", "ca/ca.key"]
 )
-def test_secrets_are_their_owners_alone(host: Host, path: str) -> None:
+def test_only_its_owner_can_read_a_secret(host: Host, path: str) -> None:
     file = host.file(f"/opt/occupancy/{path}")
     assert file.mode == 0o600
     assert file.user in ("root", "999", "10001") or file.uid in (0, 999, 10001)
 
 
 @pytest.mark.parametrize("path", ["secrets", "ca"])
-def test_nobody_else_looks_into_their_directories(host: Host, path: str) -> None:
+def test_only_root_can_enter_the_directories_of_secrets(host: Host, path: str) -> None:
     directory = host.file(f"/opt/occupancy/{path}")
     assert (directory.mode, directory.user) == (0o700, "root")
 
@@ -88,7 +88,7 @@ def test_no_secret_is_anywhere_else(host: Host, server: Server) -> None:
         "rendered files": "cat /opt/occupancy/.env /opt/occupancy/compose.yaml /opt/occupancy/postgresql/* /usr/local/bin/occupancy-db",
         "temporary files": "find /tmp /var/tmp /root -xdev -type f -size -1M -exec cat {} +",
     }
-    # A tool's container is at work meanwhile: it waits for the lock of all maintenance.
+    # Meanwhile a container of the tools runs: it waits for the maintenance lock.
     with closing(server.connect("occupancy")) as holder, holder.cursor() as cursor:
         cursor.execute("SELECT pg_advisory_lock(%s)", [LOCK_KEY])
         host.check_output("occupancy-db partitions maintain --lock-wait 600 </dev/null >/dev/null 2>&1 &")

@@ -1,4 +1,4 @@
-"""The scheduled jobs: as cron runs them, one at a time, within their time, and with a trace of how it went."""
+"""The scheduled jobs: started by cron, one at a time, with a time limit, a log and metrics."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 @pytest.fixture(scope="module", autouse=True)
 def ticking(host: Host) -> Iterator[None]:
-    """A job that cron runs every minute; the last test here waits for it, and the others go on meanwhile."""
+    """A job that cron runs every minute. The last test of this file waits for it."""
     line = f"* * * * * root PATH={PATH} occupancy-job ticking 60 occupancy-db current\n"
     host.check_output("printf 'MAILTO=\"\"\n%%s' %s > /etc/cron.d/occupancy-ticking", line)
     yield
@@ -33,20 +33,20 @@ def ticking(host: Host) -> Iterator[None]:
 
 
 def scheduled(host: Host) -> dict[str, str]:
-    """The command of every job, as the table has it."""
+    """The command of each job in the crontab."""
     lines = re.findall(r"^(?:\S+ ){5}root (.+)$", host.file(TABLE).content_string, re.MULTILINE)
     return {line.split()[1]: line for line in lines}
 
 
 def as_cron(host: Host, command: str) -> CommandResult:
-    """Run a command with what cron gives it: no terminal, and next to no environment."""
+    """Run a command without a terminal and with the environment that cron gives to a job."""
     return host.run(
         f"env -i HOME=/root LOGNAME=root SHELL=/bin/sh PATH={PATH} /bin/sh -c %s </dev/null", command
     )
 
 
 def metrics(host: Host, job: str) -> dict[str, int]:
-    """What the job's file says, by the part of the name that differs."""
+    """The values of the job's metric file, by the part of the name that differs."""
     text = host.file(f"{METRICS}/occupancy_{job}.prom").content_string
     found = re.findall(
         r'^occupancy_job_last_(\w+?)(?:_timestamp)?(?:_seconds)?\{job="(\w+)"\} (\d+)$', text, re.MULTILINE
@@ -57,14 +57,14 @@ def metrics(host: Host, job: str) -> dict[str, int]:
 
 
 def log(host: Host, job: str, *arguments: str) -> str:
-    """What the job has said in the journal."""
+    """The job's lines in the journal."""
     said: str = host.check_output(
         f"journalctl --sync; journalctl --quiet --output cat --identifier occupancy-{job} {' '.join(arguments)}"
     )
     return said
 
 
-def test_the_table(host: Host) -> None:
+def test_the_crontab_has_the_jobs_of_the_inventory(host: Host) -> None:
     table = host.file(TABLE)
     assert (table.user, table.group, table.mode) == ("root", "root", 0o644)
     assert scheduled(host) == {
@@ -75,7 +75,7 @@ def test_the_table(host: Host) -> None:
     assert "\n5 3 * * * root occupancy-job cleanup" in table.content_string
 
 
-def test_cron_is_there_after_a_boot_too(host: Host) -> None:
+def test_cron_runs_and_is_enabled_at_boot(host: Host) -> None:
     assert host.service("cron").is_running
     assert host.service("cron").is_enabled
 
@@ -86,10 +86,10 @@ def test_only_root_writes_metrics(host: Host) -> None:
 
 
 @pytest.mark.parametrize("job", ["maintain", "cleanup"])
-def test_a_job_as_cron_runs_it(host: Host, job: str) -> None:
-    before = time.time() - 5  # the host's clock is this one, in whole seconds
+def test_a_job_in_the_environment_of_cron_succeeds_and_writes_metrics(host: Host, job: str) -> None:
+    before = time.time() - 5  # the metrics are in whole seconds
     run = as_cron(host, scheduled(host)[job])
-    if run.rc == 9:  # cron has just begun the same
+    if run.rc == 9:  # cron has just started the same job
         host.check_output(f"flock --wait 300 /run/occupancy/{job}.lock true")
         run = as_cron(host, scheduled(host)[job])
     assert run.rc == 0, run.stderr
@@ -97,11 +97,11 @@ def test_a_job_as_cron_runs_it(host: Host, job: str) -> None:
     assert found["exit_code"] == 0
     assert before < found["start"] <= found["success"] == found["start"] + found["duration"]
     assert "ended with exit code 0" in log(host, job)
-    assert host.file(f"{METRICS}/occupancy_{job}.prom").mode == 0o644  # for who collects them
+    assert host.file(f"{METRICS}/occupancy_{job}.prom").mode == 0o644  # the collector of the metrics reads it
     assert host.check_output(f"find {METRICS} -type f -not -name '*.prom'") == ""
 
 
-def test_the_coming_months_are_there(host: Host) -> None:
+def test_the_partitions_of_the_coming_months_exist(host: Host) -> None:
     found = json.loads(host.check_output("occupancy-db partitions status --json"))
     now = datetime.now(UTC)
     coming = [divmod(now.year * 12 + now.month - 1 + ahead, 12) for ahead in range(4)]
@@ -111,7 +111,9 @@ def test_the_coming_months_are_there(host: Host) -> None:
 
 
 @pytest.mark.parametrize(("code", "severity"), [(5, "err"), (9, "warning")])
-def test_a_job_that_fails(host: Host, code: int, severity: str) -> None:
+def test_a_failed_job_is_logged_and_keeps_the_time_of_the_last_success(
+    host: Host, code: int, severity: str
+) -> None:
     assert as_cron(host, "occupancy-job probe 60 echo works").rc == 0
     success = metrics(host, "probe")["success"]
     # The times are in whole seconds, and the failure must be of a later second than the success.
@@ -148,7 +150,7 @@ def test_a_job_that_overlaps_is_skipped(host: Host) -> None:
     assert metrics(host, "probe")["duration"] >= 1
 
 
-def test_a_job_that_takes_too_long_ends_with_container_and_session(
+def test_a_job_that_exceeds_its_time_ends_with_its_container_and_session(
     host: Host, superuser: Callable[[str], str]
 ) -> None:
     wait = (

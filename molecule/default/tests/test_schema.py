@@ -1,4 +1,4 @@
-"""The schema is there, and works from outside as the application's user."""
+"""The schema exists, and the application's user works with it over the network."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def names(server: Server, statement: str) -> set[str]:
     return {row[0] for row in server.query("occupancy", statement)}
 
 
-def test_tables(server: Server) -> None:
+def test_the_tables_exist(server: Server) -> None:
     tables = names(server, "SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
     assert {"sensor_readings", "room_transitions", "predictions", "alembic_version"} <= tables
 
@@ -33,7 +33,7 @@ def test_readings_are_partitioned_by_month_without_a_default(server: Server) -> 
     assert "DEFAULT" not in bounds
 
 
-def test_enums(server: Server) -> None:
+def test_the_enums_have_their_values(server: Server) -> None:
     rows = server.query(
         "occupancy",
         "SELECT typname, array_agg(enumlabel::text ORDER BY enumsortorder) FROM pg_enum JOIN pg_type t ON t.oid = enumtypid GROUP BY 1 ORDER BY 1",
@@ -44,7 +44,7 @@ def test_enums(server: Server) -> None:
     ]
 
 
-def test_indexes(server: Server) -> None:
+def test_the_indexes_exist(server: Server) -> None:
     definitions = " ".join(names(server, "SELECT indexdef FROM pg_indexes WHERE schemaname = 'public'"))
     for part in (
         '("timestamp", id)',
@@ -63,7 +63,7 @@ def test_indexes(server: Server) -> None:
         "INSERT INTO predictions (room, prediction_made_at, prediction_type, confidence, model_version) VALUES ('office', now(), 'occupancy', 0.5, '1')",
     ],
 )
-def test_constraints_refuse_what_makes_no_sense(server: Server, statement: str) -> None:
+def test_constraints_refuse_impossible_values(server: Server, statement: str) -> None:
     with pytest.raises(psycopg2.errors.CheckViolation):
         server.query("occupancy_app", statement)
 
@@ -76,7 +76,7 @@ def test_rooms_are_an_enum(server: Server) -> None:
         )
 
 
-def test_views_follow_what_is_written(server: Server) -> None:
+def test_views_show_new_rows(server: Server) -> None:
     insert = (
         "INSERT INTO sensor_readings (timestamp, room, zone, state, source_entity) VALUES "
         "(now() - interval '2 minutes', 'guest_bedroom', 'bed', false, 'binary_sensor.view'), "

@@ -1,4 +1,4 @@
-"""Who gets in over the network, and who does not."""
+"""Which clients can connect over the network, and which are refused."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from tests.hosts import ROOT, Server
 testinfra_hosts = ["ansible://occupancy"]
 
 
-def test_a_careful_client_gets_tls_1_3_and_scram(server: Server) -> None:
-    # Channel binding exists for SCRAM over TLS alone: to require it is to prove both.
+def test_a_verifying_client_gets_tls_1_3_and_scram(server: Server) -> None:
+    # Channel binding exists only for SCRAM over TLS: a connection that requires it proves both.
     rows = server.query(
         "occupancy_app",
         "SELECT version, bits >= 128 FROM pg_stat_ssl WHERE pid = pg_backend_pid()",
@@ -81,7 +81,7 @@ def test_the_servers_own_databases_are_refused(server: Server, database: str) ->
 
 
 def test_a_client_of_another_network_is_refused(server: Server) -> None:
-    # The other host is on the same wire, but not in occupancy_allowed_cidrs.
+    # Its address is in the hosts' network, but not in occupancy_allowed_cidrs.
     assert "pg_hba.conf rejects connection" in server.connection_error_from_another_host()
 
 

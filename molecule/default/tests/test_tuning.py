@@ -1,4 +1,4 @@
-"""The server runs with what the formula says, nobody is killed for it, and the host is left alone where it must be."""
+"""The server runs with the settings of the formula, within its memory, and the kernel of a container is unchanged."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ testinfra_hosts = ["ansible://occupancy"]
 
 @pytest.fixture
 def plan(host: Host) -> tuning.Plan:
-    """What the formula says for these hosts, whatever the role has rendered."""
+    """The plan of the formula for this host, independent of the role's files."""
     disk_size = host.check_output("df --output=size -BM /var/lib/occupancy | tail -n 1 | tr -dc 0-9")
     cores = host.check_output("nproc")
     return tuning.plan(tuning.Request(cores=min(2, int(cores)), memory=512, disk_size=int(disk_size)))
@@ -59,18 +59,18 @@ def test_statements_are_counted_and_no_password_is_among_them(
     server: Server, superuser: Callable[..., str]
 ) -> None:
     statements = superuser("SELECT query FROM pg_stat_statements", "postgres")
-    assert "pg_file_settings" in statements  # the playbook's own question
+    assert "pg_file_settings" in statements  # a query of the playbook
     assert [user for user, password in server.passwords.items() if password in statements] == []
-    # A dump of the product's database is restored by somebody who may not create extensions.
+    # The user who restores a dump may not create extensions.
     assert superuser("SELECT string_agg(extname, ' ') FROM pg_extension") == "plpgsql"
 
 
-def test_the_kernel_is_left_alone_where_it_is_another_hosts(host: Host) -> None:
+def test_kernel_settings_are_not_changed_in_a_container(host: Host) -> None:
     assert not host.file("/etc/sysctl.d/60-occupancy.conf").exists
     assert host.check_output("cat /proc/sys/net/ipv4/ip_forward") == "1"
 
 
-def test_nobody_is_killed_when_every_connection_sorts_at_once(host: Host, server: Server) -> None:
+def test_no_process_is_killed_when_all_connections_sort_at_once(host: Host, server: Server) -> None:
     limits = {"occupancy": 10, "occupancy_app": 10, "occupancy_readonly": 8, "occupancy_monitor": 3}
     began = host.check_output("date +%s")
     sessions = [server.connect(user) for user, limit in limits.items() for _ in range(limit)]
@@ -78,7 +78,7 @@ def test_nobody_is_killed_when_every_connection_sorts_at_once(host: Host, server
     def sort(number: int) -> int:
         with sessions[number].cursor() as cursor:
             cursor.execute("SET statement_timeout = 0")
-            # More than work_mem holds, so all of it is used, and the rest goes to the disk.
+            # More than fits into work_mem: all of it is used, and the rest is written to disk.
             cursor.execute(
                 "SELECT count(*) FROM (SELECT FROM generate_series(1, 100000) AS g ORDER BY md5(g::text) OFFSET 1)"
             )

@@ -1,13 +1,13 @@
-"""How many tests there are."""
+"""The number of tests."""
 
 import pytest
 
 from tests.hosts import check_collection
 
 TESTS = 9
-"""A file that is not collected any more is a failure, not a saving."""
+"""If a file is not collected any more, the scenario fails."""
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Fail when tests of a whole run went missing."""
+    """Fail if a run of all tests has another number of them."""
     check_collection(session, TESTS)

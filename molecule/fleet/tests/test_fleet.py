@@ -1,4 +1,4 @@
-"""A release on its way to three homes that are in use, in order: planned, held up, taken up again, taken back."""
+"""A release comes to three hosts in use, in this order: planned, stopped by a failure, continued, taken back."""
 
 from __future__ import annotations
 
@@ -46,19 +46,19 @@ class Fleet:
         ]
 
     def tools(self) -> list[str]:
-        """Of which version the hosts' tools are."""
+        """The version of the tools of each host."""
         images = [host.check_output("grep OPS_IMAGE /opt/occupancy/.env") for host in self.hosts.values()]
         return [image.split(":")[1].split("-")[0] for image in images]
 
     def images(self) -> list[set[str]]:
-        """What is in the hosts' engines."""
+        """The images of each host's engine."""
         listed = "docker image ls --format '{{.Repository}}:{{.Tag}}'"
         return [set(host.check_output(listed).split()) for host in self.hosts.values()]
 
 
 @pytest.fixture(scope="module")
 def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The next release: this checkout, its images made, and then updated to a version with one more revision."""
+    """The next release: a copy of this checkout with another version and one more revision."""
     place = tmp_path_factory.mktemp("release") / "checkout"
     shutil.copytree(
         ROOT, place, ignore=shutil.ignore_patterns(".*cache*", ".git", ".venv", "images.tar", ".ansible")
@@ -88,7 +88,7 @@ def applications(fleet: Fleet) -> Iterator[dict[str, Application]]:
 
 
 def table(run: subprocess.CompletedProcess[str]) -> dict[str, list[str]]:
-    """The table at the end of a run: from, to, seconds, slowest lock, result, by host."""
+    """The table at the end of a run: from, to, seconds, slowest lock and result of each host."""
     rows = [
         [cell.strip() for cell in line.split("│")[1:-1]]
         for line in run.stdout.splitlines()
@@ -99,7 +99,7 @@ def table(run: subprocess.CompletedProcess[str]) -> dict[str, list[str]]:
     for host, *cells in rows:
         if host:
             found[host] = cells
-        else:  # what did not fit into one line
+        else:  # the continuation of a cell
             last = found[next(reversed(found))]
             last[:] = [f"{before} {more}".strip() for before, more in zip(last, cells, strict=True)]
     return found
@@ -119,7 +119,7 @@ def test_a_check_shows_the_plan_of_each_host_and_changes_nothing(fleet: Fleet) -
     assert fleet.tools() == ["0.1.0"] * 3
 
 
-def test_a_canary_that_fails_stops_the_run_and_nobody_else_is_touched(
+def test_a_canary_that_fails_stops_the_run_before_the_other_hosts(
     fleet: Fleet, applications: dict[str, Application]
 ) -> None:
     before = {name: fleet.hosts[name].check_output("docker image ls --quiet | sort") for name in REST}
@@ -144,14 +144,14 @@ def test_a_canary_that_fails_stops_the_run_and_nobody_else_is_touched(
     assert {name: one.failures for name, one in applications.items()} == {name: [] for name in NAMES}
 
 
-def test_the_next_run_migrates_all_and_no_write_is_lost(
+def test_the_next_run_migrates_all_hosts_and_no_write_is_lost(
     fleet: Fleet, applications: dict[str, Application]
 ) -> None:
     written = {name: one.written for name, one in applications.items()}
     before = fleet.images()[1]
     for host, old in itertools.product(fleet.hosts.values(), ("occupancy-ops:0.0.9", "somebody:else")):
         host.check_output(f"docker tag $(docker image ls --quiet occupancy-ops | head -n 1) {old}")
-    # As many do it who know the other playbook: it goes the same way.
+    # site.yml with the tag migrate goes in batches, too.
     run = run_playbook("site.yml", "--tags", "migrate", root=fleet.release)
     assert run.returncode == 0, run.stdout[-6000:] + run.stderr[-2000:]
     rows = table(run)
@@ -169,7 +169,7 @@ def test_the_next_run_migrates_all_and_no_write_is_lost(
     for host in fleet.hosts.values():
         sets = json.loads(host.check_output("occupancy-db --json backup list </dev/null"))["sets"]
         assert "verified" in {one["state"] for one in sets}
-    # The images of this release and of the one before are there, and no older ones; somebody else's are not touched.
+    # The engine keeps the images of this release and of the one before, and images of other projects.
     images = fleet.images()
     assert images[0] == images[1] == images[2]
     assert images[1] - before - {"somebody:else"} == {x for x in images[1] if f":{NEXT_VERSION}-" in x}
@@ -177,12 +177,12 @@ def test_the_next_run_migrates_all_and_no_write_is_lost(
     assert "occupancy-ops:0.0.9" not in images[1]
 
 
-def test_hosts_that_are_there_already_are_left_alone(fleet: Fleet) -> None:
+def test_hosts_that_have_the_release_are_not_changed(fleet: Fleet) -> None:
     run = fleet.migrate()
     assert run.returncode == 0, run.stdout[-6000:]
     assert recap(run, "changed") == dict.fromkeys(NAMES, 0)
     assert table(run) == {name: [NEXT, NEXT, "", "0 ms", "was there already, serves"] for name in NAMES}
-    # What the release before would find: its images are still there, and know.
+    # A check by the release before: its images are still on the hosts.
     check = fleet.migrate("--check", root=ROOT)
     assert check.returncode == 0, check.stdout[-6000:]
     assert {row[4] for row in table(check).values()} == {f"nothing to do, ahead of this release by {NEXT}"}
@@ -209,17 +209,17 @@ def test_a_host_where_the_application_cannot_write_is_not_handed_over(fleet: Fle
     assert run.returncode == 2, run.stdout[-6000:]
     rows = table(run)
     assert "password authentication failed" in rows[REST[0]][4]
-    # The other of its batch is finished, and the next batch is not begun.
+    # The other host of its batch is finished, and the next batch is not started.
     assert [rows[name][4] for name in (CANARY, REST[1])] == ["was there already, serves", "not begun"]
     assert fleet.tools() == [NEXT_VERSION, "0.1.0", "0.1.0"]
 
 
-def test_a_host_that_is_down_leaves_the_others_whole(fleet: Fleet) -> None:
+def test_an_unreachable_host_does_not_affect_the_others(fleet: Fleet) -> None:
     down = {
         "ansible_connection": "ssh",
         "ansible_host": "127.0.0.1",
         "ansible_port": 9,
-    }  # where nobody listens
+    }  # no program listens there
     inventory = fleet.release / "down.yml"
     inventory.write_text(json.dumps({"occupancy": {"hosts": {REST[0]: down}}}))
     run = fleet.migrate("--inventory", str(inventory), migrations_serial=[2, 1])
@@ -245,7 +245,7 @@ def test_a_host_that_is_down_leaves_the_others_whole(fleet: Fleet) -> None:
     assert "RELEASE_IMAGE=occupancy-ops:0.2.0-" in environment.content_string
 
 
-def test_migrations_do_not_come_to_several_homes_at_once(fleet: Fleet) -> None:
+def test_migrations_of_several_hosts_at_once_are_refused(fleet: Fleet) -> None:
     limit = ("--limit", f"localhost,{','.join(REST)}")
     run = run_playbook("site.yml", "--tags", "migrate,backup", *limit, root=fleet.release)
     assert run.returncode == 2
