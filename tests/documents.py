@@ -88,7 +88,7 @@ def blocks_to_run(place: str) -> list[Block]:
 
 
 def commands_of(block: Block) -> list[str]:
-    """The commands of a block of shell commands, one by one: a command ends with its line unless it continues.
+    """The commands of a block of shell commands: a command ends with its line unless it continues.
 
     Quoted text, a backslash at the end of a line and a here-document continue a command.
 
