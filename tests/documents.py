@@ -19,7 +19,7 @@ DOCUMENTS = [ROOT / "README.md", ROOT / "ARCHITECTURE.md", ROOT / "CHANGELOG.md"
 RUNNABLE = {"bash", "sh", "console", "shell", "python", "sql"}
 """Languages of blocks that a reader may run."""
 
-PLACES = {"unit", "database", "host", "controller", "no"}
+PLACES = {"unit", "database", "host", "controller", "last", "no"}
 """Where a test runs a block; see docs/development.md."""
 
 _FENCE = re.compile(r"^(?P<fence>`{3,}|:{3,})(?P<info>.*)$")
