@@ -141,7 +141,7 @@ class Session(AsyncSession):
 async def get_async_session() -> AsyncIterator[AsyncSession]:
     """Open a session on the engine of the running event loop; it is rolled back unless the caller commits.
 
-    Objects are not expired by a commit: loading an expired attribute needs I/O, which cannot be awaited there.
+    Objects are not expired by a commit: loading an expired attribute needs I/O that cannot be awaited.
 
     Raises:
         pydantic.ValidationError: a setting is invalid.
@@ -158,8 +158,8 @@ async def dispose_engine() -> None:
 
 
 # An asyncpg connection belongs to an event loop, so each loop has its own engine. A suspended generator holds
-# the engine: asyncio.run() closes open generators before it closes the loop, which disposes of the pool even if
-# dispose_engine() is not called.
+# the engine: asyncio.run() closes open generators before it closes the loop, which disposes of the pool even
+# if dispose_engine() is not called.
 _keepers: WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncGenerator[AsyncEngine]] = WeakKeyDictionary()
 _engines: WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncEngine] = WeakKeyDictionary()
 
