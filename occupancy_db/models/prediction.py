@@ -55,8 +55,8 @@ class Prediction(Base):
         ),
         # Query: the predictions of a day in all rooms; also the deletion of old predictions.
         Index("ix_predictions_prediction_made_at", desc("prediction_made_at")),
-        # Query: distributions that contain a value (@>, @?, @@); for these operators jsonb_path_ops is smaller
-        # and faster. Predictions without a distribution are not indexed.
+        # Query: distributions that contain a value (@>, @?, @@). jsonb_path_ops is smaller and faster.
+        # Predictions without a distribution are not indexed.
         Index(
             "ix_predictions_probability_distribution",
             "probability_distribution",
