@@ -81,7 +81,7 @@ export MSG
 
 ##@ Working on it
 
-.PHONY: test test-all test-full test-fast lint format bench bench-backup bench-migrate bench-tuning docs
+.PHONY: test test-all test-full test-fast lint format bench bench-backup bench-migrate bench-tuning bench-cli docs
 test: .venv/.synced ## Lint, unit and database tests, a sample of the faults, a provisioned host: make test [STAGE=unit]
 	@$(BIN)/python scripts/run_tests.py test $(STAGE)
 test-all: .venv/.synced ## make test, and all hosts: Debian 12, backups, a fleet, an upgrade: make test-all [STAGE=upgrade]
@@ -103,6 +103,8 @@ bench-backup: images ## Measure backup, rehearsal and restore: make bench-backup
 	@$(BIN)/python -m bench.backup --rows $(ROWS)
 bench-migrate: images ## Measure what writers notice of migrations: make bench-migrate [ROWS=10000000]
 	@$(BIN)/python -m bench.migrate --rows $(ROWS)
+bench-cli: .venv/.synced ## Measure the commands beside importing SQLAlchemy and asyncpg, as ratios
+	@$(BIN)/python -m bench.cli
 docs: .venv/.synced ## Build the documentation into dist/docs, generated pages and the roles' READMEs included
 	@printf '%s\n' roles/*/ | xargs -P 4 -I{} $(BIN)/aar-doc {} markdown
 	@$(BIN)/python scripts/generate_docs.py

@@ -1,1 +1,1 @@
-"""The database of an occupancy prediction system: settings, connections, models, migrations, commands."""
+"""The database of an occupancy prediction system: settings, connections, models and tools."""

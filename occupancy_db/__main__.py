@@ -1,4 +1,4 @@
-"""``python -m occupancy_db``: the command line where no entry point is installed, as in the ops container."""
+"""``python -m occupancy_db``: the command line without an installed entry point, as in the ops container."""
 
 from occupancy_db.cli import main
 

@@ -1,4 +1,4 @@
-"""Engines, sessions and connections: how the application and the tools reach the database."""
+"""Engines, sessions and connections of the application and of the tools."""
 
 import asyncio
 import socket
@@ -20,13 +20,13 @@ from occupancy_db.pool import pool
 from occupancy_db.settings import Environment, Settings
 
 RESTART_PATIENCE = 10
-"""Seconds for which production waits where no server listens, or one that is only starting."""
+"""Seconds for which a connection in production is retried while the server is stopped or starting."""
 _RESTART_PAUSE = 0.1
 
-# Errors of the operating system that waiting does not mend; TimeoutError is CONNECT_TIMEOUT.
+# Errors that a retry does not resolve; TimeoutError is raised after CONNECT_TIMEOUT.
 _PERMANENT = (ssl.SSLError, socket.gaierror, PermissionError, TimeoutError)
 
-# What a server that is going down or coming up says to who connects.
+# Answers of a server that is stopping or starting.
 _RESTARTING = (
     asyncpg.CannotConnectNowError,
     asyncpg.ConnectionDoesNotExistError,
@@ -34,21 +34,21 @@ _RESTARTING = (
     asyncpg.CrashShutdownError,
 )
 
-# How many connections there are is the formula's: occupancy_db.server.tuning.
+# The sizes of the pools are calculated: see occupancy_db.pool.
 _PROFILES: Mapping[Environment, Mapping[str, Any]] = {
     Environment.DEVELOPMENT: {"echo": True},
     Environment.TESTING: {"poolclass": NullPool},
-    # It is cheaper to wait in the pool than inside the server, and 10 s of that is overload.
+    # A wait of 10 s for a connection of the pool means that the server is overloaded.
     Environment.PRODUCTION: {"pool_timeout": 10, "pool_recycle": 3600, "pool_pre_ping": True},
 }
 
 
 def create_engine(settings: Settings, *, application_name: str = "occupancy") -> AsyncEngine:
-    """An engine with the profile of ``settings.environment``; the caller disposes of it.
+    """Create an engine with the connection profile of ``settings.environment``; the caller disposes of it.
 
     Args:
-        settings: Where the database is.
-        application_name: How the sessions call themselves in ``pg_stat_activity`` and the server's log.
+        settings: The database.
+        application_name: The name of the sessions in ``pg_stat_activity`` and in the server's log.
 
     Raises:
         DatabaseError: the root certificate cannot be read.
@@ -66,7 +66,7 @@ def create_engine(settings: Settings, *, application_name: str = "occupancy") ->
 
 
 async def _connect_patiently(*args: Any, **kwargs: Any) -> Any:
-    """``asyncpg.connect``, through a restart of the server: what was under way is lost, and nothing else."""
+    """``asyncpg.connect``, retried while the server restarts."""
     deadline = asyncio.get_running_loop().time() + RESTART_PATIENCE
     while True:
         try:
@@ -87,18 +87,18 @@ async def connect(
     autocommit: bool = False,
     patience: float = 0,
 ) -> AsyncIterator[AsyncConnection]:
-    """One connection for a tool: no pool, and no query log between the lines that a person reads.
+    """Open one connection for a tool: without a pool, and without a log of the queries.
 
     Args:
-        settings: Where the database is.
-        application_name: How the session calls itself.
+        settings: The database.
+        application_name: The name of the session.
         database: Another database of the same server.
-        server_settings: Configuration parameters of the session; they win over those set for the role.
+        server_settings: Configuration parameters of the session; they override those of the role.
         autocommit: Whether each statement is a transaction of its own.
-        patience: Seconds to go on asking while all of the user's connections, or the server's, are taken.
+        patience: Seconds to retry while the connection limit of the user or of the server is reached.
 
     Raises:
-        DatabaseError: no connection; it says what was wrong, where, and what to do.
+        DatabaseError: no connection.
     """
     engine = create_async_engine(
         _url(settings, database),
@@ -120,7 +120,7 @@ async def connect(
     try:
         yield connection
     except BaseException:
-        with suppress(DBAPIError):  # what led here is worth more than what follows from it
+        with suppress(DBAPIError):  # the first exception is the one to report
             await connection.close()
         raise
     else:
@@ -128,10 +128,10 @@ async def connect(
 
 
 class Session(AsyncSession):
-    """A session that also takes SQL as a plain string, as the operator's manual writes it."""
+    """A session that also accepts SQL as a plain string, as in the operator's manual."""
 
     async def execute(self, statement: Executable | str, *args: Any, **kwargs: Any) -> Result[Any]:
-        """As ``AsyncSession.execute``; a string is taken as ``text()``."""
+        """As ``AsyncSession.execute``; a string is converted by ``text()``."""
         return await super().execute(
             text(statement) if isinstance(statement, str) else statement, *args, **kwargs
         )
@@ -139,12 +139,12 @@ class Session(AsyncSession):
 
 @asynccontextmanager
 async def get_async_session() -> AsyncIterator[AsyncSession]:
-    """A session on the engine of the running event loop, rolled back unless the caller commits.
+    """Open a session on the engine of the running event loop; it is rolled back unless the caller commits.
 
-    Objects stay readable after the commit: an expired attribute would need I/O where none can be awaited.
+    Objects are not expired by a commit: loading an expired attribute needs I/O that cannot be awaited.
 
     Raises:
-        pydantic.ValidationError: the environment is unusable.
+        pydantic.ValidationError: a setting is invalid.
     """
     async with Session(await get_engine(), expire_on_commit=False) as session:
         yield session
@@ -157,9 +157,9 @@ async def dispose_engine() -> None:
         await keeper.aclose()
 
 
-# An asyncpg connection lives and dies with its event loop, so each loop has an engine of its own. A suspended
-# generator keeps it: asyncio.run() finishes open generators before it closes the loop, and that disposes of
-# the pool in time even where nobody calls dispose_engine().
+# An asyncpg connection belongs to an event loop, so each loop has its own engine. A suspended generator holds
+# the engine: asyncio.run() closes open generators before it closes the loop, which disposes of the pool even
+# if dispose_engine() is not called.
 _keepers: WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncGenerator[AsyncEngine]] = WeakKeyDictionary()
 _engines: WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncEngine] = WeakKeyDictionary()
 
@@ -168,7 +168,7 @@ async def get_engine() -> AsyncEngine:
     """The application's pooled engine of the running event loop; it is disposed of with the loop.
 
     Raises:
-        pydantic.ValidationError: the environment is unusable.
+        pydantic.ValidationError: a setting is invalid.
         DatabaseError: the root certificate cannot be read.
     """
     loop = asyncio.get_running_loop()

@@ -1,7 +1,7 @@
-"""The months of ``sensor_readings``: their names and which timestamps they may hold.
+"""The monthly partitions of ``sensor_readings``: their names, and the timestamps that are accepted.
 
-A month of the UTC calendar is a partition. There is no DEFAULT partition: what belongs to no month is an
-error of its own, and a default partition would forbid to detach another concurrently.
+Each month of the UTC calendar has a partition. There is no DEFAULT partition: a reading without a month is an
+error, and partitions cannot be detached concurrently from a table that has one.
 """
 
 from datetime import UTC, date, datetime, timedelta
@@ -9,18 +9,18 @@ from datetime import UTC, date, datetime, timedelta
 TABLE = "sensor_readings"
 
 EARLIEST = datetime(2010, 1, 1, tzinfo=UTC)
-"""No presence sensor wrote readings before; a clock that was never set says 1970."""
+"""The earliest timestamp that is accepted. A clock that was never set reads 1970."""
 
 AHEAD = timedelta(days=1)
-"""How far a sensor's clock may run ahead of ours."""
+"""How far a timestamp may be ahead of this machine's clock."""
 
 HOURS_LOCK = int.from_bytes(b"occhours")
-"""The advisory lock of the hourly sums. Who brings readings into closed hours shares it, until the end of the
-transaction that marks them; the triggers of a partition do so by themselves (migration 004)."""
+"""The advisory lock of the hourly sums. A transaction that writes readings of closed hours holds it in shared
+mode until its end; the triggers of a partition take it (migration 004)."""
 
 
 def month_of(timestamp: datetime) -> date:
-    """The first day of the UTC month that a moment belongs to.
+    """The first day of the UTC month of a timestamp.
 
     Args:
         timestamp: With a time zone.
@@ -29,21 +29,21 @@ def month_of(timestamp: datetime) -> date:
 
 
 def following(month: date, months: int = 1) -> date:
-    """The month so many months later (or earlier, if negative)."""
+    """The month that is a number of months later, or earlier if the number is negative."""
     number = month.year * 12 + month.month - 1 + months
     return date(number // 12, number % 12 + 1, 1)
 
 
 def partition_name(month: date) -> str:
-    """The name of a month's partition, ``sensor_readings_2026_11``; it fits into SQL as it stands."""
+    """The name of a month's partition, ``sensor_readings_2026_11``; it needs no quoting in SQL."""
     return f"{TABLE}_{month:%Y_%m}"
 
 
 def absurd(timestamp: datetime, now: datetime) -> str | None:
-    """Why a reading cannot be from that moment, or None if it can.
+    """Why a timestamp is not accepted, or None if it is.
 
     Args:
-        timestamp: The reading's, with a time zone.
+        timestamp: The timestamp of a reading, with a time zone.
         now: The present, with a time zone.
     """
     if timestamp < EARLIEST:

@@ -7,31 +7,30 @@ from occupancy_db.settings import Environment
 
 @dataclass(frozen=True)
 class Pool:
-    """Connections of one process of the application, as SQLAlchemy counts them."""
+    """The pool of one process of the application, in SQLAlchemy's terms."""
 
     size: int
     overflow: int
 
     @property
     def most(self) -> int:
-        """Open at once."""
+        """The largest number of connections."""
         return self.size + self.overflow
 
 
 def pool(environment: Environment, cores: float = 2, processes: int = 1, most: int | None = None) -> Pool:
-    """The connections of one process of the application.
+    """The pool of one process of the application.
 
     About 2 x cores + 1 sessions keep the cores and one disk busy (PostgreSQL wiki, Number Of Database
-    Connections). More would only compete inside the server, and it is cheaper to wait in the pool. The
-    processes share them out; what one lacks to the whole is overflow, so that it may have them all while the
-    others are idle.
-    The pool of development is what the operator's manual promises, as far as there is memory for it.
+    Connections). More sessions compete inside the server, where waiting costs more than in the pool. The
+    processes divide these connections; the overflow lets one process use all of them while the others are
+    idle. The pool of the other environments has a fixed size, limited by the server's memory.
 
     Args:
-        environment: Production computes; the others do not depend on the machine.
-        cores: Of the server.
-        processes: Of the application.
-        most: What the server's memory allows for one process.
+        environment: The size is calculated for production only.
+        cores: CPUs of the server.
+        processes: Processes of the application.
+        most: The largest number of connections that the server's memory allows for one process.
     """
     if environment is not Environment.PRODUCTION:
         size = min(5, most or 5)

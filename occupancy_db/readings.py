@@ -1,4 +1,4 @@
-"""Live ingest: batches of readings from the application, straight into the partitions of their months."""
+"""Live ingest: batches of readings from the application, copied to the partitions of their months."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
@@ -36,17 +36,17 @@ class Reading:
     confidence: float = 1.0
 
 
-class InvalidReadings(ValueError):  # noqa: N818  # what is wrong, not that something is
-    """Readings that cannot be taken; none of their batch was written.
+class InvalidReadings(ValueError):  # noqa: N818  # part of the public interface
+    """Invalid readings in a batch; nothing of the batch was written.
 
     Attributes:
-        problems: The index of each bad reading in the batch, and what is wrong with it.
+        problems: The index of each invalid reading in the batch, and the reason.
     """
 
     SHOWN = 5
 
     def __init__(self, problems: list[tuple[int, str]]) -> None:
-        """Name the first few, and say how many more there are."""
+        """Build the message from the first problems and the number of the others."""
         shown = "; ".join(f"reading {index}: {reason}" for index, reason in problems[: self.SHOWN])
         more = f"; and {len(problems) - self.SHOWN} more" if len(problems) > self.SHOWN else ""
         super().__init__(f"{len(problems)} invalid: {shown}{more}")
@@ -60,43 +60,43 @@ Row = tuple[datetime, str, str, bool, str, float]
 _FIELDS: Final = frozenset(field.name for field in fields(Reading))
 _REQUIRED: Final = _FIELDS - {"confidence"}
 
-# (room, zone, source_entity) that have been found good: a home has a few dozen, which come again and again.
+# Valid (room, zone, source_entity): a home has a few dozen, which repeat.
 _known: dict[tuple[str, str, str], None] = {}
 _KNOWN_LIMIT: Final = 10_000
 
-# A partition that is being detached still takes rows under its name, and they would go with it. This query
-# holds a lock on the table until the transaction ends, which a detachment waits for.
+# A partition that is being detached still accepts rows under its name, and they would be lost. This query
+# holds a lock on the parent table until the transaction ends; a detach waits for it.
 _PARTITIONS = f"""
     SELECT relname
     FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid
     WHERE inhparent = '{TABLE}'::regclass AND NOT inhdetachpending
       AND NOT EXISTS (SELECT FROM ONLY {TABLE})
-"""  # noqa: S608  # a name of ours
+"""  # noqa: S608  # a constant
 
 
 async def ingest(readings: Iterable[Reading | Mapping[str, Any]]) -> int:
     """Write readings in one transaction: all of them or none.
 
-    It runs on the pooled connections of the event loop, as sessions do, and copies each month's readings into
-    its partition directly: a COPY into the table itself would insert row by row on behalf of its triggers.
+    The function uses the pool of the running event loop, and copies the readings of each month directly to
+    its partition: COPY to the partitioned table inserts row by row because of its triggers.
 
     Args:
         readings: ``Reading`` objects, or mappings with their fields as keys.
 
     Returns:
-        How many were written.
+        The number of readings written.
 
     Raises:
-        InvalidReadings: some are unusable; found before anything is sent.
+        InvalidReadings: some readings are invalid; nothing was sent.
         DatabaseError: a month has no partition.
         sqlalchemy.exc.DBAPIError: no connection.
-        asyncpg.PostgresError: the server refused, or a lock or timeout got in the way.
+        asyncpg.PostgresError: the server refused the rows, or a lock was not obtained in time.
     """
     months = by_month(readings, datetime.now(UTC))
     if not months:
         return 0
     async with (await get_engine()).connect() as connection:
-        # COPY is the driver's, and so is its transaction.
+        # COPY is a function of asyncpg, which must then begin the transaction too.
         driver: Any = (await connection.get_raw_connection()).driver_connection
         async with driver.transaction():
             present = {row["relname"] for row in await driver.fetch(_PARTITIONS)}
@@ -111,22 +111,22 @@ async def ingest(readings: Iterable[Reading | Mapping[str, Any]]) -> int:
 
 
 def by_month(readings: Iterable[Reading | Mapping[str, Any]], now: datetime) -> dict[date, list[Row]]:
-    """Validate readings and part them by the UTC month they belong to.
+    """Validate readings and group them by UTC month.
 
     Args:
         readings: As for ``ingest``.
         now: The present, with a time zone.
 
     Raises:
-        InvalidReadings: some are unusable.
+        InvalidReadings: some readings are invalid.
     """
     months: dict[date, list[Row]] = {}
     problems: list[tuple[int, str]] = []
     rows: list[Row] = []
-    since = until = EARLIEST  # of the month that rows belongs to, as far as timestamps are believable
+    since = until = EARLIEST  # bounds of the month of `rows`, within the accepted timestamps
     known = _known
     for index, reading in enumerate(readings):
-        # What a good reading goes through is written out here: it is a third of what ingest costs the client.
+        # The checks of a valid reading are inlined: they are a third of the CPU time of ingest.
         if isinstance(reading, Reading):
             timestamp, state, confidence = reading.timestamp, reading.state, reading.confidence
             room, zone, entity = reading.room, reading.zone, reading.source_entity
@@ -140,7 +140,7 @@ def by_month(readings: Iterable[Reading | Mapping[str, Any]], now: datetime) -> 
                 ):
                     rows.append((timestamp, room, zone, state, entity, confidence))
                     continue
-            except TypeError:  # not comparable, not hashable: the same is found out below, in words
+            except TypeError:  # not comparable or not hashable: _problem() below finds the reason
                 pass
         problem = _problem(reading, now)
         if problem is not None:
@@ -180,7 +180,7 @@ def _problem(reading: Any, now: datetime) -> str | None:
             return f"missing key {', '.join(missing)}"
         reading = Reading(**reading)
     if not isinstance(reading, Reading):
-        return f"not a Reading nor a mapping: {type(reading).__name__}"
+        return f"neither a Reading nor a mapping: {type(reading).__name__}"
     return (
         _timestamp_problem(reading.timestamp, now)
         or room_problem(reading.room)
@@ -206,19 +206,19 @@ def _confidence_problem(value: Any) -> str | None:
 
 
 def room_problem(value: Any) -> str | None:
-    """Why a room is none, or None if it is one."""
+    """The reason why a value is not a room, or None if it is one."""
     if isinstance(value, str) and value in ROOMS:
         return None
     return f"unknown room {_shown(value)}"
 
 
 def text_problem(name: str, value: Any, longest: int) -> str | None:
-    """Why a column of text cannot hold a value, or None if it can.
+    """The reason why a text column cannot hold a value, or None if it can.
 
     Args:
-        name: What to call it.
-        value: Anything.
-        longest: In characters.
+        name: The name of the column for the message.
+        value: Any object.
+        longest: The maximum length in characters.
     """
     if not isinstance(value, str):
         return f"{name} is not text: {_shown(value)}"
@@ -243,10 +243,10 @@ def _shown(value: Any) -> str:
 def _no_partition(missing: list[date], present: set[str]) -> DatabaseError:
     months = ", ".join(f"{month:%Y-%m}" for month in missing)
     names = sorted(name.removeprefix(f"{TABLE}_").replace("_", "-") for name in present)
-    kept = f"there are partitions from {names[0]} to {names[-1]}" if names else "there is no partition at all"
+    kept = f"partitions exist from {names[0]} to {names[-1]}" if names else "no partition exists"
     return DatabaseError(
         ExitCode.FAILED,
         f"no partition for readings of {months}: {kept}; nothing was written",
-        "Bring readings of removed months in with 'occupancy-db import'; 'occupancy-db partitions maintain' "
-        "makes the months to come.",
+        "Use 'occupancy-db import' for readings of removed months, and 'occupancy-db partitions maintain' to "
+        "create the partitions of coming months.",
     )

@@ -7,12 +7,12 @@ from typing import Annotated, Self
 from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-# PostgreSQL cuts longer identifiers silently (NAMEDATALEN - 1), and would then connect to another name.
+# PostgreSQL truncates longer identifiers (NAMEDATALEN - 1): the connection would use another name.
 Identifier = Annotated[str, Field(min_length=1, max_length=63)]
 
 
 class Environment(StrEnum):
-    """Where the code runs; it selects the connection profile and the database."""
+    """The environment of the program. It selects the connection profile and the database."""
 
     DEVELOPMENT = "development"
     TESTING = "testing"
@@ -20,7 +20,7 @@ class Environment(StrEnum):
 
 
 class SslMode(StrEnum):
-    """How a TCP connection is protected: libpq's six modes, with libpq's meaning."""
+    """The TLS mode of a TCP connection, as in libpq."""
 
     DISABLE = "disable"
     ALLOW = "allow"
@@ -31,13 +31,13 @@ class SslMode(StrEnum):
 
 
 class Settings(BaseSettings):
-    """Where the database is and how to reach it.
+    """The address of the database, and how to connect to it.
 
-    Every field is an environment variable of the same name in upper case. An empty value counts as unset, and
-    unknown keys of ``.env`` are ignored, so that other programs can share the file.
+    Every field is an environment variable of the same name in upper case. An empty value counts as unset.
+    Unknown keys of ``.env`` are ignored, so that other programs can use the same file.
 
     Raises:
-        pydantic.ValidationError: a value is unusable. The text names the field and never repeats the value.
+        pydantic.ValidationError: a value is invalid. The text names the field and does not contain the value.
     """
 
     model_config = SettingsConfigDict(
@@ -46,7 +46,7 @@ class Settings(BaseSettings):
 
     environment: Environment = Environment.DEVELOPMENT
     postgres_host: str = Field(
-        "localhost", description="Name, address, or socket directory (begins with '/')"
+        "localhost", description="Host name, IP address, or socket directory (begins with '/')"
     )
     postgres_port: int = Field(5432, ge=1, le=65535)
     postgres_db: Identifier = "occupancy_dev"
@@ -73,7 +73,7 @@ class Settings(BaseSettings):
         except OSError as error:
             raise ValueError(f"POSTGRES_PASSWORD_FILE: cannot read {path}: {error.strerror}") from None
         except UnicodeDecodeError:
-            # From None, and without its text: a decoding error carries the bytes of the secret.
+            # "from None": a decoding error contains bytes of the secret.
             raise ValueError(f"POSTGRES_PASSWORD_FILE: {path} is not UTF-8 text") from None
         if not password:
             raise ValueError(f"POSTGRES_PASSWORD_FILE: {path} is empty")
@@ -93,17 +93,17 @@ class Settings(BaseSettings):
 
     @property
     def uses_socket(self) -> bool:
-        """Whether the host is the directory of a Unix socket, as in libpq; TLS settings are then ignored."""
+        """Whether the host is the directory of a Unix socket, as in libpq. TLS settings are then ignored."""
         return self.postgres_host.startswith("/")
 
     @property
     def sslmode(self) -> SslMode:
-        """``POSTGRES_SSLMODE``, or verify-full in production and prefer elsewhere."""
+        """``POSTGRES_SSLMODE``; default: verify-full in production, prefer in other environments."""
         if self.postgres_sslmode is not None:
             return self.postgres_sslmode
         return SslMode.VERIFY_FULL if self.environment is Environment.PRODUCTION else SslMode.PREFER
 
     @property
     def where(self) -> str:
-        """The target for a person to read: ``host:port/database as user``."""
+        """The target for messages: ``host:port/database as user``."""
         return f"{self.postgres_host}:{self.postgres_port}/{self.database} as {self.postgres_user}"

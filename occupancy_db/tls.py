@@ -1,4 +1,4 @@
-"""Turn an sslmode into what asyncpg takes, with the meaning that libpq gives it.
+"""Translate libpq's sslmode to the ``ssl`` argument of asyncpg.
 
 Source of the rules: PostgreSQL documentation, "34.19. SSL Support", table "SSL Mode Descriptions".
 """
@@ -15,14 +15,14 @@ SslArgument = ssl.SSLContext | Literal[False, "allow", "prefer"]
 def ssl_argument(settings: Settings) -> SslArgument:
     """The ``ssl`` argument of ``asyncpg.connect`` for these settings.
 
-    - disable, and any socket: no TLS.
-    - allow, prefer: asyncpg's own words for them, because only asyncpg can try again on a second connection.
-    - require: TLS without verification, unless a root certificate is given: then as verify-ca.
-    - verify-ca: the chain must end in the root certificate, or in the system's trusted ones.
-    - verify-full: as verify-ca, and the certificate must carry the host name.
+    - disable, and any Unix socket: no TLS.
+    - allow, prefer: passed on, because only asyncpg can retry with a second connection.
+    - require: TLS without verification; with a root certificate as verify-ca.
+    - verify-ca: the chain must end in the root certificate, or in a CA that the system trusts.
+    - verify-full: as verify-ca, and the certificate must contain the host name.
 
     Raises:
-        DatabaseError: the root certificate cannot be read (exit code: bad configuration).
+        DatabaseError: the root certificate cannot be read (exit code 3).
     """
     mode = settings.sslmode
     if settings.uses_socket or mode is SslMode.DISABLE:
@@ -44,7 +44,7 @@ def ssl_argument(settings: Settings) -> SslArgument:
             raise DatabaseError(
                 ExitCode.CONFIGURATION,
                 f"POSTGRES_SSLROOTCERT: cannot use {root}: {reason}",
-                "Point it at the CA certificate that signed the server's.",
+                "Set it to the file of the CA certificate that signed the server's certificate.",
             ) from None
     elif mode is SslMode.REQUIRE:
         context.verify_mode = ssl.CERT_NONE

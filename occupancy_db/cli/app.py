@@ -39,7 +39,7 @@ COMMANDS = {
     "restore-cleanup": ("restore", "restore_cleanup", "Drop databases that a restore replaced or left."),
     "import": ("import_readings", "import_readings", "Import sensor readings from CSV or NDJSON files."),
     "seed": ("seed", "seed", "Fill a development database with generated data."),
-    "reset": ("reset", "reset", "Drop the schema with all data, and create it again."),
+    "reset": ("reset", "reset", "Drop everything that the migrations created, and create it again."),
     "tune": ("tune", "tune", "Calculate server settings, memory limits and pool sizes for a machine."),
 }  # fmt: skip
 

@@ -151,7 +151,9 @@ def prune(
 
 @app.command("pin")
 def pin(
-    name: Id, reason: Annotated[str, typer.Argument(help="Shown in 'backup list'.")], json: Json = False
+    name: Id,
+    reason: Annotated[str, typer.Argument(metavar="REASON", help="Shown in 'backup list'.")],
+    json: Json = False,
 ) -> None:
     """Keep a set regardless of the retention policy."""
     one = Store(BackupSettings().dir).find(Settings().database, name)

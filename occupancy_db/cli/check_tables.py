@@ -5,7 +5,7 @@ from typing import Any
 
 import typer
 
-from occupancy_db.cli.output import Json, out
+from occupancy_db.cli.output import Json, out, with_program
 from occupancy_db.cli.table import Column, Table
 from occupancy_db.driver import connect_driver
 from occupancy_db.errors import ExitCode
@@ -104,9 +104,9 @@ async def _check_tables(settings: Settings) -> bool:
     object_list = Table([Column("Kind", rank=0), Column("Name", rank=0), Column("Detail")])
     for row in others:
         object_list.add(row["kind"], row["name"], row["detail"])
-    verdict = (
-        f"missing: {', '.join(missing)}; run 'occupancy-db migrate'" if missing else "no object is missing"
-    )
+    verdict = "no object is missing"
+    if missing:
+        verdict = with_program(f"missing: {', '.join(missing)}; run 'occupancy-db migrate'")
     out.result(
         data,
         f"{settings.database} at revision {revision or 'none'}",

@@ -13,14 +13,18 @@ from occupancy_db.settings import Settings
 
 
 def cleanup(
-    months: Annotated[int, typer.Option(min=1, max=1200, help="Months of sensor readings to keep.")] = 6,
+    months: Annotated[
+        int, typer.Option(min=1, max=1200, metavar="NUMBER", help="Months of sensor readings to keep.")
+    ] = 6,
     transitions_months: Annotated[
         int | None,
-        typer.Option(min=1, max=1200, help="Months of room transitions to keep; default: all."),
+        typer.Option(
+            min=1, max=1200, metavar="NUMBER", help="Months of room transitions to keep; default: all."
+        ),
     ] = None,
     predictions_months: Annotated[
         int | None,
-        typer.Option(min=1, max=1200, help="Months of predictions to keep; default: all."),
+        typer.Option(min=1, max=1200, metavar="NUMBER", help="Months of predictions to keep; default: all."),
     ] = None,
     dry_run: Annotated[bool, typer.Option(help="Only show what would be removed.")] = True,
     lock_wait: LockWait = LOCK_WAIT,
@@ -48,7 +52,9 @@ def cleanup(
     lines = []
     for table, found in result.items():
         before, after = size(found.bytes_before), size(found.bytes_after)
-        dropped = f", with {len(found.dropped)} whole months" if found.dropped else ""
+        months_dropped = len(found.dropped or [])
+        plural = "s" if months_dropped > 1 else ""
+        dropped = f", with {months_dropped} whole month{plural}" if months_dropped else ""
         lines.append(
             f"{found.rows:,} {table.replace('_', ' ')} before {found.cutoff:%Y-%m-%d %H:%M} UTC "
             f"{verb}{dropped}: {before} → {after}"

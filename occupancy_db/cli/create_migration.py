@@ -21,7 +21,9 @@ MAX_REVISION_LENGTH = 32
 
 
 def create_migration(
-    message: Annotated[str, typer.Argument(help="What the migration does, in a few words.")],
+    message: Annotated[
+        str, typer.Argument(metavar="MESSAGE", help="What the migration does, in a few words.")
+    ],
     autogenerate: Annotated[
         bool, typer.Option(help="Fill it with the difference between the models and the database.")
     ] = True,

@@ -3,7 +3,7 @@
 import asyncio
 from typing import Any
 
-from occupancy_db.cli.output import Json, out
+from occupancy_db.cli.output import Json, out, with_program
 from occupancy_db.driver import connect_driver
 from occupancy_db.schema import position
 from occupancy_db.settings import Settings
@@ -20,7 +20,7 @@ async def _current(settings: Settings) -> None:
     if found.ahead:
         state = f"ahead of this release, whose head is {found.head}"
     elif found.revision != found.head:
-        state = f"head is {found.head}: run 'occupancy-db migrate'"
+        state = with_program(f"head is {found.head}: run 'occupancy-db migrate'")
     out.result(
         {
             "database": settings.database,

@@ -28,17 +28,21 @@ Columns = Annotated[
     typer.Option(metavar="OURS=THEIRS", help="The name of a column in the files, if it differs; repeatable."),
 ]
 Entities = Annotated[
-    Path | None, typer.Option(help="For a history of Home Assistant: a CSV file of entity_id,room,zone.")
+    Path | None,
+    typer.Option(metavar="FILE", help="For a history of Home Assistant: a CSV file of entity_id,room,zone."),
 ]
 Timezone = Annotated[
     str | None,
     typer.Option(
-        help="The time zone of timestamps without an offset, as Europe/Berlin; default: they are refused."
+        metavar="NAME",
+        help="The time zone of timestamps without an offset, as Europe/Berlin; default: they are refused.",
     ),
 ]
 RejectsFile = Annotated[
     Path | None,
-    typer.Option(help="The file for rejected rows; default: FILE.rejects.csv in the current directory."),
+    typer.Option(
+        metavar="FILE", help="The file for rejected rows; default: FILE.rejects.csv in the current directory."
+    ),
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only read and check the files.")]
 

@@ -9,7 +9,12 @@ from occupancy_db.settings import Environment, Settings
 
 LockWait = Annotated[
     float,
-    typer.Option(min=0, help="Seconds to wait for other maintenance and for locks.", show_default=True),
+    typer.Option(
+        min=0,
+        metavar="SECONDS",
+        help="Seconds to wait for other maintenance and for locks.",
+        show_default=True,
+    ),
 ]
 
 

@@ -39,7 +39,7 @@ class Output:
         # Lines of a pipe are not wrapped.
         width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
         for line in lines:
-            for text in line.render(width) if isinstance(line, Table) else [with_program(line)]:
+            for text in line.render(width) if isinstance(line, Table) else [line]:
                 self._print(text)
 
     def step(self, line: str) -> None:

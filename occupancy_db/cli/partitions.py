@@ -22,7 +22,7 @@ app = typer.Typer(
 )
 
 MonthsAhead = Annotated[
-    int, typer.Option(min=1, max=24, help="Months after the current one that should exist.")
+    int, typer.Option(min=1, max=24, metavar="NUMBER", help="Months after the current one that should exist.")
 ]
 
 

@@ -17,9 +17,10 @@ def reset(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
     json: Json = False,
 ) -> None:
-    """Drop the schema with all data, and create it again.
+    """Drop everything that the migrations created, and create it again.
 
-    The command asks for confirmation; with --json it requires --yes. It is refused in production.
+    All data is lost. The command asks for confirmation; with --json it requires --yes. It is refused in
+    production.
     """
     settings = Settings()
     refuse_in_production(settings, "reset destroys all data")

@@ -7,7 +7,7 @@ import typer
 
 from occupancy_db.backup import restore as restoring
 from occupancy_db.backup.configuration import BackupSettings
-from occupancy_db.cli.output import Json, out
+from occupancy_db.cli.output import Json, out, with_program
 from occupancy_db.errors import DatabaseError, ExitCode
 from occupancy_db.settings import Settings
 
@@ -47,7 +47,7 @@ def restore(
         f"{settings.database} was restored from {done.set_id}, at revision {done.revision}",
         *(f"the replaced database is in the backup set {kept}" for kept in [done.safety_backup] if kept),
         *(
-            f"and for a day in the database {kept}: undo with 'occupancy-db restore-rollback'"
+            with_program(f"and for a day in the database {kept}: undo with 'occupancy-db restore-rollback'")
             for kept in [done.replaced]
             if kept
         ),

@@ -26,10 +26,15 @@ TAKEN = """
 
 
 def seed(
-    days: Annotated[int, typer.Option(min=1, max=180, help="Days of data.")] = 7,
-    number: Annotated[int, typer.Option("--seed", help="Seed of the random generator.")] = 42,
+    days: Annotated[int, typer.Option(min=1, max=180, metavar="NUMBER", help="Days of data.")] = 7,
+    number: Annotated[
+        int, typer.Option("--seed", metavar="NUMBER", help="Seed of the random generator.")
+    ] = 42,
     until: Annotated[
-        datetime | None, typer.Option(help="End of the data, UTC; default: the current hour.")
+        datetime | None,
+        typer.Option(
+            metavar="TIME", help="End of the data in UTC, as 2026-11-20T10:00:00; default: the current hour."
+        ),
     ] = None,
     json: Json = False,
 ) -> None:

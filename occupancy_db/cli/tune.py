@@ -13,11 +13,15 @@ from occupancy_db.settings import Environment, Settings
 
 Cores = Annotated[
     float | None,
-    typer.Option(help="CPUs of the server's container; default: those of this machine, at most 2."),
+    typer.Option(
+        metavar="NUMBER", help="CPUs of the server's container; default: those of this machine, at most 2."
+    ),
 ]
 Memory = Annotated[
     int | None,
-    typer.Option(help="Memory limit of the container in MB; default: calculated for this machine."),
+    typer.Option(
+        metavar="MB", help="Memory limit of the container in MB; default: calculated for this machine."
+    ),
 ]
 Disk = Annotated[
     tuning.Disk | None, typer.Option(help="The disk that holds the data; default: that of this machine.")
@@ -27,7 +31,9 @@ PoolEnvironment = Annotated[
     Environment | None,
     typer.Option(help="The environment of the application's pools; default: ENVIRONMENT, or production."),
 ]
-Processes = Annotated[int, typer.Option(min=1, help="Processes of the application; each has a pool.")]
+Processes = Annotated[
+    int, typer.Option(min=1, metavar="NUMBER", help="Processes of the application; each has a pool.")
+]
 WalCompression = Annotated[
     tuning.WalCompression, typer.Option(help="The best method that the server was built with.")
 ]

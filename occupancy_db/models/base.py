@@ -1,4 +1,4 @@
-"""What all models share."""
+"""The base class of the models."""
 
 from datetime import datetime
 
@@ -7,7 +7,7 @@ from sqlalchemy.orm import DeclarativeBase
 
 
 class Base(DeclarativeBase):
-    """Root of the models: its metadata is what migrations are compared with."""
+    """The base class of the models; ``alembic`` compares its metadata with the database."""
 
     metadata = MetaData(
         naming_convention={
@@ -18,7 +18,7 @@ class Base(DeclarativeBase):
             "ck": "ck_%(table_name)s_%(constraint_name)s",
         }
     )
-    type_annotation_map = {  # noqa: RUF012  # SQLAlchemy's own declaration, read once
+    type_annotation_map = {  # noqa: RUF012  # declared so by SQLAlchemy
         int: BigInteger(),
         datetime: DateTime(timezone=True),
     }

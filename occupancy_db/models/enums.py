@@ -1,4 +1,4 @@
-"""The two vocabularies of the schema, as Python sees them and as PostgreSQL stores them."""
+"""The enumerated types of the schema."""
 
 from enum import StrEnum
 
@@ -17,14 +17,19 @@ class RoomType(StrEnum):
 
 
 class PredictionType(StrEnum):
-    """What a prediction is about; PostgreSQL type ``prediction_type``."""
+    """The kinds of predictions; PostgreSQL type ``prediction_type``."""
 
     OCCUPANCY = "occupancy"
     VACANCY = "vacancy"
 
 
 def pg_enum(members: type[StrEnum], name: str) -> Enum:
-    """The column type of an enum that is stored by its values, under PostgreSQL's name for it."""
+    """The column type of an enumerated type that stores the values of the members.
+
+    Args:
+        members: The Python class.
+        name: The name of the PostgreSQL type.
+    """
     return Enum(members, name=name, values_callable=lambda enum: [member.value for member in enum])
 
 

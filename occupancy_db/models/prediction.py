@@ -1,4 +1,4 @@
-"""What the models expect of the rooms."""
+"""Predictions of the occupancy of rooms."""
 
 from datetime import datetime
 from typing import Any
@@ -12,7 +12,7 @@ from occupancy_db.models.enums import PREDICTION_TYPE, ROOM_TYPE, PredictionType
 
 
 class Prediction(Base):
-    """A prediction of either kind; ``prediction_type`` tells which of the columns must be there."""
+    """A prediction; ``prediction_type`` decides which of the other columns are required."""
 
     __tablename__ = "predictions"
 
@@ -21,10 +21,10 @@ class Prediction(Base):
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     confidence: Mapped[float]
     probability: Mapped[float | None]
-    """That the room is occupied at the horizon, 0 to 1."""
+    """Probability that the room is occupied at the horizon, 0 to 1."""
     expected_vacancy_minutes: Mapped[float | None]
     horizon_minutes: Mapped[int | None] = mapped_column(Integer)
-    """15 steers cooling, 120 heating."""
+    """15 (for cooling) or 120 (for heating)."""
     room: Mapped[RoomType] = mapped_column(ROOM_TYPE)
     prediction_type: Mapped[PredictionType] = mapped_column(PREDICTION_TYPE)
     model_version: Mapped[str | None] = mapped_column(String(50))
@@ -46,17 +46,17 @@ class Prediction(Base):
             "prediction_type <> 'vacancy' OR expected_vacancy_minutes IS NOT NULL",
             name="vacancy_complete",
         ),
-        # The newest prediction of a kind for a room.
+        # Query: the newest prediction of a type for a room.
         Index(
             "ix_predictions_room_prediction_type_prediction_made_at",
             "room",
             "prediction_type",
             desc("prediction_made_at"),
         ),
-        # The predictions of a day, whatever the room; also what retention removes.
+        # Query: the predictions of a day in all rooms; also the deletion of old predictions.
         Index("ix_predictions_prediction_made_at", desc("prediction_made_at")),
-        # Which distributions contain a value (@>, @?, @@); jsonb_path_ops is smaller and faster for these.
-        # Predictions without a distribution are left out.
+        # Query: distributions that contain a value (@>, @?, @@). jsonb_path_ops is smaller and faster.
+        # Predictions without a distribution are not indexed.
         Index(
             "ix_predictions_probability_distribution",
             "probability_distribution",

@@ -1,4 +1,4 @@
-"""Movements between rooms, computed from the readings."""
+"""Movements between rooms, calculated from the readings."""
 
 from datetime import datetime
 
@@ -10,18 +10,18 @@ from occupancy_db.models.enums import ROOM_TYPE, RoomType
 
 
 class RoomTransition(Base):
-    """Somebody left a room and appeared in another."""
+    """A person left a room and was detected in another."""
 
     __tablename__ = "room_transitions"
 
     id: Mapped[int] = mapped_column(Identity(), primary_key=True)
     timestamp: Mapped[datetime]
-    """When the person was detected in the room they went to."""
+    """The time of the detection in the new room."""
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     transition_duration_seconds: Mapped[float | None]
     confidence: Mapped[float] = mapped_column(server_default=text("1.0"))
     from_room: Mapped[RoomType | None] = mapped_column(ROOM_TYPE)
-    """None for the first detection."""
+    """None for the first detection of a person."""
     to_room: Mapped[RoomType] = mapped_column(ROOM_TYPE)
 
     __table_args__ = (
@@ -30,8 +30,8 @@ class RoomTransition(Base):
             "transition_duration_seconds >= 0 AND transition_duration_seconds < 'Infinity'",
             name="transition_duration",
         ),
-        # The movements of a day, in order.
+        # Query: the movements of a day, in order.
         Index("ix_room_transitions_timestamp", desc("timestamp")),
-        # How often, and how fast, one room follows another.
+        # Query: number and duration of the movements from one room to another.
         Index("ix_room_transitions_from_room_to_room_timestamp", "from_room", "to_room", desc("timestamp")),
     )

@@ -10,7 +10,7 @@ from occupancy_db.models.enums import ROOM_TYPE, RoomType
 
 
 class SensorReading(Base):
-    """One state of one zone of an FP2 sensor; partitioned by month of ``timestamp`` (UTC)."""
+    """The state of one zone of an FP2 sensor; partitioned by month of ``timestamp`` (UTC)."""
 
     __tablename__ = "sensor_readings"
 
@@ -18,7 +18,7 @@ class SensorReading(Base):
     timestamp: Mapped[datetime]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     confidence: Mapped[float] = mapped_column(server_default=text("1.0"))
-    """0 to 1; a cat scores low."""
+    """Confidence of the detection, 0 to 1."""
     room: Mapped[RoomType] = mapped_column(ROOM_TYPE)
     state: Mapped[bool]
     """Whether the zone is occupied."""
@@ -27,11 +27,11 @@ class SensorReading(Base):
     """Home Assistant entity id."""
 
     __table_args__ = (
-        # The last hour of a room, the readings of a day: every range of time, whatever the room.
+        # Query: a range of time, as the last hour or a day, of one room or all.
         PrimaryKeyConstraint("timestamp", "id"),
         CheckConstraint("confidence BETWEEN 0 AND 1", name="confidence"),
-        # The history of a zone, in months that are stored by zone, as imports store them. (A B-tree would
-        # cost a third of the ingest rate, and in months stored by time find each row on another page.)
+        # Query: the history of a zone, in months that an import stored in the order of zones. A B-tree would
+        # cost a third of the ingest rate; in months stored by time it finds each row on another page.
         Index(
             "ix_sensor_readings_zone",
             "zone",

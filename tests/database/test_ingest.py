@@ -141,7 +141,7 @@ async def test_keys_are_checked_and_many_problems_are_summed_up() -> None:
         await ingest(batch)
     assert caught.value.problems[1:3] == [
         (1, "missing key room, source_entity, state, timestamp"),
-        (2, "not a Reading nor a mapping: int"),
+        (2, "neither a Reading nor a mapping: int"),
     ]
 
 

@@ -91,6 +91,25 @@ def test_a_failure_is_recognised_behind_its_wrappers(error: Exception, code: Exi
         assert known.code is code
 
 
+def test_a_database_that_pg_hba_does_not_list_is_named() -> None:
+    error = asyncpg.InvalidAuthorizationSpecificationError(
+        'no pg_hba.conf entry for host "127.0.0.1", user "occupancy", database "hoem", SSL encryption'
+    )
+    known = explain_connection(error, Settings(postgres_db="hoem"))
+    assert 'database "hoem" ' in known.what
+    assert "POSTGRES_DB" in known.hint
+    assert '"hoem" may not exist' in known.hint
+
+
+@pytest.mark.parametrize(
+    "error", [ConnectionRefusedError(111, "Connect call failed"), FileNotFoundError(2, "No such file")]
+)
+def test_a_stopped_server_comes_with_the_command_that_starts_it(error: OSError) -> None:
+    hint = explain_connection(error, Settings()).hint
+    assert "'make up'" in hint
+    assert "docker compose --project-directory /opt/occupancy up --detach postgres" in hint
+
+
 def test_a_fault_of_ours_is_not_explained_away() -> None:
     assert explain(KeyError("bug")) is None
 
