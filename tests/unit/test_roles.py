@@ -1,6 +1,7 @@
 """The roles and the files that they write, without a host: what is said twice is said alike."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,28 @@ def test_variables_carry_the_name_of_their_role(role: str) -> None:
     assert {name for name in names if not name.startswith((f"{role}_", "occupancy_", f"__{role}_"))} == set()
 
 
+@pytest.mark.parametrize("role", ROLES)
+def test_a_role_reads_its_own_variables_and_those_of_occupancy(role: str) -> None:
+    # What it needs of another role, it gets as an input of its own: playbooks/group_vars/all.yml.
+    others = "|".join(sorted(set(ROLES) - {role, "occupancy"}))
+    named = re.compile(rf"(?<![\w.-])_{{0,2}}(?:{others})_\w+")
+    found = {
+        f"{path.relative_to(ROOT)}: {name}"
+        for folder in ("defaults", "tasks", "templates", "vars")
+        for path in sorted((ROOT / "roles" / role / folder).glob("*"))
+        for line in path.read_text().splitlines()
+        for name in named.findall(line.partition("# ")[0])
+    }
+    assert found == set()
+
+
+@pytest.mark.parametrize("path", ["playbooks/group_vars/all.yml"])
+def test_inputs_of_roles_are_named_in_their_defaults(path: str) -> None:
+    known = {name for role in ROLES for name in options(role)}
+    # Both need the facts of the host, so that no argument_specs can check them.
+    assert set(load(path)) - known <= {"occupancy_preflight", "occupancy_refused_tuning"}
+
+
 @pytest.mark.parametrize("inventory", ["inventories/local", "inventories/fleet.example"])
 def test_inventories_name_variables_that_exist(inventory: str) -> None:
     text = "\n".join(path.read_text() for path in sorted((ROOT / inventory).rglob("*.yml")))
@@ -85,6 +108,37 @@ def test_inventories_name_variables_that_exist(inventory: str) -> None:
     named = set(re.findall(rf"^[ #]*((?:{prefixes})_\w+):", text, re.MULTILINE))
     assert named
     assert named - {name for role in ROLES for name in options(role)} == set()
+
+
+TASK_FILES = sorted([*ROOT.glob("roles/*/tasks/*.yml"), *ROOT.glob("playbooks/**/*.yml")])
+# Task names are read in a log, where each must say what is done: a verb first, in the imperative.
+VERBS = {
+    "Add", "Ask", "Bootstrap", "Bring", "Build", "Check", "Choose", "Collect", "Converge", "Copy",
+    "Create", "Decide", "Download", "Drop", "End", "Find", "Hand", "Install", "Issue", "Keep",
+    "Leave", "List", "Load", "Look", "Make", "Migrate", "Move", "Pin", "Plan", "Prepare",
+    "Provision", "Publish", "Pull", "Read", "Refuse", "Reload", "Remove", "Render", "Replace",
+    "Report", "Restart", "Restore", "Revoke", "Run", "Save", "Set", "Show", "Sign", "Start", "Stop",
+    "Tag", "Take", "Verify", "Wait", "Write",
+}  # fmt: skip
+
+
+def names_of_tasks(node: Any) -> Iterator[str]:
+    if isinstance(node, list):
+        for item in node:
+            yield from names_of_tasks(item)
+    elif isinstance(node, dict):
+        if isinstance(node.get("name"), str):
+            yield node["name"]
+        for key in ("tasks", "block", "rescue", "always"):
+            yield from names_of_tasks(node.get(key))
+
+
+@pytest.mark.parametrize("path", TASK_FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_task_files_are_short_and_their_tasks_are_named_by_a_verb(path: Path) -> None:
+    text = path.read_text()
+    assert len(text.splitlines()) <= (80 if path.parent.name == "tasks" else 100)
+    names = list(names_of_tasks(yaml.safe_load(text)))
+    assert [name for name in names if re.split(r"\W", name)[0] not in VERBS] == []
 
 
 def test_no_task_ignores_errors() -> None:
