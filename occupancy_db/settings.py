@@ -7,16 +7,10 @@ from typing import Annotated, Self
 from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from occupancy_db.environment import Environment as Environment  # for clients, who find it here
+
 # PostgreSQL cuts longer identifiers silently (NAMEDATALEN - 1), and would then connect to another name.
 Identifier = Annotated[str, Field(min_length=1, max_length=63)]
-
-
-class Environment(StrEnum):
-    """Where the code runs; it selects the connection profile and the database."""
-
-    DEVELOPMENT = "development"
-    TESTING = "testing"
-    PRODUCTION = "production"
 
 
 class SslMode(StrEnum):
