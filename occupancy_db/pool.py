@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from occupancy_db.settings import Environment
+from occupancy_db.environment import Environment
 
 
 @dataclass(frozen=True)

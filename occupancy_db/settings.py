@@ -7,16 +7,10 @@ from typing import Annotated, Self
 from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from occupancy_db.environment import Environment as Environment  # part of this module for clients
+
 # PostgreSQL truncates longer identifiers (NAMEDATALEN - 1): the connection would use another name.
 Identifier = Annotated[str, Field(min_length=1, max_length=63)]
-
-
-class Environment(StrEnum):
-    """The environment of the program. It selects the connection profile and the database."""
-
-    DEVELOPMENT = "development"
-    TESTING = "testing"
-    PRODUCTION = "production"
 
 
 class SslMode(StrEnum):

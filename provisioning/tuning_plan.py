@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from occupancy_db.environment import Environment
 from occupancy_db.server import tuning
-from occupancy_db.settings import Environment
 
 
 def plan(request: Mapping[str, Any]) -> dict[str, Any]:

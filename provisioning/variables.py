@@ -33,6 +33,13 @@ INPUTS = ("occupancy_preflight", "occupancy_refused_tuning", "occupancy_group")
 """Variables of the playbooks that belong to no role's argument_specs."""
 
 
+def _load(path: Path) -> Any:
+    loader = getattr(
+        yaml, "CSafeLoader", yaml.SafeLoader
+    )  # libyaml is ten times as fast, where PyYAML has it
+    return yaml.load(path.read_text(encoding="utf-8"), Loader=loader)  # noqa: S506 # both are safe
+
+
 @cache
 def load_specs(roles: Path = ROLES) -> Specs:
     """The options of all roles.
@@ -41,9 +48,7 @@ def load_specs(roles: Path = ROLES) -> Specs:
         roles: The directory of the roles.
     """
     return {
-        path.parents[1].name: yaml.safe_load(path.read_text(encoding="utf-8"))["argument_specs"]["main"][
-            "options"
-        ]
+        path.parents[1].name: _load(path)["argument_specs"]["main"]["options"]
         for path in sorted(roles.glob("*/meta/argument_specs.yml"))
     }
 
@@ -57,7 +62,7 @@ def fixed_names(roles: Path = ROLES) -> frozenset[str]:
     """
     found: set[str] = set()
     for path in roles.glob("*/vars/main.yml"):
-        found |= set(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
+        found |= set(_load(path) or {})
     return frozenset(found)
 
 
@@ -71,6 +76,7 @@ def convert(options: Mapping[str, Any], values: Mapping[str, Any]) -> tuple[dict
     Returns:
         The converted values, and a sentence for each that cannot be converted.
     """
+    values = plain(values)
     problems = []
     for name, value in values.items():
         if (kind := options[name].get("type")) in ("list", "dict") and isinstance(value, str):
@@ -81,15 +87,24 @@ def convert(options: Mapping[str, Any], values: Mapping[str, Any]) -> tuple[dict
             )
     if problems:
         return {}, problems
-    validator = ArgumentSpecValidator({name: _plain(options[name]) for name in values})
+    validator = ArgumentSpecValidator({name: _constraints(options[name]) for name in values})
     result = validator.validate(dict(values))
     return result.validated_parameters, [f"{message.rstrip('.')}." for message in result.error_messages]
 
 
-def _plain(option: Mapping[str, Any]) -> dict[str, Any]:
+def plain(value: Any) -> Any:
+    """A copy of a value without Ansible's own types: to copy one of those copies all variables of a host."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(inner) for inner in value]
+    return str(value) if isinstance(value, str) else value
+
+
+def _constraints(option: Mapping[str, Any]) -> dict[str, Any]:
     """The spec of an option without its default and documentation: the value is given."""
     return {
-        key: {name: _plain(inner) for name, inner in value.items()} if key == "options" else value
+        key: {name: _constraints(inner) for name, inner in value.items()} if key == "options" else value
         for key, value in option.items()
         if key not in ("default", "description")
     }

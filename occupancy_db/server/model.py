@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from occupancy_db.environment import Environment
 from occupancy_db.pool import Pool
-from occupancy_db.settings import Environment
 
 SESSION_MEMORY = 4
 """MB of private memory of an average session, without ``work_mem``.

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import psycopg2
 import pytest
 import trustme
 from testinfra.host import Host
 
-from tests.hosts import Server
+from tests.hosts import ROOT, Server
 from tests.waiting import wait_for
 
 testinfra_hosts = ["ansible://occupancy"]
@@ -100,7 +103,11 @@ def test_changes_of_the_inventory_take_effect_and_are_taken_back(
     assert "occupancy-job maintain" not in table
 
     # Back to the inventory without these variables, with a new certificate and new passwords
-    assert changed(play("--tags", "postgres,access,retention,rotate-tls,rotate-passwords"), server) > 0
+    run = play("--tags", "postgres,access,retention,rotate-tls,rotate-passwords")
+    assert changed(run, server) > 0
+    named = re.search(r"New passwords, which clients must get: ([\w, ]+)\.", " ".join(run.stdout.split()))
+    assert named
+    assert set(named[1].split(", ")) == set(server.passwords) - {"grafana"}
     assert host.file("/etc/cron.d/occupancy-retention").content_string == schedules
     rotated = host.check_output("cat /opt/occupancy/secrets/occupancy_app")
     assert rotated not in (old, new)
@@ -202,6 +209,47 @@ def test_a_certificate_that_clients_would_refuse_replaces_nothing(
     assert server.query("occupancy_app", "SELECT 1") == [(1,)]
 
 
+def test_changes_of_users_by_hand_are_undone(
+    play: Play, server: Server, superuser: Callable[[str], str]
+) -> None:
+    for statement in (
+        "ALTER ROLE occupancy_app SET statement_timeout = 0",
+        "ALTER ROLE occupancy_app CONNECTION LIMIT -1",
+        "ALTER ROLE occupancy_readonly CREATEDB",
+        "ALTER ROLE occupancy_monitor PASSWORD 'another password'",
+        "GRANT pg_read_all_data TO occupancy_monitor",
+        "GRANT CREATE ON SCHEMA public TO occupancy_app",
+    ):
+        superuser(statement)
+    # The tasks for users, memberships and the privileges of the database
+    assert changed(play("--tags", "access"), server) == 3
+    assert server.query("occupancy_app", "SHOW statement_timeout") == [("1min",)]
+    assert server.query("occupancy_monitor", "SELECT 1") == [(1,)]
+    assert superuser("SELECT rolcreatedb FROM pg_roles WHERE rolname = 'occupancy_readonly'") == "f"
+    assert superuser("SELECT pg_has_role('occupancy_monitor', 'pg_read_all_data', 'member')") == "f"
+    assert superuser("SELECT has_schema_privilege('occupancy_app', 'public', 'CREATE')") == "f"
+    assert changed(play("--tags", "access"), server) == 0
+
+
+def test_a_run_waits_for_a_server_that_is_starting(server: Server, host: Host, tmp_path: Path) -> None:
+    host.check_output("docker stop occupancy-postgres-1")
+    log = tmp_path / "playbook.log"
+    command = ["ansible-playbook", "playbooks/site.yml", "--limit", server.name, "--tags", "access"]
+    command += ["--inventory", os.environ["MOLECULE_INVENTORY_FILE"]]
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("ANSIBLE_")}
+    with log.open("w") as output, subprocess.Popen(
+        command, cwd=ROOT, env=environment | {"PYTHONPATH": str(ROOT)}, stdout=output, stderr=output
+    ) as run:  # fmt: skip
+        deadline = time.monotonic() + 300
+        while "Wait until the server answers (" not in log.read_text():
+            assert run.poll() is None, log.read_text()[-3000:]
+            assert time.monotonic() < deadline, log.read_text()[-3000:]
+            time.sleep(0.2)
+        host.check_output("docker start occupancy-postgres-1")
+        assert run.wait(timeout=300) == 0, log.read_text()[-3000:]
+    assert f"{server.name} " in log.read_text().split("PLAY RECAP")[1]
+
+
 def test_settings_made_by_alter_system_are_reported_and_kept(
     play: Play, server: Server, superuser: Callable[[str], str]
 ) -> None:
@@ -213,7 +261,7 @@ def test_settings_made_by_alter_system_are_reported_and_kept(
     try:
         run = play("--tags", "tuning")
         said = " ".join(run.stdout.split())
-        assert "RESET takes them back: work_mem = 3MB, max_connections = 51, jit=on in occupancy" in said
+        assert "RESET removes them: work_mem = 3MB, max_connections = 51, jit=on in occupancy" in said
         assert changed(run, server) == 0
         assert started(superuser) == before
         assert "skipped vm.swappiness: the host is a container (docker)" in run.stdout

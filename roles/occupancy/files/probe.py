@@ -193,9 +193,8 @@ def tls_facts(request: dict[str, Any]) -> dict[str, Any]:
     directory = Path(request["dir"]) / "tls"
     served = ""
     if (directory / "ca.crt").exists():
-        with contextlib.suppress(
-            OSError, ValueError
-        ):  # the server does not answer, or not with this CA's certificate
+        # The server does not answer or has a certificate of another CA, or the port is no port.
+        with contextlib.suppress(OSError, OverflowError, ValueError):
             served = served_fingerprint(request["client_host"], int(request["port"]), directory / "ca.crt")
     return {
         "certificate": certificate(directory / "server.pem"),
