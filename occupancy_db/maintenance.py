@@ -9,22 +9,13 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from occupancy_db.connection import connect
+from occupancy_db.driver import LOCK_WAIT as LOCK_WAIT
+from occupancy_db.driver import SESSION as SESSION
 from occupancy_db.errors import DatabaseError, ExitCode
 from occupancy_db.settings import Settings
 
-SESSION = {
-    # A migration that waits for a lock makes everybody behind it wait as well: give up early, change nothing.
-    "lock_timeout": "5s",
-    # Limits meant for the application, set for the role, must not cut a migration short.
-    "statement_timeout": "0",
-    "idle_in_transaction_session_timeout": "0",
-    "timezone": "UTC",
-}
-
 # "occupanc" in ASCII: an advisory lock is a number that all who use it agree on.
 LOCK_KEY = int.from_bytes(b"occupanc")
-LOCK_WAIT = 60.0
-"""Seconds to wait for another runner."""
 _POLL = 0.2
 
 

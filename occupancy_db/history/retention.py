@@ -6,19 +6,8 @@ from typing import Any
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from occupancy_db.connection import connect
-from occupancy_db.history.upkeep import (
-    PATIENT,
-    RETIRED,
-    Maintenance,
-    Month,
-    Step,
-    find_months,
-    finish,
-    maintenance,
-    patiently,
-    sum_hours,
-)
+from occupancy_db.history.inspection import RETIRED, TIME_COLUMN, Step, finish, preview
+from occupancy_db.history.upkeep import Maintenance, find_months, maintenance, patiently, sum_hours
 from occupancy_db.maintenance import LOCK_WAIT
 from occupancy_db.months import TABLE, month_of
 from occupancy_db.settings import Settings
@@ -26,47 +15,41 @@ from occupancy_db.settings import Settings
 ROWS_AT_ONCE = 20_000
 """Rows removed in one transaction where a month is not dropped as a whole: a fraction of a second."""
 
-TIME_COLUMN = {"room_transitions": "timestamp", "predictions": "prediction_made_at"}
-"""The tables besides sensor_readings that retention knows, and what tells their rows' age."""
-
 SIZE = text("SELECT pg_total_relation_size(to_regclass(:name))")
 
 
 async def cleanup(
     settings: Settings, keep: dict[str, int], *, dry_run: bool, lock_wait: float = LOCK_WAIT
-) -> dict[str, Any]:
-    """Remove old rows, or say what would be removed.
+) -> dict[str, dict[str, Any]]:
+    """Remove rows that are older than they are kept for, or count them.
 
-    Whole months of readings are detached concurrently and dropped, which gives their space back at once; of
-    the month that is being left, and of other tables, rows are deleted in small transactions. The hourly
-    sums of readings that are removed stay. Interrupted at any point nothing is lost or counted twice, and the
-    next run, or upkeep, finishes it.
+    Whole months of readings are detached concurrently and dropped, which returns their space to the
+    operating system at once. Rows of the oldest month that stays, and of other tables, are deleted in small
+    transactions. The hourly sums of removed readings stay. An interrupted run loses nothing and counts
+    nothing twice; the next run, or ``partitions maintain``, completes it.
 
     Args:
         settings: The database; its user must be the owner, unless it is a dry run.
-        keep: How many months to keep of which tables; others are left alone.
-        dry_run: Only look.
+        keep: How many months to keep, by table; other tables are left alone.
+        dry_run: Only count.
         lock_wait: Seconds to wait for other maintenance.
 
     Returns:
         For each table ``months``, ``cutoff``, ``rows``, ``bytes_before``, ``bytes_after``, and for
-        sensor_readings ``dropped``, the partitions that went as a whole.
+        sensor_readings ``dropped``, the partitions that were removed as a whole.
 
     Raises:
-        DatabaseError: a lock was not obtained in time; what was removed until then is removed.
+        DatabaseError: a lock was not obtained in time; rows removed before that stay removed.
     """
-    result = {}
     if dry_run:
-        async with connect(settings, "occupancy-db cleanup", server_settings=PATIENT) as connection:
-            for table, months in keep.items():
-                result[table] = await _look(connection, table, await _cutoff(connection, months))
-    else:
-        async with maintenance(settings, lock_wait) as session:
-            for table, months in keep.items():
-                cutoff = await _cutoff(session.guard, months)
-                remove = _remove_readings if table == TABLE else _remove_rows
-                result[table] = await remove(session, table, cutoff)
-    return {table: {"months": keep[table], **found} for table, found in result.items()}
+        return await preview(settings, keep)
+    result: dict[str, dict[str, Any]] = {}
+    async with maintenance(settings, lock_wait) as session:
+        for table, months in keep.items():
+            cutoff = await _cutoff(session.guard, months)
+            remove = _remove_readings if table == TABLE else _remove_rows
+            result[table] = {"months": months, **await remove(session, table, cutoff)}
+    return result
 
 
 async def _cutoff(connection: AsyncConnection, months: int) -> datetime:
@@ -74,28 +57,6 @@ async def _cutoff(connection: AsyncConnection, months: int) -> datetime:
     cutoff = await connection.scalar(text("SELECT retention_cutoff(:months)"), {"months": months})
     assert isinstance(cutoff, datetime)
     return cutoff
-
-
-def _ends_before(month: Month, moment: datetime) -> bool:
-    return month_of(moment) > month.month
-
-
-async def _look(connection: AsyncConnection, table: str, cutoff: datetime) -> dict[str, Any]:
-    column = TIME_COLUMN.get(table, "timestamp")
-    rows = await connection.scalar(
-        text(f"SELECT count(*) FROM {table} WHERE {column} < :cutoff"),  # noqa: S608  # a name of ours
-        {"cutoff": cutoff},
-    )
-    found: dict[str, Any] = {"cutoff": cutoff, "rows": rows}
-    if table == TABLE:
-        months = await find_months(connection)
-        found["bytes_before"] = sum(month.bytes for month in months)
-        old = [month for month in months if month.attached and _ends_before(month, cutoff)]
-        found["bytes_after"] = found["bytes_before"] - sum(month.bytes for month in old)
-        found["dropped"] = [month.name for month in old]
-    else:
-        found["bytes_before"] = found["bytes_after"] = await connection.scalar(SIZE, {"name": table})
-    return found
 
 
 async def _remove_readings(session: Maintenance, _table: str, cutoff: datetime) -> dict[str, Any]:
@@ -109,7 +70,7 @@ async def _remove_readings(session: Maintenance, _table: str, cutoff: datetime) 
 
     rows, dropped = 0, []
     for month in await find_months(session.guard):
-        if month.attached and _ends_before(month, cutoff):
+        if month.attached and month.ends_before(cutoff):
             await patiently(session.guard.execute, text(f"COMMENT ON TABLE {month.name} IS '{RETIRED}'"))
             await session.detach(month.name)
             rows += await session.forget_month(month.name)

@@ -5,8 +5,7 @@ import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import asyncpg
@@ -16,186 +15,32 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from occupancy_db.connection import connect
 from occupancy_db.errors import DatabaseError, ExitCode, caused_by
-from occupancy_db.history import partitions
-from occupancy_db.maintenance import LOCK_WAIT, SESSION, maintenance_lock
-from occupancy_db.months import TABLE, following, month_of, partition_name
+from occupancy_db.history.inspection import (
+    MONTHS,
+    PATIENT,
+    Month,
+    Step,
+    detach,
+    finish,
+    forget_month,
+    plan,
+    strays,
+)
+from occupancy_db.history.inspection import RETIRED as RETIRED
+from occupancy_db.maintenance import LOCK_WAIT, maintenance_lock
+from occupancy_db.months import TABLE
 from occupancy_db.settings import Settings
 
-# Who waits for a lock makes everybody behind it wait as well: ask briefly, and often.
-PATIENT = {**SESSION, "lock_timeout": "50ms"}
 PATIENCE = 60.0
 """Seconds until a lock that others keep holding is given up."""
 
 HOURS_AT_ONCE = 500
 """Hours summed up in one transaction: a fraction of a second for a busy home."""
 
-RETIRED = "retired: its readings are being removed"
-"""The comment on a partition that retention takes away, so that what was interrupted is finished."""
-
-# Every table that is, or by its name should be, a month.
-MONTHS = text("""
-    SELECT leaf.relname AS name,
-           leaf.relispartition AS attached,
-           coalesce(inhdetachpending, false) AS detaching,
-           obj_description(leaf.oid, 'pg_class') IS NOT DISTINCT FROM :retired AS retired,
-           pg_get_expr(leaf.relpartbound, leaf.oid) AS bounds,
-           greatest(leaf.reltuples, pg_stat_get_live_tuples(leaf.oid))::bigint AS rows,
-           pg_total_relation_size(leaf.oid) AS bytes,
-           EXISTS (SELECT FROM pg_trigger WHERE tgrelid = leaf.oid AND tgname = 'hourly_insert') AS watched
-    FROM pg_class AS leaf
-    LEFT JOIN pg_inherits ON inhrelid = leaf.oid
-    WHERE leaf.relnamespace = 'public'::regnamespace AND leaf.relkind = 'r'
-      AND leaf.relname ~ '^sensor_readings_[0-9]{4}_(0[1-9]|1[0-2])$'
-    ORDER BY leaf.relname
-""")
-
-HOURS = text("""
-    SELECT CASE WHEN isfinite(closed_before) THEN closed_before END AS closed_before,
-           (SELECT count(DISTINCT hour) FROM hourly.marks) AS marked,
-           (SELECT count(*) FROM hourly.sums) AS sums,
-           (SELECT count(*) FROM hourly.history) AS history
-    FROM hourly.watermark
-""")
-
-
-@dataclass(frozen=True)
-class Month:
-    """A month's table as the catalog has it.
-
-    Attributes:
-        name: The table.
-        attached: Whether it is a partition; else it stands by itself.
-        detaching: Whether somebody began to detach it concurrently and was interrupted.
-        retired: Whether retention was taking it away.
-        bounds: The partition's bounds as SQL, None if it stands by itself.
-        rows: An estimate.
-        bytes: With indexes and TOAST.
-        watched: Whether its triggers are there.
-    """
-
-    name: str
-    attached: bool
-    detaching: bool
-    retired: bool
-    bounds: str | None
-    rows: int
-    bytes: int
-    watched: bool
-
-    @property
-    def month(self) -> date:
-        """The first day of the month that the name says."""
-        return datetime.strptime(self.name[-7:], "%Y_%m").replace(tzinfo=UTC).date()
-
-
-@dataclass(frozen=True)
-class Step:
-    """One thing that upkeep does.
-
-    Attributes:
-        kind: ``finish`` (what an interruption left), ``complete`` (triggers of a partition made by hand) or
-            ``create``.
-        table: The partition.
-        statements: The SQL, as it runs.
-    """
-
-    kind: str
-    table: str
-    statements: list[str]
-
-
-async def status(settings: Settings, months_ahead: int) -> dict[str, Any]:
-    """The months, what upkeep would do to them, and how far the hours are summed up.
-
-    Args:
-        settings: The database.
-        months_ahead: How many months beyond this one should be there.
-
-    Returns:
-        ``months`` (see Month), ``plan`` (see Step), ``strays`` (tables that stand by themselves though they
-        are called like months, and that nobody retired), ``hours``.
-    """
-    async with connect(settings, "occupancy-db partitions", server_settings=PATIENT) as connection:
-        months = await find_months(connection)
-        steps = plan(months, datetime.now(UTC), months_ahead)
-        hours = (await connection.execute(HOURS)).mappings().one()
-    return {
-        "months": [asdict(month) for month in months],
-        "plan": [asdict(step) for step in steps],
-        "strays": strays(months),
-        "hours": dict(hours),
-    }
-
 
 async def find_months(connection: AsyncConnection) -> list[Month]:
-    """Every month's table, the oldest first."""
-    return [Month(**row) for row in (await connection.execute(MONTHS, {"retired": RETIRED})).mappings()]
-
-
-def strays(months: list[Month]) -> list[str]:
-    """The tables that only look like partitions: somebody keeps them, and upkeep leaves them alone."""
-    return [month.name for month in months if not month.attached and not month.retired]
-
-
-def plan(months: list[Month], now: datetime, months_ahead: int) -> list[Step]:
-    """What upkeep has to do, in order.
-
-    Args:
-        months: As find_months returns them.
-        now: The present, with a time zone.
-        months_ahead: How many months beyond this one should be there.
-    """
-    steps = []
-    for month in months:
-        if month.detaching or month.retired:
-            steps.append(Step("finish", month.name, finish(month)))
-        elif month.attached and not month.watched:
-            steps.append(Step("complete", month.name, [partitions.prepare(month.name)]))
-    there = {month.name for month in months}
-    for n in range(months_ahead + 1):
-        coming = following(month_of(now), n)
-        name = partition_name(coming)
-        if name not in there:
-            steps.append(Step("create", name, create(name, coming)))
-    return steps
-
-
-def finish(month: Month) -> list[str]:
-    """The statements that end what was interrupted: a month half detached, or detached and not dropped."""
-    statements = []
-    if month.detaching:
-        statements.append(f"ALTER TABLE {TABLE} DETACH PARTITION {month.name} FINALIZE")
-    elif month.attached:  # retired, and killed before the first step
-        statements.append(detach(month.name))
-    if month.retired:
-        statements.append(forget_month(month.name, summed=False))
-    return statements
-
-
-def create(name: str, month: date) -> list[str]:
-    """The statements that make a partition, in one transaction."""
-    return [
-        partitions.create_standalone(name, month),
-        partitions.prepare(name),
-        partitions.attach(name, month),
-        f"ALTER TABLE {name} DROP CONSTRAINT bounds",
-    ]
-
-
-def detach(name: str) -> str:
-    """The statement that takes a partition out without holding up anybody; in no transaction."""
-    return f"ALTER TABLE {TABLE} DETACH PARTITION {name} CONCURRENTLY"
-
-
-def forget_month(name: str, *, summed: bool) -> str:
-    """The statement that drops a detached month, keeps its sums, and says how many readings it had.
-
-    Args:
-        name: The month's table.
-        summed: Whether its hours were summed up before it was detached, and not again since; otherwise they
-            are counted now.
-    """
-    return f"SELECT hourly.forget_month('{name}', {summed})"
+    """The tables of all months, the oldest first."""
+    return [Month(**row) for row in (await connection.exec_driver_sql(MONTHS)).mappings()]
 
 
 async def maintain(settings: Settings, months_ahead: int, lock_wait: float = LOCK_WAIT) -> dict[str, Any]:

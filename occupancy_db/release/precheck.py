@@ -126,12 +126,12 @@ async def look(connection: AsyncConnection, settings: Settings, backup: BackupSe
 
 
 def _look_ahead(state: State, remembered: str | None) -> None:
-    beyond = revisions.beyond(remembered, state.head)
-    if beyond and all(phase in {Phase.EXPAND, Phase.DATA} for _, phase in beyond):
-        state.ahead = [revision for revision, _ in beyond]
+    state.ahead = revisions.additions(remembered, state.head)
+    if state.ahead:
         state.warnings.append(f"a newer release has added {', '.join(state.ahead)}; this one works beside it")
         return
-    contracts = [revision for revision, phase in beyond or () if phase == Phase.CONTRACT]
+    beyond = revisions.beyond(remembered, state.head) or ()
+    contracts = [revision for revision, phase in beyond if phase == Phase.CONTRACT]
     what = f"the database is at {state.revision}, which this release does not know"
     if contracts:
         what = f"the database has had {contracts[0]}, which removes what this release uses"

@@ -4,10 +4,11 @@ import io
 import re
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
-from alembic import command
-from alembic.config import Config
-from alembic.script import Script, ScriptDirectory
+if TYPE_CHECKING:  # importing Alembic takes longer than a command needs to query a server
+    from alembic.config import Config
+    from alembic.script import Script, ScriptDirectory
 
 FIELDS = ("Intent", "Locks", "Reversible", "Phase", "Release")
 """Of a revision's docstring, in the template's order."""
@@ -76,7 +77,7 @@ class Revision:
     allowed: dict[str, str]
 
 
-def declared(script: Script) -> Revision:
+def declared(script: "Script") -> Revision:
     """What a revision says of itself.
 
     Raises:
@@ -115,13 +116,15 @@ def declared(script: Script) -> Revision:
     )
 
 
-def chain(scripts: ScriptDirectory, *heads: str) -> list[Script]:
+def chain(scripts: "ScriptDirectory", *heads: str) -> "list[Script]":
     """The revisions that lead to these, the first first."""
     return list(scripts.iterate_revisions(heads, "base"))[::-1] if heads else []
 
 
-def sql(config: Config, script: Script) -> str:
+def sql(config: "Config", script: "Script") -> str:
     """What Alembic would run to apply a revision, transactions and version stamp included."""
+    from alembic import command
+
     revises = script.down_revision
     buffer = io.StringIO()
     config.output_buffer = buffer
@@ -129,7 +132,7 @@ def sql(config: Config, script: Script) -> str:
     return buffer.getvalue()
 
 
-def remember(heads: list[Script], *, unproved: bool = False) -> str:
+def remember(heads: "list[Script]", *, unproved: bool = False) -> str:
     """The statement that leaves in the database how it came to its revision.
 
     The release before this one does not know the newest revisions. With their phases beside the stamp it can
@@ -172,3 +175,19 @@ def beyond(remembered: str | None, head: str | None) -> list[tuple[str, str]] | 
     applied = re.findall(r"(\w+) \((\w+)\)", remembered or "")
     ids = [revision for revision, _ in applied]
     return applied[ids.index(head) + 1 :] if head in ids else None
+
+
+def additions(remembered: str | None, head: str | None) -> list[str]:
+    """The revisions of a newer release that only add to the schema, so that this release works beside them.
+
+    Args:
+        remembered: What remember() left.
+        head: The newest revision of this release.
+
+    Returns:
+        Their ids, oldest first; empty if one of them contracts, or if the head is not among those applied.
+    """
+    applied = beyond(remembered, head) or []
+    if any(phase not in {Phase.EXPAND, Phase.DATA} for _, phase in applied):
+        return []
+    return [revision for revision, _ in applied]

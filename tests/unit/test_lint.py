@@ -6,7 +6,7 @@ import pytest
 from alembic.script import ScriptDirectory
 from typer.testing import CliRunner
 
-from occupancy_db.cli import app
+from occupancy_db.cli.app import app
 from occupancy_db.errors import ExitCode
 from occupancy_db.schema import revisions
 from occupancy_db.schema.lint import Finding, code, lint, split

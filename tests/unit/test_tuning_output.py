@@ -10,7 +10,7 @@ import yaml
 from jinja2 import Environment, StrictUndefined
 from typer.testing import CliRunner
 
-from occupancy_db.cli import app
+from occupancy_db.cli.app import app
 from occupancy_db.errors import ExitCode
 from occupancy_db.server import tuning
 from occupancy_db.server.tuning import (
