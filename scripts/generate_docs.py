@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Write the reference pages that come from the code: docs/reference/cli.md and docs/reference/exit-codes.md."""
+"""Write docs/reference/cli.md and docs/reference/exit-codes.md, which come from the code."""
 
 import re
 import sys

@@ -19,7 +19,7 @@ DOCUMENTS = [ROOT / "README.md", ROOT / "ARCHITECTURE.md", ROOT / "CHANGELOG.md"
 RUNNABLE = {"bash", "sh", "console", "shell", "python", "sql"}
 """Languages of blocks that a reader may run."""
 
-PLACES = {"unit", "database", "host", "controller", "no"}
+PLACES = {"unit", "database", "host", "controller", "last", "no"}
 """Where a test runs a block; see docs/development.md."""
 
 _FENCE = re.compile(r"^(?P<fence>`{3,}|:{3,})(?P<info>.*)$")
@@ -88,7 +88,7 @@ def blocks_to_run(place: str) -> list[Block]:
 
 
 def commands_of(block: Block) -> list[str]:
-    """The commands of a block of shell commands, one by one: a command ends with its line unless it continues.
+    """The commands of a block of shell commands: a command ends with its line unless it continues.
 
     Quoted text, a backslash at the end of a line and a here-document continue a command.
 

@@ -139,13 +139,15 @@ class Group(TyperGroup):
 
 def _usage_error(error: Any, args: Sequence[str]) -> NoReturn:
     """Print a usage error. It may precede the option ``--json`` on the command line."""
-    message = error.format_message()
-    if message and (out.json or "--json" in args):
+    if out.json or "--json" in args:
         from occupancy_db.errors import DatabaseError
 
         out.json = True
         path = error.ctx.command_path if error.ctx else "occupancy-db"
-        out.error(DatabaseError(ExitCode.USAGE, message.rstrip("."), f"See '{path} --help'."))
+        # Without arguments a group raises its help as an error.
+        given = type(error).__name__ != "NoArgsIsHelpError"
+        what = error.format_message().rstrip(".") if given else "No command is given"
+        out.error(DatabaseError(ExitCode.USAGE, what, f"See '{path} --help'."))
     else:
         error.show()
     sys.exit(error.exit_code)

@@ -31,7 +31,11 @@ def create(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Create a set, restore it to a temporary cluster, compare it, and remove expired sets."""
+    """Create a set, and verify it by a restore.
+
+    The set is restored to a temporary cluster and compared. Then sets are removed that the retention policy
+    does not keep.
+    """
     made, phases = asyncio.run(making.create(Settings(), BackupSettings(), out.step, pin))
     out.result({**_facts(made), "phases": phases}, f"{made.id} is verified")
 
@@ -48,7 +52,10 @@ def verify(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Verify sets again: compare the checksum of every file, and every row after a restore."""
+    """Verify sets again, by checksums and a restore.
+
+    The checksum of every file is compared, and every row after a restore to a temporary cluster.
+    """
     age = None if older_than is None else timedelta(days=older_than)
     verified = asyncio.run(making.verify(Settings(), BackupSettings(), ids or [], age, out.step))
     out.result({"verified": verified}, f"{len(verified)} verified")

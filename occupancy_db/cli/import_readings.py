@@ -17,36 +17,40 @@ from occupancy_db.history import importer
 from occupancy_db.history.formats import Format, Options, Reader, Rejects, read_entities
 from occupancy_db.settings import Settings
 
+Files = Annotated[
+    list[Path], typer.Argument(metavar="FILE...", help="CSV with a header, or NDJSON; plain or gzip.")
+]
+FileFormat = Annotated[
+    Format | None, typer.Option("--format", help="The format of all files; default: detected for each file.")
+]
+Columns = Annotated[
+    list[str] | None,
+    typer.Option(metavar="OURS=THEIRS", help="The name of a column in the files, if it differs; repeatable."),
+]
+Entities = Annotated[
+    Path | None, typer.Option(help="For a history of Home Assistant: a CSV file of entity_id,room,zone.")
+]
+Timezone = Annotated[
+    str | None,
+    typer.Option(
+        help="The time zone of timestamps without an offset, as Europe/Berlin; default: they are refused."
+    ),
+]
+RejectsFile = Annotated[
+    Path | None,
+    typer.Option(help="The file for rejected rows; default: FILE.rejects.csv in the current directory."),
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only read and check the files.")]
+
 
 def import_readings(
-    files: Annotated[
-        list[Path], typer.Argument(metavar="FILE...", help="CSV with a header, or NDJSON; plain or gzip.")
-    ],
-    form: Annotated[
-        Format | None,
-        typer.Option("--format", help="The format of all files; default: detected for each file."),
-    ] = None,
-    column: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="OURS=THEIRS", help="The name of a column in the files, if it differs; repeatable."
-        ),
-    ] = None,
-    entities: Annotated[
-        Path | None,
-        typer.Option(help="For a history of Home Assistant: a CSV file of entity_id,room,zone."),
-    ] = None,
-    timezone: Annotated[
-        str | None,
-        typer.Option(
-            help="The time zone of timestamps without an offset, as Europe/Berlin; default: they are refused."
-        ),
-    ] = None,
-    rejects: Annotated[
-        Path | None,
-        typer.Option(help="The file for rejected rows; default: FILE.rejects.csv in the current directory."),
-    ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only read and check the files.")] = False,
+    files: Files,
+    form: FileFormat = None,
+    column: Columns = None,
+    entities: Entities = None,
+    timezone: Timezone = None,
+    rejects: RejectsFile = None,
+    dry_run: DryRun = False,
     json: Json = False,
 ) -> None:
     """Import sensor readings from CSV or NDJSON files.
@@ -71,7 +75,12 @@ def import_readings(
         report = (
             asyncio.run(importer.run(settings, reader, announce)) if settings else check(reader, announce)
         )
-    seconds = time.monotonic() - began
+    _print(report, bad, dry_run=dry_run, seconds=time.monotonic() - began)
+    if bad.count:
+        raise typer.Exit(ExitCode.FAILED)
+
+
+def _print(report: importer.Report, bad: Rejects, *, dry_run: bool, seconds: float) -> None:
     speed = report.read / max(seconds, 0.001)
     data = {
         **asdict(report),
@@ -95,8 +104,6 @@ def import_readings(
         *([f"all rejected rows: {bad.path}"] if bad.count else []),
         *(f"warning: {words}" for words in report.warnings),
     )
-    if bad.count:
-        raise typer.Exit(ExitCode.FAILED)
 
 
 def check(reader: Reader, announce: importer.Announce) -> importer.Report:

@@ -26,7 +26,7 @@ MonthsAhead = Annotated[
 
 @app.command("status")
 def status(months_ahead: MonthsAhead = 3, json: Json = False) -> None:
-    """List the monthly partitions, and what maintenance would change."""
+    """List the partitions, and what maintenance would change."""
     settings = Settings()
     found = asyncio.run(inspection.status(settings, months_ahead))
     table = Table(
@@ -58,7 +58,11 @@ def maintain(
     lock_wait: LockWait = LOCK_WAIT,
     json: Json = False,
 ) -> None:
-    """Create the partitions of coming months, complete interrupted removals, sum up past hours."""
+    """Create partitions, and sum up past hours.
+
+    The command creates the partitions of the coming months, completes interrupted removals, and updates the
+    hourly sums.
+    """
     settings = Settings()
     if dry_run:
         found = asyncio.run(inspection.status(settings, months_ahead))

@@ -11,40 +11,47 @@ from occupancy_db.errors import DatabaseError, ExitCode
 from occupancy_db.server import tuning
 from occupancy_db.settings import Environment, Settings
 
+Cores = Annotated[
+    float | None,
+    typer.Option(help="CPUs of the server's container; default: those of this machine, at most 2."),
+]
+Memory = Annotated[
+    int | None,
+    typer.Option(help="Memory limit of the container in MB; default: calculated for this machine."),
+]
+Disk = Annotated[
+    tuning.Disk | None, typer.Option(help="The disk that holds the data; default: that of this machine.")
+]
+Workload = Annotated[tuning.Workload, typer.Option(help="The main work of the server.")]
+PoolEnvironment = Annotated[
+    Environment | None,
+    typer.Option(help="The environment of the application's pools; default: ENVIRONMENT, or production."),
+]
+Processes = Annotated[int, typer.Option(min=1, help="Processes of the application; each has a pool.")]
+WalCompression = Annotated[
+    tuning.WalCompression, typer.Option(help="The best method that the server was built with.")
+]
+HugePages = Annotated[bool, typer.Option("--huge-pages", help="Reserve huge pages on the host.")]
+Override = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", help="Override a setting, as in --set work_mem=16MB; repeatable.", metavar="NAME=VALUE"
+    ),
+]
+Explain = Annotated[bool, typer.Option("--explain", help="Show the reason and the source of each value.")]
+
 
 def tune(
-    cores: Annotated[
-        float | None,
-        typer.Option(help="CPUs of the server's container; default: those of this machine, at most 2."),
-    ] = None,
-    memory: Annotated[
-        int | None,
-        typer.Option(help="Memory limit of the container in MB; default: calculated for this machine."),
-    ] = None,
-    disk: Annotated[
-        tuning.Disk | None, typer.Option(help="The disk that holds the data; default: that of this machine.")
-    ] = None,
-    workload: Annotated[
-        tuning.Workload, typer.Option(help="The main work of the server.")
-    ] = tuning.Workload.MIXED,
-    environment: Annotated[
-        Environment | None,
-        typer.Option(help="The environment of the application's pools; default: ENVIRONMENT, or production."),
-    ] = None,
-    processes: Annotated[int, typer.Option(min=1, help="Processes of the application; each has a pool.")] = 1,
-    wal_compression: Annotated[
-        tuning.WalCompression, typer.Option(help="The best method that the server was built with.")
-    ] = tuning.WalCompression.PGLZ,
-    huge_pages: Annotated[bool, typer.Option("--huge-pages", help="Reserve huge pages on the host.")] = False,
-    override: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", help="Override a setting, as in --set work_mem=16MB; repeatable.", metavar="NAME=VALUE"
-        ),
-    ] = None,
-    explain: Annotated[
-        bool, typer.Option("--explain", help="Show the reason and the source of each value.")
-    ] = False,
+    cores: Cores = None,
+    memory: Memory = None,
+    disk: Disk = None,
+    workload: Workload = tuning.Workload.MIXED,
+    environment: PoolEnvironment = None,
+    processes: Processes = 1,
+    wal_compression: WalCompression = tuning.WalCompression.PGLZ,
+    huge_pages: HugePages = False,
+    override: Override = None,
+    explain: Explain = False,
     json: Json = False,
 ) -> None:
     """Calculate server settings, memory limits and pool sizes for a machine.
@@ -74,7 +81,16 @@ def tune(
         if explain and not out.json and request.overrides:
             _show_calculated(replace(request, overrides={}))
         raise refused from None
-    data = {
+    data = _data(request, plan)
+    if explain:
+        out.result(data, *_explained(plan))
+    else:
+        values = (setting for found in _groups(plan).values() for setting in found)
+        out.result(data, *(f"{setting.name} = {setting}" for setting in values))
+
+
+def _data(request: tuning.Request, plan: tuning.Plan) -> dict[str, Any]:
+    return {
         "cores": request.cores,
         "memory_mb": request.memory,
         "disk": request.disk,
@@ -85,11 +101,6 @@ def tune(
             for group, found in _groups(plan).items()
         },
     }
-    if explain:
-        out.result(data, *_explained(plan))
-    else:
-        values = (setting for found in _groups(plan).values() for setting in found)
-        out.result(data, *(f"{setting.name} = {setting}" for setting in values))
 
 
 def _default_environment() -> Environment:

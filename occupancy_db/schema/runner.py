@@ -36,7 +36,7 @@ class Outcome:
 
 
 def alembic_config() -> Config:
-    """Alembic's configuration: ``alembic.ini`` of the checkout; an installed package needs none of its file."""
+    """Alembic's configuration: ``alembic.ini`` in the checkout, its equivalent in an installed package."""
     migrations = migrations_directory()
     file = migrations.parent / "alembic.ini"
     if file.is_file():

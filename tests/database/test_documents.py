@@ -1,4 +1,4 @@
-"""The examples of the documents run as they are written, beside a server with TLS and in a copy of the checkout."""
+"""The examples of the documents run as written, in a copy of the checkout beside a server with TLS."""
 
 from __future__ import annotations
 
@@ -152,8 +152,12 @@ def write_readings(directory: Path) -> None:
         rows = "".join(f"{moment.isoformat()},office,desk,on,binary_sensor.desk\n" for moment in moments)
         (directory / f"2025-0{month + 1}.csv.gz").write_bytes(gzip.compress((header + rows).encode()))
     exported = {
-        "when": start.isoformat(), "room": "office", "area_name": "desk", "state": True, "source_entity": "binary_sensor.x",
-    }  # fmt: skip
+        "when": start.isoformat(),
+        "room": "office",
+        "area_name": "desk",
+        "state": True,
+        "source_entity": "binary_sensor.x",
+    }
     (directory / "export.ndjson").write_text(json.dumps(exported) + "\n")
     (directory / "clock.csv").write_text(f"{header}2025-03-01 12:00:00,office,desk,on,binary_sensor.desk\n")
     (directory / "history.csv").write_text(

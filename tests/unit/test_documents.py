@@ -315,8 +315,7 @@ def test_no_sentence_stands_in_two_documents() -> None:
 def test_no_example_stands_in_two_documents() -> None:
     seen: dict[str, str] = {}
     for block in (block for block in blocks() if block.language == "bash"):
-        lines = [line.split(" #")[0].strip() for line in block.text.splitlines()]
-        for run in pairwise(line for line in lines if line):
+        for run in pairwise(command.split(" #")[0].strip() for command in commands_of(block)):
             other = seen.setdefault("\n".join(run), block.document)
             assert other == block.document, f"{block}: {run}"
 
@@ -335,8 +334,13 @@ def test_the_site_builds_without_a_warning_and_generated_pages_are_in_step(
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     built = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", example.text],
-        cwd=checkout, env={**os.environ, "PATH": path}, capture_output=True, text=True, check=False, timeout=300,
-    )  # fmt: skip
+        cwd=checkout,
+        env={**os.environ, "PATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
     assert built.returncode == 0, built.stdout + built.stderr
     site = checkout / "dist/docs"
     assert "Command line" in (site / "reference/cli.html").read_text()
