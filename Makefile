@@ -18,6 +18,19 @@ MANAGE := $(BIN)/python scripts/manage_db.py
 # Molecule and the linters call their siblings by name.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
+# Whoever is not the owner of the checkout (root, by sudo) leaves no bytecode in it: its owner could not remove that.
+ifneq ($(shell stat -c %u .),$(shell id -u))
+export PYTHONDONTWRITEBYTECODE := 1
+endif
+
+# An upgrade of the system may remove the Python of .venv, or replace it by another version: then .venv is made again.
+ifneq ($(wildcard .venv/.synced),)
+ifneq ($(shell [ -x $(BIN)/python ] && $(BIN)/python -ISc 'import os, sys; print(os.path.isdir(".venv/lib/python%d.%d" % sys.version_info[:2]))'),True)
+$(info The Python of .venv is gone: making .venv again.)
+$(shell rm -rf .venv)
+endif
+endif
+
 .venv/.synced: pyproject.toml uv.lock | $(UV)
 	@$(UV) sync --frozen --quiet
 	@touch $@
@@ -90,7 +103,8 @@ bench-backup: images ## Measure backup, rehearsal and restore: make bench-backup
 	@$(BIN)/python -m bench.backup --rows $(ROWS)
 bench-migrate: images ## Measure what writers notice of migrations: make bench-migrate [ROWS=10000000]
 	@$(BIN)/python -m bench.migrate --rows $(ROWS)
-docs: .venv/.synced ## Write the roles' READMEs from their argument_specs
-	@for role in roles/*/; do \
-	  $(BIN)/aar-doc "$$role" markdown; \
-	done
+docs: .venv/.synced ## Build the documentation into dist/docs, generated pages and the roles' READMEs included
+	@printf '%s\n' roles/*/ | xargs -P 4 -I{} $(BIN)/aar-doc {} markdown
+	@$(BIN)/python scripts/generate_docs.py
+	@$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet --doctree-dir .cache/docs docs dist/docs
+	@echo "dist/docs/index.html"

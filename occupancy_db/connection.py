@@ -13,13 +13,11 @@ from sqlalchemy import URL, Executable, NullPool, Result, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, create_async_engine
 
+from occupancy_db.driver import CONNECT_TIMEOUT as CONNECT_TIMEOUT
+from occupancy_db.driver import connect_args
 from occupancy_db.errors import caused_by, explain_connection
 from occupancy_db.pool import pool
 from occupancy_db.settings import Environment, Settings
-from occupancy_db.tls import ssl_argument
-
-CONNECT_TIMEOUT = 10
-"""Seconds until a server that does not answer counts as unreachable."""
 
 RESTART_PATIENCE = 10
 """Seconds for which production waits where no server listens, or one that is only starting."""
@@ -61,10 +59,10 @@ def create_engine(settings: Settings, *, application_name: str = "occupancy") ->
         size, overflow = settings.postgres_pool_size, settings.postgres_max_overflow
         profile["pool_size"] = sizes.size if size is None else size
         profile["max_overflow"] = sizes.overflow if overflow is None else overflow
-    connect_args = _connect_args(settings, application_name)
+    arguments = connect_args(settings, application_name)
     if settings.environment is Environment.PRODUCTION:
-        connect_args["async_creator_fn"] = _connect_patiently
-    return create_async_engine(_url(settings), connect_args=connect_args, **profile)
+        arguments["async_creator_fn"] = _connect_patiently
+    return create_async_engine(_url(settings), connect_args=arguments, **profile)
 
 
 async def _connect_patiently(*args: Any, **kwargs: Any) -> Any:
@@ -104,7 +102,7 @@ async def connect(
     """
     engine = create_async_engine(
         _url(settings, database),
-        connect_args=_connect_args(settings, application_name, server_settings),
+        connect_args=connect_args(settings, application_name, server_settings),
         poolclass=NullPool,
     )
     if autocommit:
@@ -198,13 +196,3 @@ def _url(settings: Settings, database: str | None = None) -> URL:
         port=settings.postgres_port,
         database=database or settings.database,
     )
-
-
-def _connect_args(
-    settings: Settings, application_name: str, server_settings: Mapping[str, str] | None = None
-) -> dict[str, Any]:
-    return {
-        "ssl": ssl_argument(settings),
-        "timeout": CONNECT_TIMEOUT,
-        "server_settings": {"application_name": application_name, **(server_settings or {})},
-    }

@@ -1,64 +1,33 @@
-"""One vocabulary for what can go wrong: exit codes, and one clear line for each failure."""
+"""Failures as one line and an exit code each."""
 
 import asyncio
 import errno
 import socket
 import ssl
+import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from enum import IntEnum
-from typing import Any, Self
+from typing import Any, NamedTuple
 
 import asyncpg
-from alembic.util import CommandError
 from pydantic import ValidationError
 
+from occupancy_db.exit_codes import ExitCode as ExitCode
 from occupancy_db.settings import Settings
 
 
-class ExitCode(IntEnum):
-    """Exit codes of ``occupancy-db``. They are an interface: scripts depend on them."""
-
-    label: str
-
-    def __new__(cls, value: int, label: str) -> Self:
-        """Keep the words for a person beside the number."""
-        member = int.__new__(cls, value)
-        member._value_ = value
-        member.label = label
-        return member
-
-    OK = 0, "success"
-    FAILED = 1, "failed"
-    USAGE = 2, "wrong usage"
-    CONFIGURATION = 3, "bad configuration"
-    UNREACHABLE = 4, "server unreachable"
-    AUTHENTICATION = 5, "authentication refused"
-    TLS = 6, "TLS refused or certificate not trusted"
-    DATABASE_MISSING = 7, "database missing"
-    PERMISSION = 8, "permission denied"
-    LOCKED = 9, "lock not obtained in time"
-    REFUSED = 10, "refused: needs confirmation, or not allowed in production"
-    NO_SPACE = 11, "not enough disk space"
-    DAMAGED = 12, "backup set missing, damaged or not verified"
-    DIFFERENT = 13, "restored content or schema differs from what it should be"
-    PROGRAM = 14, "a program of PostgreSQL failed"
-    UNSUITABLE = 15, "versions or features do not fit"
-    CLOCK = 16, "the clock contradicts the backup sets"
-
-
 class DatabaseError(Exception):
-    """A failure that a person can act on.
+    """A failure that the user can act on.
 
     Attributes:
-        code: The exit code it maps to.
-        what: What was wrong and where, without secrets.
+        code: The exit code of the command line.
+        what: What failed and where, without secrets.
         hint: What to do next.
-        details: More for a program.
+        details: More facts for programs; part of the JSON output.
     """
 
     def __init__(self, code: ExitCode, what: str, hint: str, details: dict[str, Any] | None = None) -> None:
-        """Keep both halves apart for ``--json``; together they are one line."""
+        """Store the parts; ``str()`` joins ``what`` and ``hint`` in one line."""
         super().__init__(f"{what}. {hint}")
         self.details = details or {}
         self.code = code
@@ -66,40 +35,76 @@ class DatabaseError(Exception):
         self.hint = hint
 
 
+class Reason(NamedTuple):
+    """Why something failed: an exit code, one clause, and what to do next."""
+
+    code: ExitCode
+    what: str
+    hint: str
+
+
 # OpenSSL's X509_V_ERR_HOSTNAME_MISMATCH and X509_V_ERR_IP_ADDRESS_MISMATCH
 _NAME_MISMATCH = frozenset({62, 64})
 
+START_SERVER = (
+    "Check POSTGRES_HOST and POSTGRES_PORT. To start the server, run 'make up' in the checkout, or "
+    "'docker compose --project-directory /opt/occupancy up --detach postgres' on its host."
+)
+
 
 def explain_connection(error: BaseException, settings: Settings) -> DatabaseError:
-    """What a failed attempt to connect means.
+    """Translate a failed attempt to connect.
 
     Args:
-        error: What asyncpg, the operating system or OpenSSL raised while connecting.
-        settings: Where the attempt went.
+        error: The exception of asyncpg, the operating system or OpenSSL.
+        settings: The settings that were used.
     """
-    code, reason, hint = _connection_reason(error, settings)
-    return DatabaseError(code, f"cannot connect to {settings.where}: {reason}", hint)
+    reason = (
+        _server_reason(error, settings) or _tls_reason(error, settings) or _network_reason(error, settings)
+    )
+    return DatabaseError(reason.code, f"cannot connect to {settings.where}: {reason.what}", reason.hint)
 
 
-def _connection_reason(error: BaseException, settings: Settings) -> tuple[ExitCode, str, str]:
-    host = settings.postgres_host
+def _server_reason(error: BaseException, settings: Settings) -> Reason | None:
+    """The answers of a PostgreSQL server to a connection request."""
     match error:
         case asyncpg.InvalidPasswordError() if settings.postgres_password is None:
-            hint = "Set POSTGRES_PASSWORD or POSTGRES_PASSWORD_FILE."
-            return ExitCode.AUTHENTICATION, "the server asks for a password and none is set", hint
+            return Reason(
+                ExitCode.AUTHENTICATION,
+                "the server asks for a password and none is set",
+                "Set POSTGRES_PASSWORD or POSTGRES_PASSWORD_FILE.",
+            )
         case asyncpg.InvalidPasswordError():
-            # The server says the same for an unknown role, on purpose.
-            hint = "Check POSTGRES_USER and POSTGRES_PASSWORD or POSTGRES_PASSWORD_FILE."
-            return ExitCode.AUTHENTICATION, "wrong password or unknown user", hint
+            # The server gives the same answer for an unknown role, on purpose.
+            return Reason(
+                ExitCode.AUTHENTICATION,
+                "wrong password or unknown user",
+                "Check POSTGRES_USER and POSTGRES_PASSWORD or POSTGRES_PASSWORD_FILE.",
+            )
+        case asyncpg.InvalidAuthorizationSpecificationError() if "pg_hba.conf" in str(error):
+            # The server checks pg_hba.conf before it looks for the database, so that it cannot say which.
+            return Reason(
+                ExitCode.AUTHENTICATION,
+                f'pg_hba.conf does not let user "{settings.postgres_user}" connect to database '
+                f'"{settings.database}" from here ({_sentence(error)})',
+                f"Check POSTGRES_DB: pg_hba.conf lists the databases of the server, and "
+                f'"{settings.database}" may not exist. Check POSTGRES_USER and POSTGRES_SSLMODE too.',
+            )
         case asyncpg.InvalidAuthorizationSpecificationError():
-            hint = "Check POSTGRES_USER, POSTGRES_SSLMODE and the rules in the server's pg_hba.conf."
-            return ExitCode.AUTHENTICATION, _sentence(error), hint
+            return Reason(
+                ExitCode.AUTHENTICATION,
+                _sentence(error),
+                "Check POSTGRES_USER, POSTGRES_SSLMODE and the rules in the server's pg_hba.conf.",
+            )
         case asyncpg.InvalidCatalogNameError():
-            hint = "Create it with 'occupancy-db init', or correct POSTGRES_DB."
-            return ExitCode.DATABASE_MISSING, f'database "{settings.database}" does not exist', hint
+            return Reason(
+                ExitCode.DATABASE_MISSING,
+                f'database "{settings.database}" does not exist',
+                "Create it with 'occupancy-db init', or correct POSTGRES_DB.",
+            )
         case asyncpg.InsufficientPrivilegeError():
             hint = "Ask the owner of the database for the privilege."
-            return ExitCode.PERMISSION, _sentence(error), hint
+            return Reason(ExitCode.PERMISSION, _sentence(error), hint)
         case (
             asyncpg.TooManyConnectionsError()
             | asyncpg.PostgresConnectionError()
@@ -107,109 +112,140 @@ def _connection_reason(error: BaseException, settings: Settings) -> tuple[ExitCo
             | asyncpg.AdminShutdownError()
             | asyncpg.CrashShutdownError()
         ):
-            return ExitCode.UNREACHABLE, _sentence(error), "Try again in a moment."
+            return Reason(ExitCode.UNREACHABLE, _sentence(error), "Try again in a moment.")
         case asyncpg.PostgresError():
-            return ExitCode.FAILED, _sentence(error), "See the server's log."
+            return Reason(ExitCode.FAILED, _sentence(error), "See the server's log.")
+    return None
+
+
+def _tls_reason(error: BaseException, settings: Settings) -> Reason | None:
+    match error:
         case ssl.SSLCertVerificationError(verify_code=code) if code in _NAME_MISMATCH:
-            hint = "Use the name in the certificate as POSTGRES_HOST, or have the certificate reissued."
-            return ExitCode.TLS, f"the server's certificate is not for {host}", hint
+            return Reason(
+                ExitCode.TLS,
+                f"the server's certificate is not for {settings.postgres_host}",
+                "Use the name in the certificate as POSTGRES_HOST, or have the certificate reissued.",
+            )
         case ssl.SSLCertVerificationError():
-            hint = "Set POSTGRES_SSLROOTCERT to the CA that signed it."
-            return ExitCode.TLS, f"the server's certificate is not trusted ({error.verify_message})", hint
+            return Reason(
+                ExitCode.TLS,
+                f"the server's certificate is not trusted ({error.verify_message})",
+                "Set POSTGRES_SSLROOTCERT to the CA that signed it.",
+            )
         case ssl.SSLError():
-            hint = "Check that server and client share a TLS version (1.2 or newer)."
-            return ExitCode.TLS, f"the TLS handshake failed ({_sentence(error)})", hint
+            return Reason(
+                ExitCode.TLS,
+                f"the TLS handshake failed ({_sentence(error)})",
+                "Check that server and client share a TLS version (1.2 or newer).",
+            )
         case ConnectionError() if "rejected SSL upgrade" in str(error):
-            hint = f"Enable ssl on the server, or choose a weaker POSTGRES_SSLMODE than {settings.sslmode}."
-            return ExitCode.TLS, "the server does not speak TLS", hint
+            return Reason(
+                ExitCode.TLS,
+                "the server does not speak TLS",
+                f"Enable ssl on the server, or choose a weaker POSTGRES_SSLMODE than {settings.sslmode}.",
+            )
+    return None
+
+
+def _network_reason(error: BaseException, settings: Settings) -> Reason:
+    match error:
         case socket.gaierror():
-            return ExitCode.UNREACHABLE, f"the name {host} does not resolve", "Check POSTGRES_HOST."
+            what = f"the name {settings.postgres_host} does not resolve"
+            return Reason(ExitCode.UNREACHABLE, what, "Check POSTGRES_HOST.")
         case TimeoutError():
-            hint = "Check POSTGRES_HOST, POSTGRES_PORT and firewalls on the way."
-            return ExitCode.UNREACHABLE, "no answer in time", hint
+            hint = "Check POSTGRES_HOST, POSTGRES_PORT and the firewalls between here and the server."
+            return Reason(ExitCode.UNREACHABLE, "no answer in time", hint)
         case FileNotFoundError():
-            hint = "Check POSTGRES_HOST, POSTGRES_PORT and that the server runs."
-            return ExitCode.UNREACHABLE, "no server listens on this socket", hint
+            return Reason(ExitCode.UNREACHABLE, "no server listens on this socket", START_SERVER)
         case PermissionError():
-            hint = "Run as a user who may use the socket's directory."
-            return ExitCode.UNREACHABLE, "the operating system denies access to the socket", hint
+            hint = "Run the command as a user who may access the socket's directory."
+            return Reason(ExitCode.UNREACHABLE, "the operating system denies access to the socket", hint)
         case _:
-            reason = "connection refused" if _refused(error) else _sentence(error)
-            hint = "Check that the server runs, and POSTGRES_HOST and POSTGRES_PORT."
-            return ExitCode.UNREACHABLE, reason, hint
+            what = "connection refused" if _refused(error) else _sentence(error)
+            return Reason(ExitCode.UNREACHABLE, what, START_SERVER)
 
 
 def explain(error: BaseException) -> DatabaseError | None:
-    """What a failure inside a command means, or None if it is not one that is known.
+    """Translate a failure inside a command.
 
     Args:
-        error: Anything raised by SQLAlchemy, asyncpg, Alembic or pydantic; its causes are looked at too.
+        error: Any exception; its causes are examined too.
+
+    Returns:
+        None for an exception that is not a known failure of SQLAlchemy, asyncpg, Alembic, pydantic or the
+        operating system.
     """
     for cause in _causes(error):
-        match cause:
-            case DatabaseError():
-                return cause
-            case ValidationError():
-                return DatabaseError(
-                    ExitCode.CONFIGURATION, _settings_problems(cause), "Correct the environment or .env."
-                )
-            case (
-                asyncpg.LockNotAvailableError()
-                | asyncpg.QueryCanceledError()
-                | asyncpg.DeadlockDetectedError()
-            ):
-                hint = "Another session is in the way: see pg_stat_activity, then try again."
-                return DatabaseError(ExitCode.LOCKED, _sentence(cause), hint)
-            case asyncpg.InsufficientPrivilegeError():
-                hint = "Run as the owner of the database, or ask for the privilege."
-                return DatabaseError(ExitCode.PERMISSION, _sentence(cause), hint)
-            case asyncpg.UndefinedTableError() | asyncpg.UndefinedFunctionError():
-                hint = "Bring the schema up to date with 'occupancy-db migrate'."
-                return DatabaseError(ExitCode.FAILED, _sentence(cause), hint)
-            case (
-                asyncpg.DuplicateTableError()
-                | asyncpg.DuplicateObjectError()
-                | asyncpg.DuplicateFunctionError()
-            ):
-                hint = "The database holds objects that these migrations did not make: use an empty database."
-                return DatabaseError(ExitCode.FAILED, _sentence(cause), hint)
-            case (
-                asyncpg.PostgresConnectionError()
-                | asyncpg.AdminShutdownError()
-                | asyncpg.CrashShutdownError()
-            ):
-                hint = "Check the server's log, then try again."
-                return DatabaseError(
-                    ExitCode.UNREACHABLE, f"the connection was lost: {_sentence(cause)}", hint
-                )
-            # What asyncpg says where the server has ended the session between two statements.
-            case asyncpg.InterfaceError() | asyncpg.InternalClientError() if any(
-                words in str(cause) for words in ("connection is closed", "cannot switch to state")
-            ):
-                hint = "Check the server's log, then try again."
-                return DatabaseError(ExitCode.UNREACHABLE, "the connection was lost", hint)
-            case asyncpg.DiskFullError():
-                return DatabaseError(ExitCode.NO_SPACE, _sentence(cause), "Free some, then try again.")
-            case asyncpg.PostgresError():
-                return DatabaseError(
-                    ExitCode.FAILED, _sentence(cause), "Nothing was changed by the failed step."
-                )
-            case CommandError():
-                hint = "Compare 'occupancy-db current' with the revisions of 'occupancy-db history'."
-                return DatabaseError(ExitCode.FAILED, _sentence(cause), hint)
-            case OSError():
-                where = f": {cause.filename}" if cause.filename else ""
-                reason = f"{cause.strerror or _sentence(cause)}{where}"
-                if cause.errno in {errno.ENOSPC, errno.EDQUOT}:
-                    return DatabaseError(ExitCode.NO_SPACE, reason, "Free some, then try again.")
-                code = ExitCode.PERMISSION if cause.errno in {errno.EACCES, errno.EROFS} else ExitCode.FAILED
-                return DatabaseError(code, reason, "Check the path and its permissions.")
+        if isinstance(cause, DatabaseError):
+            return cause
+        reason = _statement_reason(cause) or _client_reason(cause)
+        if reason is not None:
+            return DatabaseError(*reason)
+    return None
+
+
+def _statement_reason(cause: BaseException) -> Reason | None:
+    """The errors of PostgreSQL and asyncpg while a statement runs."""
+    match cause:
+        case asyncpg.LockNotAvailableError() | asyncpg.QueryCanceledError() | asyncpg.DeadlockDetectedError():
+            hint = "Another session holds the lock: see pg_stat_activity, then try again."
+            return Reason(ExitCode.LOCKED, _sentence(cause), hint)
+        case asyncpg.InsufficientPrivilegeError():
+            hint = "Run as the owner of the database, or ask for the privilege."
+            return Reason(ExitCode.PERMISSION, _sentence(cause), hint)
+        case (
+            asyncpg.UndefinedTableError()
+            | asyncpg.UndefinedFunctionError()
+            | asyncpg.InvalidSchemaNameError()
+        ):
+            hint = "Bring the schema up to date with 'occupancy-db migrate'."
+            return Reason(ExitCode.FAILED, _sentence(cause), hint)
+        case (
+            asyncpg.DuplicateTableError() | asyncpg.DuplicateObjectError() | asyncpg.DuplicateFunctionError()
+        ):
+            hint = "The database holds objects that these migrations did not make: use an empty database."
+            return Reason(ExitCode.FAILED, _sentence(cause), hint)
+        case asyncpg.PostgresConnectionError() | asyncpg.AdminShutdownError() | asyncpg.CrashShutdownError():
+            what = f"the connection was lost: {_sentence(cause)}"
+            return Reason(ExitCode.UNREACHABLE, what, "Check the server's log, then try again.")
+        # asyncpg raises these after the server has ended the session between two statements.
+        case asyncpg.InterfaceError() | asyncpg.InternalClientError() if any(
+            words in str(cause) for words in ("connection is closed", "cannot switch to state")
+        ):
+            hint = "Check the server's log, then try again."
+            return Reason(ExitCode.UNREACHABLE, "the connection was lost", hint)
+        case asyncpg.DiskFullError():
+            return Reason(ExitCode.NO_SPACE, _sentence(cause), "Free some space, then try again.")
+        case asyncpg.PostgresError():
+            return Reason(ExitCode.FAILED, _sentence(cause), "Nothing was changed by the failed step.")
+    return None
+
+
+def _client_reason(cause: BaseException) -> Reason | None:
+    """The errors of pydantic, Alembic and the operating system."""
+    match cause:
+        case ValidationError():
+            return Reason(
+                ExitCode.CONFIGURATION, _settings_problems(cause), "Correct the environment or .env."
+            )
+        case OSError():
+            where = f": {cause.filename}" if cause.filename else ""
+            what = f"{cause.strerror or _sentence(cause)}{where}"
+            if cause.errno in {errno.ENOSPC, errno.EDQUOT}:
+                return Reason(ExitCode.NO_SPACE, what, "Free some space, then try again.")
+            code = ExitCode.PERMISSION if cause.errno in {errno.EACCES, errno.EROFS} else ExitCode.FAILED
+            return Reason(code, what, "Check the path and its permissions.")
+    # An Alembic error exists only if Alembic has been imported, and clients do not import it.
+    alembic = sys.modules.get("alembic.util.exc")
+    if alembic is not None and isinstance(cause, alembic.CommandError):
+        hint = "Compare 'occupancy-db current' with the revisions of 'occupancy-db history'."
+        return Reason(ExitCode.FAILED, _sentence(cause), hint)
     return None
 
 
 @asynccontextmanager
 async def task_group() -> AsyncIterator[asyncio.TaskGroup]:
-    """As asyncio's; what failed first is raised as it is, not in a group."""
+    """An ``asyncio.TaskGroup`` that raises the first exception itself instead of an exception group."""
     try:
         async with asyncio.TaskGroup() as group:
             yield group
@@ -218,14 +254,14 @@ async def task_group() -> AsyncIterator[asyncio.TaskGroup]:
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """The innermost known cause decides, and SQLAlchemy keeps the driver's error behind two wrappers."""
+    """The exception and its causes. SQLAlchemy keeps the driver's exception in ``orig``."""
     while error is not None:
         yield error
         error = error.__cause__ or getattr(error, "orig", None)
 
 
 def caused_by(error: BaseException, *kinds: type[BaseException]) -> bool:
-    """Whether an error, or one it was raised from, is of one of these kinds."""
+    """Whether an exception, or one of its causes, is of one of these types."""
     return any(isinstance(cause, kinds) for cause in _causes(error))
 
 
@@ -239,11 +275,9 @@ def _settings_problems(error: ValidationError) -> str:
 
 
 def _sentence(error: BaseException) -> str:
-    """The error's own words as one line without a full stop."""
+    """The text of an exception as one line without a full stop."""
     text = str(error)
-    if isinstance(
-        error, asyncpg.PostgresError
-    ):  # whose text goes on for lines, with a hint of the server's own
+    if isinstance(error, asyncpg.PostgresError):  # str() adds the server's detail and hint on further lines
         text = f"{error.args[0]} ({error.detail})" if error.detail else error.args[0]
     words = " ".join(text.split())
     return words.rstrip(".") or type(error).__name__

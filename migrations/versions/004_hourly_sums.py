@@ -9,7 +9,7 @@ Reversible: only without the sums of readings that retention has removed.
 Phase: expand.
 Release: 0.1.0
 
-docs/hourly-sums.md describes how the sums stay exact.
+docs/internals/hourly-sums.md describes how the sums stay exact.
 
 Revision ID: 004_hourly_sums
 Revises: 003_time_ordered_readings

@@ -5,19 +5,25 @@ from datetime import datetime, timedelta
 from typing import Annotated, Any
 
 import typer
-from rich.filesize import decimal
-from rich.table import Table
 
 from occupancy_db.backup import create as making
 from occupancy_db.backup.configuration import BackupSettings
+from occupancy_db.backup.files import replace, sync
+from occupancy_db.backup.manifest import DUMP, PINNED
 from occupancy_db.backup.pruning import Verdict
-from occupancy_db.backup.sets import DUMP, PINNED, BackupSet, Store, replace, sync
-from occupancy_db.cli.output import Json, out
+from occupancy_db.backup.sets import BackupSet, Store
+from occupancy_db.cli.output import Json, out, size
+from occupancy_db.cli.table import Column, Table
 from occupancy_db.settings import Settings
 
-app = typer.Typer(help="Make backup sets, prove them, and look at them.", no_args_is_help=True)
+app = typer.Typer(
+    help="Create, verify and list backup sets.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+)
 
-Id = Annotated[str, typer.Argument(metavar="ID", help="As 'backup list' shows it, or latest.")]
+Id = Annotated[str, typer.Argument(metavar="ID", help="The id of a set as in 'backup list', or latest.")]
 
 
 @app.command("create")
@@ -27,23 +33,31 @@ def create(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Make a set, restore it into a throwaway cluster and compare; then remove what is kept no longer."""
-    made, phases = asyncio.run(making.create(Settings(), BackupSettings(), out.step, pin))
-    out.result({**_facts(made), "phases": phases}, f"{made.id} is verified")
+    """Create a set, and verify it by a restore.
+
+    The set is restored to a temporary cluster and compared. Then sets are removed that the retention policy
+    does not keep.
+    """
+    made = asyncio.run(making.create(Settings(), BackupSettings(), out.step, pin))
+    out.result({**_facts(made.backup_set), "phases": made.phases}, f"{made.backup_set.id} is verified")
 
 
 @app.command("verify")
 def verify(
     ids: Annotated[
-        list[str] | None, typer.Argument(metavar="[ID]...", help="Or latest; the newest, if none is given.")
+        list[str] | None,
+        typer.Argument(metavar="[ID]...", help="Ids of sets, or latest; default: the newest set."),
     ] = None,
     older_than: Annotated[
         int | None,
-        typer.Option(min=0, metavar="DAYS", help="All sets that were not verified for so many days."),
+        typer.Option(min=0, metavar="DAYS", help="All sets whose last verification is older."),
     ] = None,
     json: Json = False,
 ) -> None:
-    """Check sets again: every byte by its checksum, every row by a rehearsal."""
+    """Verify sets again, by checksums and a restore.
+
+    The checksum of every file is compared, and every row after a restore to a temporary cluster.
+    """
     age = None if older_than is None else timedelta(days=older_than)
     verified = asyncio.run(making.verify(Settings(), BackupSettings(), ids or [], age, out.step))
     out.result({"verified": verified}, f"{len(verified)} verified")
@@ -51,17 +65,27 @@ def verify(
 
 @app.command("list")
 def list_sets(json: Json = False) -> None:
-    """List the sets, the oldest first."""
+    """List the sets, oldest first."""
     settings, backup = Settings(), BackupSettings()
     sets = Store(backup.dir).sets(settings.database)
-    table = Table("Set", "State", "Rows", "Dump", "Revision", "Verified", "Pinned")
+    table = Table(
+        [
+            Column("Set", rank=0),
+            Column("State"),
+            Column("Rows", rank=4, right=True),
+            Column("Dump", rank=5, right=True),
+            Column("Revision", rank=3),
+            Column("Verified", rank=2),
+            Column("Pinned", rank=1),
+        ]
+    )
     for one in sets:
         manifest, verified = one.manifest, one.verified
-        table.add_row(
+        table.add(
             one.id,
             one.state,
             f"{manifest.contents.rows:,}" if manifest else "",
-            decimal(manifest.files[DUMP].bytes) if manifest else "",
+            size(manifest.files[DUMP].bytes) if manifest else "",
             (manifest.contents.revision or "none") if manifest else "",
             _moment(verified.verified_at) if verified else "",
             one.pinned or "",
@@ -75,24 +99,25 @@ def list_sets(json: Json = False) -> None:
 
 @app.command("show")
 def show(name: Id, json: Json = False) -> None:
-    """Show what a set holds, as its manifest has it."""
+    """Show the manifest of a set."""
     one = Store(BackupSettings().dir).find(Settings().database, name)
     lines: list[Any] = [f"{one.id}: {one.state}{f', pinned: {one.pinned}' if one.pinned else ''}"]
     if one.problem:
         lines.append(one.problem)
     if manifest := one.manifest:
         contents = manifest.contents
-        table = Table("Table", "Rows")
+        table = Table([Column("Table", rank=0), Column("Rows", right=True)])
         for name, facts in sorted(contents.tables.items()):
-            table.add_row(name, f"{facts.rows:,}")
+            table.add(name, f"{facts.rows:,}")
         lines += [
-            f"made {_moment(manifest.started_at)} to {_moment(manifest.ended_at)} UTC, at LSN {manifest.lsn}",
+            f"created {_moment(manifest.started_at)} to {_moment(manifest.ended_at)} UTC, "
+            f"at LSN {manifest.lsn}",
             f"PostgreSQL {manifest.server_version}, pg_dump {manifest.client_version}, {manifest.image}",
             f"revision {contents.revision}, {contents.rows:,} rows in {len(contents.tables)} tables, "
             f"{len(contents.partitions)} of them partitions",
             table,
             *(
-                f"{name}: {decimal(facts.bytes)}, SHA-256 {facts.sha256}"
+                f"{name}: {size(facts.bytes)}, SHA-256 {facts.sha256}"
                 for name, facts in manifest.files.items()
             ),
         ]
@@ -106,7 +131,7 @@ def prune(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print the plan.")] = False,
     json: Json = False,
 ) -> None:
-    """Remove the sets that retention has no use for."""
+    """Remove the sets that the retention policy does not keep."""
     settings, backup = Settings(), BackupSettings()
 
     async def run() -> list[Verdict]:
@@ -125,8 +150,10 @@ def prune(
 
 
 @app.command("pin")
-def pin(name: Id, reason: Annotated[str, typer.Argument(help="Why.")], json: Json = False) -> None:
-    """Keep a set, whatever the retention says."""
+def pin(
+    name: Id, reason: Annotated[str, typer.Argument(help="Shown in 'backup list'.")], json: Json = False
+) -> None:
+    """Keep a set regardless of the retention policy."""
     one = Store(BackupSettings().dir).find(Settings().database, name)
     replace(one.path / PINNED, f"{' '.join(reason.split())}\n".encode())
     out.result({"id": one.id, "pinned": reason}, f"{one.id} is kept until it is unpinned")
@@ -134,11 +161,11 @@ def pin(name: Id, reason: Annotated[str, typer.Argument(help="Why.")], json: Jso
 
 @app.command("unpin")
 def unpin(name: Id, json: Json = False) -> None:
-    """Leave a set to the retention again."""
+    """Subject a set to the retention policy again."""
     one = Store(BackupSettings().dir).find(Settings().database, name)
     (one.path / PINNED).unlink(missing_ok=True)
     sync(one.path)
-    out.result({"id": one.id, "pinned": None}, f"{one.id} is left to the retention")
+    out.result({"id": one.id, "pinned": None}, f"{one.id} is subject to the retention policy again")
 
 
 def _facts(one: BackupSet) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from alembic.config import Config
 
 from occupancy_db.cli.output import Json, out
 from occupancy_db.connection import connect
-from occupancy_db.maintenance import SESSION
+from occupancy_db.maintenance import SESSION_SETTINGS
 from occupancy_db.schema.runner import alembic_config, script_directory, with_alembic
 from occupancy_db.settings import Settings
 
@@ -23,18 +23,23 @@ MAX_REVISION_LENGTH = 32
 def create_migration(
     message: Annotated[str, typer.Argument(help="What the migration does, in a few words.")],
     autogenerate: Annotated[
-        bool, typer.Option(help="Fill it with the difference between models and database.")
+        bool, typer.Option(help="Fill it with the difference between the models and the database.")
     ] = True,
     json: Json = False,
 ) -> None:
-    """Write the next migration file; with --no-autogenerate an empty one, without a server."""
+    """Write the file of the next migration.
+
+    With --no-autogenerate the file is empty, and the command connects to no server.
+    """
     path = asyncio.run(_autogenerate(message)) if autogenerate else _write(alembic_config(), message)
-    out.result({"path": str(path), "revision": path.stem}, f"wrote {path}: read it before it runs")
+    out.result({"path": str(path), "revision": path.stem}, f"wrote {path}: review it before you run it")
 
 
 async def _autogenerate(message: str) -> Path:
     paths: list[Path] = []
-    async with connect(Settings(), "occupancy-db create-migration", server_settings=SESSION) as connection:
+    async with connect(
+        Settings(), "occupancy-db create-migration", server_settings=SESSION_SETTINGS
+    ) as connection:
         await with_alembic(
             connection, lambda config: paths.append(_write(config, message, autogenerate=True))
         )
@@ -42,16 +47,16 @@ async def _autogenerate(message: str) -> Path:
 
 
 def _write(config: Config, message: str, **options: Any) -> Path:
-    # The id already reads as the file's name, so the file is named by it alone ("%%" is configparser's "%").
+    # The id contains the message, so the file is named by the id alone ("%%" is configparser's "%").
     config.set_main_option("file_template", "%%(rev)s")
-    config.cmd_opts = Namespace(quiet=True)  # Alembic would print to our standard output
+    config.cmd_opts = Namespace(quiet=True)  # otherwise Alembic prints to standard output
     script = command.revision(config, message, rev_id=next_revision_id(message), **options)
     assert script is not None and not isinstance(script, list)
     return Path(script.path)
 
 
 def next_revision_id(message: str) -> str:
-    """The number after the head's, and the message as words: ``003_add_user_preferences``.
+    """The id of the next revision: a number and the words of the message, as ``003_add_user_preferences``.
 
     Args:
         message: What the migration does; cut where the id would be too long for Alembic's table.

@@ -1,11 +1,11 @@
 """``occupancy-db current``."""
 
 import asyncio
+from typing import Any
 
-from occupancy_db.backup.configuration import BackupSettings
 from occupancy_db.cli.output import Json, out
-from occupancy_db.connection import connect
-from occupancy_db.release.precheck import look
+from occupancy_db.driver import connect_driver
+from occupancy_db.schema import position
 from occupancy_db.settings import Settings
 
 
@@ -15,8 +15,7 @@ def current(json: Json = False) -> None:
 
 
 async def _current(settings: Settings) -> None:
-    async with connect(settings, "occupancy-db current") as connection:
-        found = await look(connection, settings, BackupSettings())
+    found = await _find(settings)
     state = "head"
     if found.ahead:
         state = f"ahead of this release, whose head is {found.head}"
@@ -31,3 +30,16 @@ async def _current(settings: Settings) -> None:
         },
         f"{found.revision or 'no migration applied'} ({state})",
     )
+
+
+async def _find(settings: Settings) -> Any:
+    try:
+        async with connect_driver(settings, "occupancy-db current") as connection:
+            return await position.find(connection)
+    except position.UnclearError:
+        from occupancy_db.backup.configuration import BackupSettings
+        from occupancy_db.connection import connect
+        from occupancy_db.release.precheck import check_database
+
+        async with connect(settings, "occupancy-db current") as alembic_connection:
+            return await check_database(alembic_connection, settings, BackupSettings())

@@ -1,7 +1,6 @@
 """``occupancy-db import``."""
 
 import asyncio
-import sys
 import time
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -10,49 +9,54 @@ from typing import Annotated
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
 from occupancy_db.cli.output import Json, out
+from occupancy_db.cli.progress import progress
 from occupancy_db.errors import DatabaseError, ExitCode
 from occupancy_db.history import importer
 from occupancy_db.history.formats import Format, Options, Reader, Rejects, read_entities
 from occupancy_db.settings import Settings
 
+Files = Annotated[
+    list[Path], typer.Argument(metavar="FILE...", help="CSV with a header, or NDJSON; plain or gzip.")
+]
+FileFormat = Annotated[
+    Format | None, typer.Option("--format", help="The format of all files; default: detected for each file.")
+]
+Columns = Annotated[
+    list[str] | None,
+    typer.Option(metavar="OURS=THEIRS", help="The name of a column in the files, if it differs; repeatable."),
+]
+Entities = Annotated[
+    Path | None, typer.Option(help="For a history of Home Assistant: a CSV file of entity_id,room,zone.")
+]
+Timezone = Annotated[
+    str | None,
+    typer.Option(
+        help="The time zone of timestamps without an offset, as Europe/Berlin; default: they are refused."
+    ),
+]
+RejectsFile = Annotated[
+    Path | None,
+    typer.Option(help="The file for rejected rows; default: FILE.rejects.csv in the current directory."),
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only read and check the files.")]
+
 
 def import_readings(
-    files: Annotated[
-        list[Path], typer.Argument(metavar="FILE...", help="CSV with a header, or NDJSON; plain or gzip.")
-    ],
-    form: Annotated[
-        Format | None, typer.Option("--format", help="Of all files; if not given, of each by its content.")
-    ] = None,
-    column: Annotated[
-        list[str] | None,
-        typer.Option(metavar="OURS=THEIRS", help="The files' name of a column; once for each that differs."),
-    ] = None,
-    entities: Annotated[
-        Path | None,
-        typer.Option(
-            help="For a history of Home Assistant: which entity is where (CSV entity_id,room,zone)."
-        ),
-    ] = None,
-    timezone: Annotated[
-        str | None, typer.Option(help="Of timestamps without an offset, as Europe/Berlin; else refused.")
-    ] = None,
-    rejects: Annotated[
-        Path | None,
-        typer.Option(help="Where rows go that cannot be taken; FILE.rejects.csv here, if not given."),
-    ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only read and check; no database is asked.")
-    ] = False,
+    files: Files,
+    form: FileFormat = None,
+    column: Columns = None,
+    entities: Entities = None,
+    timezone: Timezone = None,
+    rejects: RejectsFile = None,
+    dry_run: DryRun = False,
     json: Json = False,
 ) -> None:
-    """Bring in the history of sensors: all good rows of all files, or none if the run is cut short.
+    """Import sensor readings from CSV or NDJSON files.
 
-    Readings that are there already are left out, so the same files can be given again. Rows that cannot be
-    taken stop nothing; they are written to a file, and the exit code is 1.
+    All valid rows of all files are imported in one transaction. Readings that exist already are skipped, so
+    that the same files can be imported again. Rejected rows are written to a file, and the exit code is 1.
     """
     options = Options(
         form,
@@ -62,17 +66,21 @@ def import_readings(
     )
     settings = None if dry_run else Settings()
     began = time.monotonic()
-    with Rejects(rejects or Path(f"{files[0].name}.rejects.csv")) as bad, _progress() as progress:
+    with Rejects(rejects or Path(f"{files[0].name}.rejects.csv")) as bad, progress("bytes") as bar:
         reader = Reader(files, options, bad, datetime.now(UTC))
-        task = progress.add_task("reading", total=reader.size)
 
         def announce(what: str) -> None:
-            progress.update(task, description=what, completed=reader.position)
+            bar(what, reader.position, reader.size)
 
         report = (
             asyncio.run(importer.run(settings, reader, announce)) if settings else check(reader, announce)
         )
-    seconds = time.monotonic() - began
+    _print(report, bad, dry_run=dry_run, seconds=time.monotonic() - began)
+    if bad.count:
+        raise typer.Exit(ExitCode.FAILED)
+
+
+def _print(report: importer.Report, bad: Rejects, *, dry_run: bool, seconds: float) -> None:
     speed = report.read / max(seconds, 0.001)
     data = {
         **asdict(report),
@@ -84,7 +92,8 @@ def import_readings(
     counts = f"{report.imported:,} {'good' if dry_run else 'imported'}"
     if not dry_run:
         counts += (
-            f", {report.duplicates:,} already there, {report.in_history:,} of hours that are only history now"
+            f", {report.duplicates:,} exist already, "
+            f"{report.in_history:,} in hours whose readings were removed"
         )
     out.result(
         data,
@@ -95,12 +104,10 @@ def import_readings(
         *([f"all rejected rows: {bad.path}"] if bad.count else []),
         *(f"warning: {words}" for words in report.warnings),
     )
-    if bad.count:
-        raise typer.Exit(ExitCode.FAILED)
 
 
 def check(reader: Reader, announce: importer.Announce) -> importer.Report:
-    """Read everything and bring in nothing."""
+    """Read all files and import nothing."""
     more = True
     while more:
         more = reader.advance()
@@ -117,22 +124,11 @@ def check(reader: Reader, announce: importer.Announce) -> importer.Report:
     )
 
 
-def _progress() -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        disable=out.json or not sys.stderr.isatty(),
-    )
-
-
 def _columns(pairs: list[str]) -> dict[str, str]:
     columns = dict(pair.partition("=")[::2] for pair in pairs)
     if bad := [pair for pair in pairs if not all(pair.partition("="))]:
         raise DatabaseError(
-            ExitCode.USAGE, f"--column {bad[0]} is not ours=theirs", "As in --column zone=area."
+            ExitCode.USAGE, f"--column {bad[0]} is not ours=theirs", "Write it as in --column zone=area."
         )
     return columns
 
@@ -142,5 +138,5 @@ def _zone(name: str) -> ZoneInfo:
         return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError):
         raise DatabaseError(
-            ExitCode.USAGE, f"there is no time zone {name} here", "As in --timezone Europe/Berlin."
+            ExitCode.USAGE, f"unknown time zone: {name}", "Write it as in --timezone Europe/Berlin."
         ) from None

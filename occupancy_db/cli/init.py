@@ -13,17 +13,16 @@ from occupancy_db.cli.options import refuse_in_production
 from occupancy_db.cli.output import Json
 from occupancy_db.connection import connect
 from occupancy_db.errors import DatabaseError, ExitCode, caused_by
-from occupancy_db.schema.runner import recreate
 from occupancy_db.settings import Settings
 
 
 def init(
     drop: Annotated[
-        bool, typer.Option("--drop", help="First remove what the migrations made, data included.")
+        bool, typer.Option("--drop", help="First drop everything that the migrations created, data included.")
     ] = False,
     json: Json = False,
 ) -> None:
-    """Create the database if it is missing and bring it to the newest revision.
+    """Create the database if it is missing, and migrate it to this release.
 
     --drop is refused in production.
     """
@@ -32,6 +31,8 @@ def init(
         refuse_in_production(settings, "init --drop destroys all data")
     asyncio.run(_create_if_missing(settings))
     if drop:
+        from occupancy_db.schema.runner import recreate
+
         report(settings, asyncio.run(recreate(settings)))
     else:
         run(settings)
@@ -50,7 +51,7 @@ async def _create_if_missing(settings: Settings) -> None:
             await connection.execute(text(f"CREATE DATABASE {name}"))
         except DBAPIError as error:
             if caused_by(error, asyncpg.DuplicateDatabaseError, asyncpg.UniqueViolationError):
-                return  # another init was faster
+                return  # another process has just created it
             if caused_by(error, asyncpg.InsufficientPrivilegeError):
                 user = connection.dialect.identifier_preparer.quote(settings.postgres_user)
                 raise DatabaseError(

@@ -11,7 +11,10 @@ from occupancy_db.schema.runner import alembic_config, script_directory
 
 
 def lint(json: Json = False) -> None:
-    """Find what in the migrations would hold up or break a running system; needs squawk, and no server."""
+    """Check the migrations for statements that block or break a running system.
+
+    The command needs squawk, and connects to no server.
+    """
     findings = linting.lint(alembic_config())
     count = len(list(script_directory().walk_revisions()))
     out.result(

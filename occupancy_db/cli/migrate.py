@@ -1,68 +1,90 @@
 """``occupancy-db migrate``."""
 
 import asyncio
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from occupancy_db.backup.configuration import BackupSettings
 from occupancy_db.cli.options import LockWait
 from occupancy_db.cli.output import Json, out
-from occupancy_db.maintenance import LOCK_WAIT
-from occupancy_db.release import protocol
-from occupancy_db.schema.runner import Outcome
+from occupancy_db.driver import LOCK_WAIT, connect_driver
+from occupancy_db.release.results import ReleasePlan
+from occupancy_db.schema import position
 from occupancy_db.settings import Settings
+
+if TYPE_CHECKING:
+    from occupancy_db.schema.runner import Outcome
 
 
 def migrate(
     plan: Annotated[
-        bool, typer.Option("--plan", help="Show what would run and what is in the way; do nothing.")
+        bool, typer.Option("--plan", help="Only show the SQL that would run, and what would prevent it.")
     ] = False,
     backup: Annotated[
-        bool, typer.Option(help="Make a verified backup set first, unless the database is empty.")
+        bool, typer.Option(help="Create a verified backup set first, unless the database is empty.")
     ] = True,
     lock_wait: LockWait = LOCK_WAIT,
     json: Json = False,
 ) -> None:
-    """Bring the schema to this release: check, back up, apply one migration at a time, verify.
+    """Migrate the schema to this release: check, back up, apply, verify.
 
-    Of several runners one applies and the others wait. Outside production the backup is made where there is
-    a place for it.
+    Migrations are applied one at a time. If several processes migrate, one applies and the others wait.
+    Outside production the backup is skipped if the directory of backup sets does not exist.
     """
     settings = Settings()
     if plan:
-        _show(asyncio.run(protocol.plan(settings, BackupSettings())))
+        _show(asyncio.run(_plan(settings)))
     else:
         run(settings, save=backup, wait=lock_wait)
 
 
 def run(settings: Settings, *, save: bool = True, wait: float = LOCK_WAIT) -> None:
-    """Bring the schema to this release and print what was done; arguments and errors as protocol.deploy()."""
+    """Migrate the schema to this release and print what was done; see ``protocol.deploy``."""
+    from occupancy_db.backup.configuration import BackupSettings
+    from occupancy_db.release import protocol
+
     done = asyncio.run(protocol.deploy(settings, BackupSettings(), out.step, wait=wait, save=save))
-    if not done["applied"]:
-        ahead = f", ahead of this release by {', '.join(done['ahead'])}" if done["ahead"] else ""
-        out.result(done, f"{settings.database}: already at {done['to'] or 'base'}{ahead}, nothing to do")
-        return
-    out.result(done, f"{settings.database}: {done['from'] or 'base'} → {done['to']}")
+    if not done.applied:
+        ahead = f", ahead of this release by {', '.join(done.ahead)}" if done.ahead else ""
+        line = f"{settings.database}: already at {done.after or 'base'}{ahead}, nothing to do"
+    else:
+        line = f"{settings.database}: {done.before or 'base'} → {done.after}"
+    out.result(done.as_dict(), line)
 
 
-def _show(plan: dict[str, Any]) -> None:
+async def _plan(settings: Settings) -> ReleasePlan:
+    """The plan of ``planning.plan``; without importing Alembic if there is nothing to apply."""
+    try:
+        async with connect_driver(settings, "occupancy-db migrate") as connection:
+            found = await position.find(connection)
+    except position.UnclearError:
+        found = None
+    if found is not None and found.revision == found.head:
+        return ReleasePlan(settings.database, found.revision, found.revision)
+    from occupancy_db.backup.configuration import BackupSettings
+    from occupancy_db.release import planning
+
+    return await planning.plan(settings, BackupSettings())
+
+
+def _show(plan: ReleasePlan) -> None:
     lines = []
-    for one in plan["pending"]:
-        reversible = "reversible" if one["reversible"] else "not reversible with all data"
-        lines += [f"-- {one['revision']}: {one['phase']}, {reversible}, locks: {one['locks']}", one["sql"]]
-    lines += [f"note: {warning}" for warning in plan["warnings"]]
-    lines += [f"in the way: {problem}" for problem in plan["problems"]]
-    move = f"{plan['from'] or 'base'} → {plan['to'] or 'base'}"
-    out.result(plan, *lines, f"{plan['database']}: {move}, {len(plan['pending'])} pending")
+    for planned in plan.pending:
+        one = planned.summary
+        reversible = "reversible" if one.reversible else "not reversible without loss of data"
+        lines += [f"-- {one.revision}: {one.phase}, {reversible}, locks: {one.locks}", planned.sql]
+    lines += [f"note: {warning}" for warning in plan.warnings]
+    lines += [f"prevented by: {problem}" for problem in plan.problems]
+    move = f"{plan.before or 'base'} → {plan.after or 'base'}"
+    out.result(plan.as_dict(), *lines, f"{plan.database}: {move}, {len(plan.pending)} pending")
 
 
-def report(settings: Settings, outcome: Outcome) -> None:
-    """Print what a run of migrations did.
+def report(settings: Settings, outcome: "Outcome") -> None:
+    """Print what a run of migrations has done.
 
     Args:
-        settings: The database it was done to.
-        outcome: What was done.
+        settings: The database.
+        outcome: The revisions before and after.
     """
     data = {
         "database": settings.database,
@@ -73,7 +95,7 @@ def report(settings: Settings, outcome: Outcome) -> None:
     }
     out.result(
         data,
-        *(f"took back {revision}" for revision in outcome.reverted),
+        *(f"reverted {revision}" for revision in outcome.reverted),
         *(f"applied {revision}" for revision in outcome.applied),
         f"{settings.database}: {outcome.before or 'base'} → {outcome.after or 'base'}",
     )

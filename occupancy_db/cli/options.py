@@ -9,18 +9,16 @@ from occupancy_db.settings import Environment, Settings
 
 LockWait = Annotated[
     float,
-    typer.Option(
-        min=0, help="Seconds to wait for another session that migrates, and for locks.", show_default=True
-    ),
+    typer.Option(min=0, help="Seconds to wait for other maintenance and for locks.", show_default=True),
 ]
 
 
 def refuse_in_production(settings: Settings, what: str) -> None:
-    """Stop a command that production must never see.
+    """Refuse a command that must not run in production.
 
     Args:
         settings: They name the environment.
-        what: What the command does to the data.
+        what: What the command does to the data, as a clause.
 
     Raises:
         DatabaseError: the environment is production.
@@ -29,5 +27,5 @@ def refuse_in_production(settings: Settings, what: str) -> None:
         raise DatabaseError(
             ExitCode.REFUSED,
             f"{what}, and {settings.where} is production",
-            "There is no flag for it: set ENVIRONMENT if this is another kind of database.",
+            "No option overrides this: set ENVIRONMENT if this is not a production database.",
         )

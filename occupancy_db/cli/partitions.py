@@ -1,42 +1,55 @@
 """``occupancy-db partitions``."""
 
 import asyncio
-from typing import Annotated, Any
+from dataclasses import asdict
+from typing import Annotated
 
 import typer
-from rich.filesize import decimal
-from rich.table import Table
 
 from occupancy_db.cli.options import LockWait
-from occupancy_db.cli.output import Json, out
-from occupancy_db.history import upkeep
-from occupancy_db.maintenance import LOCK_WAIT
+from occupancy_db.cli.output import Json, out, size
+from occupancy_db.cli.table import Column, Table
+from occupancy_db.driver import LOCK_WAIT
+from occupancy_db.history import inspection
+from occupancy_db.history.inspection import Month, Step
 from occupancy_db.settings import Settings
 
-app = typer.Typer(help="Keep the months of sensor_readings, and the hourly sums.", no_args_is_help=True)
+app = typer.Typer(
+    help="Maintain the monthly partitions and the hourly sums.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+)
 
 MonthsAhead = Annotated[
-    int, typer.Option(min=1, max=24, help="How many months beyond this one should be there.")
+    int, typer.Option(min=1, max=24, help="Months after the current one that should exist.")
 ]
 
 
 @app.command("status")
 def status(months_ahead: MonthsAhead = 3, json: Json = False) -> None:
-    """List the months, and what upkeep would do."""
+    """List the partitions, and what maintenance would change."""
     settings = Settings()
-    found = asyncio.run(upkeep.status(settings, months_ahead))
-    table = Table("Partition", "Rows (estimate)", "Size", "State")
-    for month in found["months"]:
-        table.add_row(month["name"], f"{month['rows']:,}", decimal(month["bytes"]), _state(month))
-    hours = found["hours"]
+    found = asyncio.run(inspection.status(settings, months_ahead))
+    table = Table(
+        [
+            Column("Partition", rank=0),
+            Column("Rows (estimate)", rank=2, right=True),
+            Column("Size", rank=2, right=True),
+            Column("State"),
+        ]
+    )
+    for month in found.months:
+        table.add(month.name, f"{month.rows:,}", size(month.bytes), _state(month))
+    hours = found.hours
     out.result(
-        {"database": settings.database, **found},
+        {"database": settings.database, **asdict(found)},
         table,
-        f"hours before {hours['closed_before']} are closed: {hours['sums']:,} sums, "
-        f"{hours['marked']:,} hours to sum up, {hours['history']:,} sums of removed readings"
-        if hours["closed_before"]
+        f"hours before {hours.closed_before} are closed: {hours.sums:,} sums, "
+        f"{hours.marked:,} hours to sum up again, {hours.history:,} sums of removed readings"
+        if hours.closed_before
         else "no hour has been closed yet",
-        *_plan(found["plan"], found["strays"], "upkeep would"),
+        *_plan(found.plan, found.strays, "maintenance would"),
     )
 
 
@@ -47,47 +60,57 @@ def maintain(
     lock_wait: LockWait = LOCK_WAIT,
     json: Json = False,
 ) -> None:
-    """Create the coming months, finish what was interrupted, sum up the hours that are over."""
+    """Create partitions, and sum up past hours.
+
+    The command creates the partitions of the coming months, completes interrupted removals, and updates the
+    hourly sums.
+    """
     settings = Settings()
     if dry_run:
-        found = asyncio.run(upkeep.status(settings, months_ahead))
+        found = asyncio.run(inspection.status(settings, months_ahead))
         out.result(
             {
                 "database": settings.database,
                 "dry_run": True,
-                "plan": found["plan"],
-                "strays": found["strays"],
+                "plan": [asdict(step) for step in found.plan],
+                "strays": found.strays,
             },
-            *_plan(found["plan"], found["strays"], "would"),
-            *[f"{statement.strip()};" for step in found["plan"] for statement in step["statements"]],
+            *_plan(found.plan, found.strays, "would"),
+            *[f"{statement.strip()};" for step in found.plan for statement in step.statements],
         )
         return
+    from occupancy_db.history import upkeep
+
     done = asyncio.run(upkeep.maintain(settings, months_ahead, lock_wait))
     lines = [
-        f"{verb} {', '.join(done[key])}"
-        for key, verb in [("finished", "finished"), ("completed", "completed"), ("created", "created")]
-        if done[key]
+        f"{verb} {', '.join(tables)}"
+        for verb, tables in (
+            ("finished", done.finished),
+            ("completed", done.completed),
+            ("created", done.created),
+        )
+        if tables
     ]
     out.result(
-        {"database": settings.database, "dry_run": False, **done},
+        {"database": settings.database, "dry_run": False, **asdict(done)},
         *lines,
-        *_strays(done["strays"]),
-        f"{done['hours']:,} hours summed up",
+        *_strays(done.strays),
+        f"{done.hours:,} hours summed up",
     )
 
 
-def _state(month: dict[str, Any]) -> str:
-    if month["detaching"] or month["retired"]:
+def _state(month: Month) -> str:
+    if month.detaching or month.retired:
         return "being removed"
-    if not month["attached"]:
-        return "no partition"
-    return "" if month["watched"] else "incomplete"
+    if not month.attached:
+        return "not a partition"
+    return "" if month.watched else "incomplete"
 
 
-def _plan(steps: list[dict[str, Any]], strays: list[str], verb: str) -> list[str]:
-    lines = [f"{verb} {step['kind']} {step['table']}" for step in steps]
-    return [*(lines or ["every month is there"]), *_strays(strays)]
+def _plan(steps: list[Step], strays: list[str], verb: str) -> list[str]:
+    lines = [f"{verb} {step.kind} {step.table}" for step in steps]
+    return [*(lines or ["no partition is missing"]), *_strays(strays)]
 
 
 def _strays(names: list[str]) -> list[str]:
-    return [f"{name} is called like a month and is no partition: left alone" for name in names]
+    return [f"{name} is named like a partition but is not one: it is left alone" for name in names]

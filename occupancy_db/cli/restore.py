@@ -13,47 +13,63 @@ from occupancy_db.settings import Settings
 
 Confirm = Annotated[
     str | None,
-    typer.Option(metavar="DATABASE", help="The database's name: clients are sent away for a moment."),
+    typer.Option(
+        metavar="DATABASE", help="The name of the database; required, because its sessions are ended."
+    ),
 ]
 
 
 def restore(
-    name: Annotated[str, typer.Argument(metavar="SET", help="As 'backup list' shows it, or latest.")],
+    name: Annotated[
+        str, typer.Argument(metavar="SET", help="The id of a set as in 'backup list', or latest.")
+    ],
     confirm: Confirm = None,
     without_safety_backup: Annotated[
-        bool, typer.Option("--without-safety-backup", help="For a live database that cannot be dumped.")
+        bool,
+        typer.Option(
+            "--without-safety-backup",
+            help="Do not dump the live database first: for one that cannot be dumped.",
+        ),
     ] = False,
     json: Json = False,
 ) -> None:
-    """Put a verified set in the place of the live database, which is kept for a day.
+    """Replace the live database by a verified backup set.
 
-    It is restored and tried aside; a failure before the last step leaves the live database untouched.
+    The set is restored to another database and checked there. The last step exchanges the two databases; a
+    failure before it leaves the live database untouched. The replaced database is kept for a day.
     """
     settings = _confirmed(confirm)
     done = asyncio.run(
         restoring.restore(settings, BackupSettings(), name, out.step, safety_backup=not without_safety_backup)
     )
     out.result(
-        {"database": settings.database, **done},
-        f"{settings.database} is {done['set']} now, at revision {done['revision']}",
-        *(f"what it was is in the backup set {kept}" for kept in [done["safety_backup"]] if kept),
-        *(f"and for a day in {kept}: 'occupancy-db restore-rollback'" for kept in [done["replaced"]] if kept),
+        {"database": settings.database, **done.as_dict()},
+        f"{settings.database} was restored from {done.set_id}, at revision {done.revision}",
+        *(f"the replaced database is in the backup set {kept}" for kept in [done.safety_backup] if kept),
+        *(
+            f"and for a day in the database {kept}: undo with 'occupancy-db restore-rollback'"
+            for kept in [done.replaced]
+            if kept
+        ),
     )
 
 
 def restore_rollback(confirm: Confirm = None, json: Json = False) -> None:
-    """Take back the last restore: the live database and the one it replaced change places."""
+    """Undo the last restore by exchanging the databases."""
     settings = _confirmed(confirm)
     done = asyncio.run(restoring.rollback(settings, BackupSettings(), out.step))
     out.result(
-        {"database": settings.database, **done},
-        f"{settings.database} is again the one that was {done['live']}",
-        *([f"the other one is {done['replaced']} now, for a day"] if done["replaced"] else []),
+        {"database": settings.database, **done.as_dict()},
+        f"{settings.database} is the database that was {done.live} again",
+        *([f"the restored database is kept as {done.replaced} for a day"] if done.replaced else []),
     )
 
 
 def restore_cleanup(json: Json = False) -> None:
-    """Drop the database that a restore replaced more than a day ago, and one that was never finished."""
+    """Drop databases that a restore replaced or left.
+
+    These are a database that was replaced more than a day ago, and one of an interrupted restore.
+    """
     settings = Settings()
     dropped = asyncio.run(restoring.cleanup(settings, BackupSettings()))
     out.result(
@@ -64,10 +80,10 @@ def restore_cleanup(json: Json = False) -> None:
 def _confirmed(confirm: str | None) -> Settings:
     settings = Settings()
     if confirm != settings.database:
-        given = "was not given" if confirm is None else f"says {confirm}"
+        given = "was not given" if confirm is None else f"names {confirm}"
         raise DatabaseError(
             ExitCode.REFUSED,
             f"this replaces the database {settings.database}, and --confirm {given}",
-            f"Repeat it with --confirm {settings.database}.",
+            f"Repeat the command with --confirm {settings.database}.",
         )
     return settings

@@ -8,22 +8,26 @@ import typer
 from occupancy_db.cli.migrate import report
 from occupancy_db.cli.options import LockWait
 from occupancy_db.cli.output import Json
-from occupancy_db.maintenance import LOCK_WAIT
-from occupancy_db.release.protocol import take_back
+from occupancy_db.driver import LOCK_WAIT
+from occupancy_db.release.rollback import roll_back
 from occupancy_db.settings import Settings
 
 
 def rollback(
-    revision: Annotated[str, typer.Option(help="A revision id, 'base', or how many steps back.")] = "-1",
+    revision: Annotated[
+        str, typer.Option(help="A revision id, 'base', or a number of steps, as in -1.")
+    ] = "-1",
     lose_data: Annotated[
-        bool, typer.Option("--lose-data", help="In production: take back what cannot be with all its data.")
+        bool,
+        typer.Option("--lose-data", help="In production: also revert migrations whose data would be lost."),
     ] = False,
     lock_wait: LockWait = LOCK_WAIT,
     json: Json = False,
 ) -> None:
-    """Take back one migration, or all down to a revision; the data that only they can hold is lost.
+    """Revert one migration, or all down to a revision.
 
-    Production refuses that for migrations which do not say that nothing is lost.
+    Data that only the reverted migrations can hold is lost. In production this is refused for migrations that
+    are not declared as reversible, unless --lose-data is given.
     """
     settings = Settings()
-    report(settings, asyncio.run(take_back(settings, revision, wait=lock_wait, lose_data=lose_data)))
+    report(settings, asyncio.run(roll_back(settings, revision, wait=lock_wait, lose_data=lose_data)))

@@ -1,56 +1,64 @@
 """``occupancy-db tune``."""
 
-from dataclasses import asdict
-from typing import Annotated
+from dataclasses import asdict, replace
+from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
 from occupancy_db.cli.output import Json, out
+from occupancy_db.cli.table import Column, Table
 from occupancy_db.errors import DatabaseError, ExitCode
 from occupancy_db.server import tuning
-from occupancy_db.settings import Environment
+from occupancy_db.settings import Environment, Settings
+
+Cores = Annotated[
+    float | None,
+    typer.Option(help="CPUs of the server's container; default: those of this machine, at most 2."),
+]
+Memory = Annotated[
+    int | None,
+    typer.Option(help="Memory limit of the container in MB; default: calculated for this machine."),
+]
+Disk = Annotated[
+    tuning.Disk | None, typer.Option(help="The disk that holds the data; default: that of this machine.")
+]
+Workload = Annotated[tuning.Workload, typer.Option(help="The main work of the server.")]
+PoolEnvironment = Annotated[
+    Environment | None,
+    typer.Option(help="The environment of the application's pools; default: ENVIRONMENT, or production."),
+]
+Processes = Annotated[int, typer.Option(min=1, help="Processes of the application; each has a pool.")]
+WalCompression = Annotated[
+    tuning.WalCompression, typer.Option(help="The best method that the server was built with.")
+]
+HugePages = Annotated[bool, typer.Option("--huge-pages", help="Reserve huge pages on the host.")]
+Override = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", help="Override a setting, as in --set work_mem=16MB; repeatable.", metavar="NAME=VALUE"
+    ),
+]
+Explain = Annotated[bool, typer.Option("--explain", help="Show the reason and the source of each value.")]
 
 
 def tune(
-    cores: Annotated[
-        float | None,
-        typer.Option(
-            help="Of the server's container; default: this machine's, and no more than the roles take."
-        ),
-    ] = None,
-    memory: Annotated[
-        int | None,
-        typer.Option(help="Limit of the container in MB; default: worked out from this machine's."),
-    ] = None,
-    disk: Annotated[tuning.Disk | None, typer.Option(help="What the data are on; default: as here.")] = None,
-    workload: Annotated[
-        tuning.Workload, typer.Option(help="What the server mostly does.")
-    ] = tuning.Workload.MIXED,
-    environment: Annotated[Environment, typer.Option(help="Whose pools.")] = Environment.PRODUCTION,
-    processes: Annotated[
-        int, typer.Option(min=1, help="Processes of the application, each with a pool.")
-    ] = 1,
-    wal_compression: Annotated[
-        tuning.WalCompression, typer.Option(help="The best that the server's build has.")
-    ] = tuning.WalCompression.PGLZ,
-    huge_pages: Annotated[bool, typer.Option("--huge-pages", help="Keep huge pages on the host.")] = False,
-    override: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="A setting of your own: --set work_mem=16MB", metavar="NAME=VALUE"),
-    ] = None,
-    explain: Annotated[
-        bool, typer.Option("--explain", help="Each value with its reason and source.")
-    ] = False,
+    cores: Cores = None,
+    memory: Memory = None,
+    disk: Disk = None,
+    workload: Workload = tuning.Workload.MIXED,
+    environment: PoolEnvironment = None,
+    processes: Processes = 1,
+    wal_compression: WalCompression = tuning.WalCompression.PGLZ,
+    huge_pages: HugePages = False,
+    override: Override = None,
+    explain: Explain = False,
     json: Json = False,
 ) -> None:
-    """Work out settings, limits and pools for a machine; changes nothing and asks no database."""
-    overrides = {}
-    for text in override or []:
-        name, given, value = text.partition("=")
-        if not (name and given):
-            raise typer.BadParameter(f"{text} is not NAME=VALUE", param_hint="--set")
-        overrides[name] = value
+    """Calculate server settings, memory limits and pool sizes for a machine.
+
+    The command changes nothing and connects to no server. Settings that do not fit into the memory are
+    refused with the calculation; --explain then shows the values without --set.
+    """
     machine = tuning.probe()
     request = tuning.Request(
         cores=cores or min(machine.cores, tuning.CORES_BY_DEFAULT),
@@ -58,25 +66,31 @@ def tune(
         disk=disk or machine.disk,
         disk_size=machine.disk_size,
         workload=workload,
-        environment=environment,
+        environment=environment or _default_environment(),
         clients=tuning.clients(processes),
         wal_compression=wal_compression,
         huge_pages=huge_pages,
-        overrides=overrides,
+        overrides=_overrides(override or []),
     )
     try:
         plan = tuning.plan(request)
     except tuning.BudgetError as error:
-        raise DatabaseError(
-            ExitCode.CONFIGURATION, str(error), "Give it more memory, or ask for less."
-        ) from None
-    groups = {
-        "postgresql.conf": plan.settings,
-        "container": plan.container,
-        "host": plan.host,
-        "application": plan.application,
-    }
-    data = {
+        refused = DatabaseError(
+            ExitCode.CONFIGURATION, str(error), "Increase the memory, or reduce the settings."
+        )
+        if explain and not out.json and request.overrides:
+            _show_calculated(replace(request, overrides={}))
+        raise refused from None
+    data = _data(request, plan)
+    if explain:
+        out.result(data, *_explained(plan))
+    else:
+        values = (setting for found in _groups(plan).values() for setting in found)
+        out.result(data, *(f"{setting.name} = {setting}" for setting in values))
+
+
+def _data(request: tuning.Request, plan: tuning.Plan) -> dict[str, Any]:
+    return {
         "cores": request.cores,
         "memory_mb": request.memory,
         "disk": request.disk,
@@ -84,16 +98,57 @@ def tune(
         "connections": dict(plan.connections),
         **{
             group: [{**asdict(setting), "text": str(setting)} for setting in found]
-            for group, found in groups.items()
+            for group, found in _groups(plan).items()
         },
     }
-    if not explain:
-        out.result(data, *(f"{setting.name} = {setting}" for found in groups.values() for setting in found))
+
+
+def _default_environment() -> Environment:
+    """That of the host which the checkout's .env belongs to, otherwise the roles' default."""
+    settings = Settings()
+    return settings.environment if "environment" in settings.model_fields_set else Environment.PRODUCTION
+
+
+def _overrides(pairs: list[str]) -> dict[str, str]:
+    overrides = {}
+    for pair in pairs:
+        name, given, value = pair.partition("=")
+        if not (name and given):
+            raise typer.BadParameter(f"{pair} is not NAME=VALUE", param_hint="--set")
+        overrides[name] = value
+    return overrides
+
+
+def _show_calculated(request: tuning.Request) -> None:
+    """Show what the formula calculates for a request whose overrides were refused."""
+    try:
+        plan = tuning.plan(request)
+    except tuning.BudgetError:  # the memory is too small without them too
         return
-    table = Table("Where", "Setting", "Value", "Why", "Source")
-    for group, found in groups.items():
+    out.result({}, *_explained(plan), "these are the values without --set, which is refused:")
+
+
+def _groups(plan: tuning.Plan) -> dict[str, tuple[tuning.Setting, ...]]:
+    return {
+        "postgresql.conf": plan.settings,
+        "container": plan.container,
+        "host": plan.host,
+        "application": plan.application,
+    }
+
+
+def _explained(plan: tuning.Plan) -> list[Any]:
+    table = Table(
+        [
+            Column("Where", rank=3),
+            Column("Setting", rank=0),
+            Column("Value", rank=0),
+            Column("Why", rank=1),
+            Column("Source", rank=2),
+        ]
+    )
+    for group, found in _groups(plan).items():
         for setting in found:
-            table.add_row(group, setting.name, str(setting), setting.reason, setting.source)
-        table.add_section()
+            table.add(group, setting.name, setting, setting.reason, setting.source)
     limits = ", ".join(f"{name} {limit}" for name, limit in plan.connections.items())
-    out.result(data, table, f"connections: {limits}", f"memory at worst: {plan.budget}")
+    return [table, f"connections: {limits}", f"memory at worst: {plan.budget}"]

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from alembic import command
@@ -14,7 +13,8 @@ from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from occupancy_db.connection import connect
-from occupancy_db.maintenance import LOCK_WAIT, SESSION, maintenance_lock
+from occupancy_db.maintenance import LOCK_WAIT, SESSION_SETTINGS, maintenance_lock
+from occupancy_db.schema.position import migrations_directory
 from occupancy_db.settings import Settings
 
 
@@ -36,8 +36,15 @@ class Outcome:
 
 
 def alembic_config() -> Config:
-    """Alembic's configuration, found beside the package: the project runs from its tree."""
-    return Config(Path(__file__).parents[2] / "alembic.ini")
+    """Alembic's configuration: ``alembic.ini`` in the checkout, its equivalent in an installed package."""
+    migrations = migrations_directory()
+    file = migrations.parent / "alembic.ini"
+    if file.is_file():
+        return Config(file)
+    config = Config()
+    config.set_main_option("script_location", str(migrations).replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    return config
 
 
 def script_directory() -> ScriptDirectory:
@@ -100,7 +107,9 @@ async def _run(settings: Settings, steps: list[tuple[Callable[..., None], str]],
 
     async with maintenance_lock(settings, lock_wait) as guard:
         before = await current_revision(guard)
-        async with connect(settings, "occupancy-db migrations", server_settings=SESSION) as connection:
+        async with connect(
+            settings, "occupancy-db migrations", server_settings=SESSION_SETTINGS
+        ) as connection:
             for run, revision in steps:
                 await with_alembic(
                     connection, partial(run, revision=revision), on_version_apply=on_version_apply

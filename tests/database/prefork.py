@@ -16,7 +16,12 @@ from pathlib import Path
 from typing import IO, Any
 
 PROGRAMS = {"occupancy-db": "occupancy_db.cli", "alembic": "alembic.config"}
-ALSO = ["alembic.command", "sqlalchemy.dialects.postgresql.asyncpg"]
+ALSO = [
+    "alembic.command",
+    "sqlalchemy.dialects.postgresql.asyncpg",
+    "occupancy_db.release.protocol",
+    "occupancy_db.history.retention",
+]
 
 
 class Prefork:
@@ -58,6 +63,8 @@ def serve(requests: IO[str]) -> None:
     """The far side: one request a line, one exit code in answer."""
     for module in [*PROGRAMS.values(), *ALSO]:
         importlib.import_module(module)
+    for _ in importlib.import_module("occupancy_db.cli.app").Commands().values():
+        pass  # looking a command up imports it
     for line in requests:
         child = os.fork()
         if child == 0:

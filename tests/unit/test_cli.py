@@ -5,7 +5,7 @@ import re
 import pytest
 from typer.testing import CliRunner
 
-from occupancy_db.cli import app
+from occupancy_db.cli.app import app
 from occupancy_db.cli.create_migration import next_revision_id
 from occupancy_db.cli.output import Output
 from occupancy_db.errors import ExitCode
@@ -31,7 +31,7 @@ def test_what_is_printed_is_data_and_no_markup(capsys: pytest.CaptureFixture[str
 def test_help_lists_every_command_and_every_exit_code() -> None:
     code, text = run("--help")
     assert code == 0
-    assert set(re.findall(r"^│ ([a-z-]+) ", text, re.MULTILINE)) >= COMMANDS
+    assert set(re.findall(r"^  ([a-z-]+)  ", text, re.MULTILINE)) >= COMMANDS
     words = " ".join(text.split())
     for exit_code in ExitCode:
         assert f"{exit_code.value} {exit_code.label}" in words

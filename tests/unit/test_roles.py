@@ -1,7 +1,6 @@
-"""The roles, the files they write and the documents, without a host: what is said twice is said alike."""
+"""The roles and the files that they write, without a host: what is said twice is said alike."""
 
 import re
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -9,22 +8,12 @@ import pytest
 import yaml
 from jinja2 import Environment, StrictUndefined
 from jinja2.nativetypes import NativeEnvironment
-from typer.testing import CliRunner
 
-from occupancy_db.errors import ExitCode
 from occupancy_db.schema.runner import script_directory
 from occupancy_db.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 ROLES = sorted(path.name for path in (ROOT / "roles").iterdir())
-DOCUMENTS = [
-    *("README.md", "ARCHITECTURE.md", "CHANGELOG.md", "docs/migrations.md", "docs/releases.md"),
-    *(f"roles/{role}/README.md" for role in ROLES),
-]
-MANUAL = {
-    "db-test", "db-init", "db-check", "db-migrate", "db-rollback", "db-current", "db-history", "db-reset",
-    "migrate-create",
-}  # fmt: skip
 
 
 def read(path: str) -> str:
@@ -38,10 +27,6 @@ def load(path: str) -> Any:
 def options(role: str) -> dict[str, Any]:
     found: dict[str, Any] = load(f"roles/{role}/meta/argument_specs.yml")["argument_specs"]["main"]["options"]
     return found
-
-
-def make_targets() -> set[str]:
-    return set(re.findall(r"^([a-z-]+):.* ## ", read("Makefile"), re.MULTILINE))
 
 
 def keys_of(text: str) -> list[str]:
@@ -203,50 +188,7 @@ def test_pg_hba_keeps_what_a_restore_works_on_to_the_socket(pg_hba: list[list[st
     }
 
 
-# Documents
-
-
-@pytest.mark.parametrize("role", ROLES)
-def test_readme_is_in_step_with_the_specs(role: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT)  # where .aar_doc.yml is
-    written = tmp_path / "README.md"
-    arguments = ["--output-file", str(written), f"roles/{role}", "markdown"]
-    assert CliRunner().invoke(import_module("aar_doc.cli").app, arguments).exit_code == 0
-    assert read(f"roles/{role}/README.md") == written.read_text(), "run make docs"
-
-
-def test_makefile_has_every_target_of_the_manual() -> None:
-    assert (MANUAL | {"up", "test", "test-fast", "help"}) - make_targets() == set()
-
-
-def test_documents_name_targets_that_exist() -> None:
-    text = "\n".join(read(path) for path in DOCUMENTS)
-    named = set(re.findall(r"(?:^|`|&& )(?:[A-Z]+=\S+ )?make ([a-z-]+)", text, re.MULTILINE))
-    assert named >= MANUAL | {"up", "test"}
-    assert named - make_targets() == set()
-
-
-def anchors(markdown: str) -> set[str]:
-    """As GitHub makes them of headings."""
-    titles = re.findall(r"^#+ (.+)$", markdown, re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
-
-
-@pytest.mark.parametrize("document", DOCUMENTS)
-def test_links_lead_somewhere(document: str) -> None:
-    for link in re.findall(r"\]\(([^)]+)\)", read(document)):
-        if link.startswith("https://"):
-            continue
-        path, _, anchor = link.partition("#")
-        target = (ROOT / document).parent / path if path else ROOT / document
-        assert target.exists(), link
-        assert not anchor or anchor in anchors(target.read_text()), link
-
-
-def test_readme_lists_every_exit_code() -> None:
-    (section,) = re.findall(r"^### Exit codes\n(.*?)^##", read("README.md"), re.MULTILINE | re.DOTALL)
-    cells = re.findall(r"(?<=\| )(\d+) \| ([^|]+?) (?=\|)", section)
-    assert {int(code): meaning for code, meaning in cells} == {int(code): code.label for code in ExitCode}
+# .env.example
 
 
 def test_example_env_lists_every_setting() -> None:

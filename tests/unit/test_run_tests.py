@@ -39,7 +39,7 @@ def use(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Use:
 def test_each_level_has_the_stages_of_the_level_below() -> None:
     test, everything, full = ([stage.name for stage in stages(level)] for level in run_tests.LEVELS)
     assert test == ["images", "lint", "unit", "database", "faults", "debian13"]
-    assert everything == [*test, "debian12", "backup", "fleet", "upgrade"]
+    assert everything == [*test, "debian12", "backup", "fleet", "documents", "upgrade"]
     assert full == everything
 
 

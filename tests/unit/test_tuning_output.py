@@ -1,8 +1,6 @@
 """What the playbook and the command make of the tuning formula's result."""
 
 import json
-import os
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +8,7 @@ import yaml
 from jinja2 import Environment, StrictUndefined
 from typer.testing import CliRunner
 
-from occupancy_db.cli import app
+from occupancy_db.cli.app import app
 from occupancy_db.errors import ExitCode
 from occupancy_db.server import tuning
 from occupancy_db.server.tuning import (
@@ -78,34 +76,10 @@ def rendered(template: str, **variables: Any) -> str:
 
 def test_settings_stand_under_their_reasons() -> None:
     facts = filtered(overrides={"log_line_prefix": "it's %m "})
-    text = rendered("postgres/templates/postgresql.conf.j2", tuning_plan=facts)
+    text = rendered("postgres/templates/postgresql.conf.j2", postgres_tuning=facts)
     assert "# a quarter of the container's memory (20.4.1)\nshared_buffers = '416MB'\n" in text
     assert "# the operator's (postgres_settings)\nlog_line_prefix = 'it''s %m '\n" in text
     assert facts["budget"] in text
-
-
-def test_the_kernel_is_asked_how_it_stands() -> None:
-    # As on a host that is no container, whatever this one is.
-    script = (ROOT / "roles/tuning/files/host.sh").read_text()
-    for asked in ("/.dockerenv", "/run/.containerenv", "command -v systemd-detect-virt"):
-        assert asked in script
-        script = script.replace(asked, "false" if " " in asked else "/nowhere")
-    swappiness, pages = (
-        int(Path("/proc/sys/vm", name).read_text()) for name in ("swappiness", "nr_hugepages")
-    )
-    wanted = {
-        f"vm.swappiness={swappiness}": "set",
-        f"vm.swappiness={swappiness + 1}": "differs",
-        f"vm.nr_hugepages={pages}": "set",  # at least
-        f"vm.nr_hugepages={pages + 1}": "differs",
-        "vm.lowmem_reserve_ratio="
-        + " ".join(Path("/proc/sys/vm/lowmem_reserve_ratio").read_text().split()): "set",
-        "vm.of_another_kernel=1": "skipped",
-    }
-    run = subprocess.run(["sh", "-c", script, "sh", *wanted], capture_output=True, text=True, check=True)
-    writable = os.access("/proc/sys/vm/swappiness", os.W_OK)
-    expected = [word if writable else "skipped" for word in wanted.values()]
-    assert [line.split()[0] for line in run.stdout.splitlines()] == expected
 
 
 def test_the_kernel_is_told_what_it_allows_and_why() -> None:

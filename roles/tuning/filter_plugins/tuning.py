@@ -1,60 +1,13 @@
-"""The way from a playbook to the formula: the project's environment on the controller has the package."""
+"""Filters of role tuning: the plan for a host, and what to do with kernel settings."""
 
-from dataclasses import asdict
 from typing import Any
 
-from occupancy_db.server import tuning
-from occupancy_db.settings import Environment
-
-
-def plan(request: dict[str, Any]) -> dict[str, Any]:
-    """The result of occupancy_db.server.tuning.plan as facts; a refusal is in "refused", for preflight."""
-    cores = min(float(request["cpus"]), request["host"]["cores"])
-    memory = int(request["memory"]) or tuning.default_memory(request["host"]["memory_mb"])
-    disk = tuning.disk_kind(request["host"]["device"], bool(request["host"]["rotational"]))
-    if request["disk"] != "auto":
-        disk = tuning.Disk(request["disk"])
-    if memory > (most := request["host"]["memory_mb"]):
-        return {"refused": f"the container is to have {memory} MB of memory, and the host has {most}"}
-    try:
-        found = tuning.plan(
-            tuning.Request(
-                cores=cores,
-                memory=memory,
-                disk=disk,
-                disk_size=request["host"]["disk_mb"],
-                workload=tuning.Workload(request["workload"]),
-                environment=Environment(request["environment"]),
-                clients={
-                    user["name"]: tuning.Client(int(user["connections"]), int(user.get("pools", 0)))
-                    for user in request["users"]
-                },
-                wal_compression=tuning.WalCompression(request["wal_compression"]),
-                huge_pages=request["huge_pages"],
-                overrides=request["overrides"],
-            )
-        )
-    except tuning.BudgetError as error:
-        return {"refused": str(error)}
-    return {
-        "refused": "",
-        "inputs": f"{cores:g} cores, {memory} MB, {disk}, {request['workload']}",
-        "settings": [{**asdict(setting), "text": str(setting)} for setting in found.settings],
-        "container": {setting.name: str(setting) for setting in found.container},
-        "host": [{**asdict(setting), "text": str(setting)} for setting in found.host],
-        "reasons": {
-            setting.name: f"{setting.reason} ({setting.source})"
-            for setting in (*found.container, *found.application)
-        },
-        "pool": asdict(found.pool),
-        "connections": dict(found.connections),
-        "budget": str(found.budget),
-    }
+from provisioning import convergence, tuning_plan
 
 
 class FilterModule:
-    """What Ansible looks for."""
+    """The filters that Ansible loads."""
 
     def filters(self) -> dict[str, Any]:
-        """By name."""
-        return {"tuning_plan": plan}
+        """The functions by filter name."""
+        return {"tuning_plan": tuning_plan.plan, "tuning_kernel": convergence.kernel}

