@@ -210,7 +210,7 @@ async def test_a_session_in_the_way_is_named_before_anything_is_begun(
     with holder.cursor() as cursor:
         cursor.execute("SELECT count(*) FROM predictions")
     old = """
-        SELECT FROM pg_stat_activity
+        SELECT 1 FROM pg_stat_activity
         WHERE application_name = 'a forgotten shell' AND now() - xact_start > interval '0.2 s'
     """
     as_superuser = migration_host.database.cluster.connect(migration_host.database.name)

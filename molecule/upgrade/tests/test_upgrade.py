@@ -155,7 +155,8 @@ def test_the_upgrade_brings_the_schema_to_head_while_the_application_writes(
     assert application.rows() >= application.written
     lost = (
         "terminating connection",
-        "server closed the connection",
+        "closed the connection",
+        "closed unexpectedly",
         "starting up",
         "shutting down",
         "refused",
