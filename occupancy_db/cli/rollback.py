@@ -15,7 +15,10 @@ from occupancy_db.settings import Settings
 
 def rollback(
     revision: Annotated[
-        str, typer.Option(metavar="REVISION", help="A revision id, 'base', or a number of steps, as in -1.")
+        str,
+        typer.Option(
+            "--revision", metavar="ID", help="A revision id, 'base', or a number of steps, as in -1."
+        ),
     ] = "-1",
     lose_data: Annotated[
         bool,

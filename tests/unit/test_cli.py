@@ -361,3 +361,60 @@ def test_revisions_that_are_not_one_chain_are_left_to_alembic(
 
 def test_the_tables_that_are_checked_are_those_of_the_models() -> None:
     assert set(Base.metadata.tables) == {name for name in EXPECTED["table"] if not name.startswith("hourly.")}
+
+
+INTERFACE = {
+    "init": "--drop",
+    "migrate": "--plan --backup --no-backup --lock-wait",
+    "rollback": "--revision --lose-data --lock-wait",
+    "current": "",
+    "history": "",
+    "lint": "",
+    "create-migration": "--autogenerate --no-autogenerate",
+    "test-connection": "",
+    "check-tables": "",
+    "cleanup": ("--months --transitions-months --predictions-months --dry-run --no-dry-run --lock-wait"),
+    "partitions status": "--months-ahead",
+    "partitions maintain": "--months-ahead --dry-run --lock-wait",
+    "backup create": "--pin",
+    "backup verify": "--older-than",
+    "backup list": "",
+    "backup show": "",
+    "backup prune": "--dry-run",
+    "backup pin": "",
+    "backup unpin": "",
+    "restore": "--confirm --without-safety-backup",
+    "restore-rollback": "--confirm",
+    "restore-cleanup": "",
+    "import": "--format --column --entities --timezone --rejects --dry-run",
+    "seed": "--days --seed --until",
+    "reset": "--yes",
+    "tune": (
+        "--cores --memory --disk --workload --environment --processes --wal-compression --huge-pages --set "
+        "--explain"
+    ),
+}
+
+
+def test_commands_and_options_are_an_interface() -> None:
+    """Typer derives names of options from other arguments, so that a rewording may rename one."""
+
+    def leaves(group: Any, prefix: str = "") -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for name, command in group.commands.items():
+            if hasattr(command, "commands"):
+                found |= leaves(command, f"{prefix}{name} ")
+            else:
+                found[f"{prefix}{name}"] = command
+        return found
+
+    flags = {
+        name: {
+            flag
+            for option in command.params
+            for flag in (*option.opts, *option.secondary_opts)
+            if flag[0] == "-"
+        }
+        for name, command in leaves(get_command(app)).items()
+    }
+    assert flags == {name: {*words.split(), "--json"} for name, words in INTERFACE.items()}
