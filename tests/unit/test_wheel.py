@@ -1,59 +1,18 @@
 """The built wheel, installed outside the checkout: as a client, and with the command line."""
 
-import json
-import os
-import subprocess
-import sys
 import tomllib
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from occupancy_db.errors import ExitCode
 from occupancy_db.schema.runner import script_directory
-
-ROOT = Path(__file__).parents[2]
-UV = Path(sys.executable).parent / "uv"
-
-
-def uv(*arguments: str | Path) -> None:
-    done = subprocess.run([UV, *arguments], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+from tests.installation import ROOT, Installation, build_wheel
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("wheel")
-    uv("build", "--quiet", "--wheel", "--out-dir", directory, ROOT)
-    (path,) = directory.glob("*.whl")
-    return path
-
-
-class Installation:
-    """A virtual environment with the wheel, and an empty directory to work in."""
-
-    def __init__(self, directory: Path, requirement: str) -> None:
-        self.bin = directory / "venv" / "bin"
-        self.directory = directory / "elsewhere"
-        self.directory.mkdir()
-        uv("venv", "--quiet", "--python", sys.executable, directory / "venv")
-        uv("pip", "install", "--quiet", "--python", self.bin / "python", requirement)
-
-    def run(self, *command: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [self.bin / command[0], *command[1:]],
-            cwd=self.directory,
-            env={"PATH": f"{self.bin}{os.pathsep}{os.defpath}", "HOME": str(self.directory)},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-
-    def answer(self, *arguments: str) -> Any:
-        result = self.run("occupancy-db", "--json", *arguments)
-        assert (result.returncode, result.stderr) == (0, "")
-        return json.loads(result.stdout)
+    return build_wheel(tmp_path_factory.mktemp("wheel"))
 
 
 @pytest.fixture(scope="module")
