@@ -24,6 +24,7 @@ from bench.timeseries import BYTES_PER_ROW, LIMITS, SETTINGS, STEP, Files, Sizes
 from bench.writers import Writers
 from occupancy_db.backup.configuration import BackupSettings
 from occupancy_db.release import protocol
+from occupancy_db.release.rollback import roll_back
 from occupancy_db.schema import privileges, runner
 from occupancy_db.settings import Environment
 
@@ -115,20 +116,21 @@ class Bench:
         self.written += len(writers.writes)
         self.failed += writers.failed
         moments = dict(ends)
-        for one in done["revisions"]:
-            end = moments[one["revision"]]
+        for one in done.revisions:
+            revision = one.summary.revision
+            end = moments[revision]
             meanwhile = [ms for due, ms in writers.writes if due <= end and due + ms / 1000 >= start]
-            self.revisions[one["revision"]] = {
+            self.revisions[revision] = {
                 "rows": rows,
-                "seconds": one["seconds"],
-                "attempts": one["attempts"],
+                "seconds": one.seconds,
+                "attempts": one.attempts,
                 "slowest_write_ms": round(max(meanwhile), 1),
             }
             start = end
 
     async def take_back(self) -> None:
         """Take back the newest revision, without writers."""
-        await protocol.take_back(self._settings, "-1")
+        await roll_back(self._settings, "-1")
 
 
 async def measure(server: Server, rows: int, work: Path) -> dict[str, Any]:

@@ -1,17 +1,14 @@
 """The results: a table on the terminal, JSON, and a report with plots."""
 
 import json
-from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 from rich.console import Console
 from rich.table import Table
 
-mpl.use("Agg")
-from matplotlib import pyplot as plt
+from bench import plots
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = plots.RESULTS
 
 Details = dict[str, Any]
 Figures = dict[str, float]
@@ -30,8 +27,6 @@ TARGETS: dict[str, tuple[str, str, float]] = {
     "retention_s": ("six of twelve months removed, whole months, seconds", "≤", 1),
     "retention_slowest_write_ms": ("slowest write beside the whole of it, ms", "≤", 100),
 }
-
-OURS, MANUALS, LIMIT = "#1f6f8b", "#c8553d", "#9a9a9a"
 
 
 def figures(details: Details) -> Figures:
@@ -86,18 +81,10 @@ def write(details: Details) -> None:
     RESULTS.mkdir(exist_ok=True)
     text = json.dumps({"figures": found, **details}, indent=2, ensure_ascii=False)
     (RESULTS / "timeseries.json").write_text(text + "\n", encoding="utf-8")
-    mpl.rcParams.update(
-        {
-            "svg.hashsalt": "bench",
-            "svg.fonttype": "none",
-            "font.family": "sans-serif",
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-        }
-    )
-    _plot_loads(details)
-    _plot_queries(details)
-    _plot_bytes(details)
+    plots.configure()
+    plots.plot_loads(details)
+    plots.plot_queries(details)
+    plots.plot_bytes(details)
     (RESULTS / "timeseries.md").write_text(_markdown(details, found), encoding="utf-8")
     table = Table(
         "Figure", "Measured", "Target", "", title=f"{details['rows']:,} rows, {details['seconds']} s"
@@ -109,100 +96,17 @@ def write(details: Details) -> None:
     Console().print(f"written: {RESULTS.relative_to(RESULTS.parents[1])}/timeseries.md and .json")
 
 
-# Plots
-
-
-def _save(figure: Any, name: str) -> None:
-    figure.savefig(RESULTS / f"{name}.svg", bbox_inches="tight", metadata={"Date": None, "Creator": None})
-    plt.close(figure)
-
-
-def _plot_loads(details: Details) -> None:
-    bars = [
-        ("ORM, manual's schema", "manual_orm", MANUALS),
-        ("live, manual's schema", "manual_live", MANUALS),
-        ("live, ours", "live", OURS),
-        ("COPY, manual's schema", "manual_copy", MANUALS),
-        ("import, ours", "import", OURS),
-        ("COPY, no index at all", "raw_copy", LIMIT),
-    ]
-    figure, axes = plt.subplots(figsize=(7, 2.8))
-    values = [details["loads"][key]["rows_per_second"] / 1000 for _, key, _ in bars]
-    drawn = axes.barh([label for label, _, _ in bars], values, color=[colour for _, _, colour in bars])
-    axes.bar_label(drawn, fmt="%.0f", padding=3)
-    axes.set_xlabel("thousand rows a second")
-    _save(figure, "loads")
-
-
-def _plot_queries(details: Details) -> None:
-    labels = {
-        "status": "status",
-        "stats_day": "stats, 24 h",
-        "last_hour": "last hour",
-        "zone_day": "zone's day",
-    }
-    figure, axes = plt.subplots(figsize=(7, 3.2))
-    sizes = {"_small": details["small_rows"], "": details["rows"]}
-    bars = [
-        (
-            party,
-            f"{party}{suffix}",
-            details["manual_rows"] if party == "manual" and not suffix else rows,
-            colour,
-            alpha,
-        )
-        for party, colour in (("ours", OURS), ("manual", MANUALS))
-        for (suffix, rows), alpha in zip(sizes.items(), (0.55, 1.0), strict=True)
-    ]
-    for n, (party, database, rows, colour, alpha) in enumerate(bars):
-        values = [details["queries"][party][query][database]["median_ms"] for query in labels]
-        places = [place + (n - 1.5) * 0.2 for place in range(len(labels))]
-        drawn = axes.bar(
-            places, values, 0.2, color=colour, alpha=alpha, label=f"{party}, {rows / 1e6:g} M rows"
-        )
-        axes.bar_label(drawn, labels=[_short(value) for value in values], fontsize=7, padding=1)
-    axes.set_yscale("log")
-    axes.set_ylabel("milliseconds, logarithmic")
-    axes.set_xticks(range(len(labels)), list(labels.values()))
-    axes.legend(frameon=False, fontsize=8)
-    _save(figure, "queries")
-
-
-def _plot_bytes(details: Details) -> None:
-    parties = [("ours", "ours_live", details["rows"]), ("manual's schema", "manual", details["manual_rows"])]
-    figure, axes = plt.subplots(figsize=(7, 1.8))
-    left = [0.0] * len(parties)
-    for part, label, colour in (
-        ("tables", "tables", OURS),
-        ("indexes", "indexes", MANUALS),
-        ("hourly_sums", "hourly sums", LIMIT),
-    ):
-        values = [details["bytes"][database][part] / rows for _, database, rows in parties]
-        drawn = axes.barh([name for name, _, _ in parties], values, left=left, color=colour, label=label)
-        axes.bar_label(
-            drawn, labels=[f"{v:.0f}" if v > 10 else "" for v in values], label_type="center", color="white"
-        )
-        left = [a + b for a, b in zip(left, values, strict=True)]
-    axes.set_xlabel("bytes per reading")
-    axes.legend(frameon=False, fontsize=8)
-    _save(figure, "bytes")
-
-
-# The report
-
-
-def _short(value: float) -> str:
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-
-
 def _rows(header: list[str], rows: list[list[str]]) -> str:
     rule = ["---"] + ["---:"] * (len(header) - 1)
     return "\n".join(f"| {' | '.join(cells)} |" for cells in [header, rule, *rows])
 
 
 def _markdown(details: Details, found: Figures) -> str:
-    machine, server = details["machine"], details["server"]
-    rows, small, live, manual = (details[name] for name in ("rows", "small_rows", "live_rows", "manual_rows"))
+    return _summary(details, found) + _results(details) + _notes(details)
+
+
+def _summary(details: Details, found: Figures) -> str:
+    machine, rows = details["machine"], details["rows"]
     verdicts = _rows(
         ["Figure", "Measured", "Target", "Met"],
         [
@@ -218,11 +122,15 @@ def _markdown(details: Details, found: Figures) -> str:
     return f"""# Readings over the years, beside the manual's schema
 
 Generated by `make bench`, do not edit. {details["date"]}; {rows:,} rows in {details["seconds"] / 60:.1f} minutes on
-{machine["cores"]} cores ({machine["cpu"]}), {machine["memory_gib"]:g} GiB; PostgreSQL {server["version"]}.
+{machine["cores"]} cores ({machine["cpu"]}), {machine["memory_gib"]:g} GiB; PostgreSQL {details["server"]["version"]}.
 
 {verdicts}
 
-## Loading
+"""
+
+
+def _results(details: Details) -> str:
+    return f"""## Loading
 
 {_loads_table(details)}
 
@@ -259,7 +167,13 @@ Milliseconds of a single-row insert; two writers, one every 5 ms.
 
 {_latency_table(details)}
 
-## How to repeat it
+"""
+
+
+def _notes(details: Details) -> str:
+    server = details["server"]
+    rows, small, live, manual = (details[name] for name in ("rows", "small_rows", "live_rows", "manual_rows"))
+    return f"""## How to repeat it
 
 ```bash
 make bench                  # ten million rows
@@ -336,7 +250,7 @@ def _queries_table(details: Details) -> str:
             [
                 label,
                 *(
-                    _short(details["queries"][party][query][database]["median_ms"])
+                    plots.short(details["queries"][party][query][database]["median_ms"])
                     for party, database in databases
                 ),
             ]

@@ -70,94 +70,143 @@ class Files:
         return sum(path.stat().st_size for _, _, path in self._files)
 
 
-async def measure(server: Server, sizes: Sizes, directory: Path) -> dict[str, Any]:
-    """Everything, one thing at a time."""
-    end = datetime.now(UTC).replace(microsecond=0)
-    loaded: dict[str, loads.Load] = {}
-    bytes_: dict[str, dict[str, int]] = {}
+class Measurement:
+    """All measurements in one server, one at a time.
 
-    with step(f"{sizes.rows:,} rows as CSV"):
-        files = Files(directory, sizes, end)
-    await server.create_owner()
+    Attributes:
+        loaded: How fast rows were loaded, by the way of loading.
+        bytes: Bytes of the readings by database.
+        answers: Times of the queries by schema.
+        retirement: Retention beside writers, by schema.
+    """
 
-    with step("raw: COPY into a table without indexes"):
+    def __init__(self, server: Server, sizes: Sizes, files: Files, end: datetime) -> None:
+        """Args: server: where; sizes: how many rows; files: the rows; end: when the newest was measured."""
+        self._server = server
+        self._sizes = sizes
+        self._files = files
+        self._end = end
+        self.loaded: dict[str, loads.Load] = {}
+        self.bytes: dict[str, dict[str, int]] = {}
+        self.answers: dict[str, Any] = {}
+        self.retirement: dict[str, Any] = {}
+
+    async def raw_copy(self) -> None:
+        """Measure COPY into a table without indexes."""
+        server = self._server
         await server.create_database("raw")
         connection = await server.connect("raw")
         await connection.execute(loads.RAW)
         await connection.close()
         await server.settle()
-        loaded["raw_copy"] = await loads.copy(server, "raw", "raw", files.between(sizes.rows))
+        self.loaded["raw_copy"] = await loads.copy(
+            server, "raw", "raw", self._files.between(self._sizes.rows)
+        )
         await server.drop_database("raw")
 
-    with step(f"ours: import of {sizes.rows - sizes.live:,} rows"):
-        await _create(server, "ours_live")
-        await server.settle()
-        loaded["import_history"] = loads.run_import(
-            server, "ours_live", files.between(sizes.rows, sizes.live)
-        )
-        await maintain(server.settings("ours_live"), upkeep.MONTHS_AHEAD)
+    async def import_history(self) -> None:
+        """Import the rows before the live ones into the product's schema."""
+        await _create(self._server, "ours_live")
+        await self._server.settle()
+        files = self._files.between(self._sizes.rows, self._sizes.live)
+        self.loaded["import_history"] = loads.run_import(self._server, "ours_live", files)
+        await self._maintain("ours_live")
 
-    with step(f"manual: COPY of {sizes.manual - sizes.live:,} rows"):
-        await _create(server, "manual")
-        await server.settle()
-        loaded["manual_copy"] = await loads.copy(
-            server, "manual", "sensor_readings", files.between(sizes.manual, sizes.live)
-        )
+    async def copy_history(self) -> None:
+        """Copy the rows before the live ones into the manual's schema."""
+        await _create(self._server, "manual")
+        await self._server.settle()
+        files = self._files.between(self._sizes.manual, self._sizes.live)
+        self.loaded["manual_copy"] = await loads.copy(self._server, "manual", "sensor_readings", files)
 
-    with step(f"both in turns: {sizes.live:,} live rows"):
+    async def live(self) -> None:
+        """Write the live rows into both schemas, in turns, and measure the size of both."""
+        server, sizes = self._server, self._sizes
         await server.settle("ours_live", "manual")
-        loaded["live"], loaded["manual_live"] = await loads.live(
-            server, "ours_live", "manual", sizes.live, end
+        self.loaded["live"], self.loaded["manual_live"] = await loads.live(
+            server, "ours_live", "manual", sizes.live, self._end
         )
         await _check_rows(server, "ours_live", sizes.rows)
         await _check_rows(server, "manual", sizes.manual)
-        await maintain(server.settings("ours_live"), upkeep.MONTHS_AHEAD)
+        await self._maintain("ours_live")
         await server.settle("ours_live", "manual")
-        bytes_["ours_live"] = await queries.size(server, "ours_live")
-        bytes_["manual"] = await queries.size(server, "manual")
+        self.bytes["ours_live"] = await queries.size(server, "ours_live")
+        self.bytes["manual"] = await queries.size(server, "manual")
 
-    with step("ours: writers beside upkeep"):
-        beside_upkeep = await upkeep.beside_upkeep(server, "ours_live")
-        await server.drop_database("ours_live")
+    async def beside_upkeep(self) -> dict[str, dict[str, float]]:
+        """Measure writers beside upkeep; the database is dropped afterwards."""
+        found = await upkeep.beside_upkeep(self._server, "ours_live")
+        await self._server.drop_database("ours_live")
+        return found
 
-    with step(f"ours: import of all {sizes.rows:,} rows"):
+    async def import_all(self) -> None:
+        """Import all rows, and measure the size."""
+        server = self._server
         await _create(server, "ours")
         await server.settle()
-        loaded["import"] = loads.run_import(server, "ours", files.between(sizes.rows))
-        await _check_rows(server, "ours", sizes.rows)
-        await maintain(server.settings("ours"), upkeep.MONTHS_AHEAD)
+        self.loaded["import"] = loads.run_import(server, "ours", self._files.between(self._sizes.rows))
+        await _check_rows(server, "ours", self._sizes.rows)
+        await self._maintain("ours")
         await server.settle("ours")
-        bytes_["ours"] = await queries.size(server, "ours")
+        self.bytes["ours"] = await queries.size(server, "ours")
 
-    with step(f"both: the newest {sizes.small:,} rows, and predictions"):
+    async def small(self) -> None:
+        """Load the newest rows into a small database of each schema, and predictions into all databases."""
+        server = self._server
         for database in ("ours_small", "manual_small"):
             await _create(server, database)
-        newest = files.between(sizes.small)
-        loaded["import_small"] = loads.run_import(server, "ours_small", newest)
-        await maintain(server.settings("ours_small"), upkeep.MONTHS_AHEAD)
-        loaded["manual_copy_small"] = await loads.copy(server, "manual_small", "sensor_readings", newest)
+        newest = self._files.between(self._sizes.small)
+        self.loaded["import_small"] = loads.run_import(server, "ours_small", newest)
+        await self._maintain("ours_small")
+        self.loaded["manual_copy_small"] = await loads.copy(server, "manual_small", "sensor_readings", newest)
         databases = ["ours", "ours_small", "manual", "manual_small"]
         for database in databases:
-            await queries.add_predictions(server, database, end)
+            await queries.add_predictions(server, database, self._end)
         await server.settle(*databases)
 
-    with step("ours: queries"):
-        answers = {"ours": await queries.measure(server, ["ours", "ours_small"])}
-    with step("manual: queries"):
-        answers["manual"] = await queries.measure(server, ["manual", "manual_small"])
+    async def query(self, schema: str) -> None:
+        """Measure the queries of one schema, in both sizes."""
+        self.answers[schema] = await queries.measure(self._server, [schema, f"{schema}_small"])
 
+    async def orm(self) -> None:
+        """Write rows as objects of the ORM into the manual's schema."""
+        self.loaded["manual_orm"] = await loads.orm_manual(self._server, "manual", self._end)
+        await self._server.settle("manual")
+
+    async def _maintain(self, database: str) -> None:
+        await maintain(self._server.settings(database), upkeep.MONTHS_AHEAD)
+
+
+async def measure(server: Server, sizes: Sizes, directory: Path) -> dict[str, Any]:
+    """Measure everything, one thing at a time, and return the details."""
+    end = datetime.now(UTC).replace(microsecond=0)
+    with step(f"{sizes.rows:,} rows as CSV"):
+        files = Files(directory, sizes, end)
+    await server.create_owner()
+    found = Measurement(server, sizes, files, end)
+    with step("raw: COPY into a table without indexes"):
+        await found.raw_copy()
+    with step(f"ours: import of {sizes.rows - sizes.live:,} rows"):
+        await found.import_history()
+    with step(f"manual: COPY of {sizes.manual - sizes.live:,} rows"):
+        await found.copy_history()
+    with step(f"both in turns: {sizes.live:,} live rows"):
+        await found.live()
+    with step("ours: writers beside upkeep"):
+        beside_upkeep = await found.beside_upkeep()
+    with step(f"ours: import of all {sizes.rows:,} rows"):
+        await found.import_all()
+    with step(f"both: the newest {sizes.small:,} rows, and predictions"):
+        await found.small()
+    for schema in ("ours", "manual"):
+        with step(f"{schema}: queries"):
+            await found.query(schema)
     with step("manual: rows as objects of the ORM"):
-        loaded["manual_orm"] = await loads.orm_manual(server, "manual", end)
-    await server.settle("manual")
-
+        await found.orm()
     with step("ours: retention beside writers"):
-        retirement = {"ours": await upkeep.retire_ours(server, "ours")}
+        found.retirement["ours"] = await upkeep.retire_ours(server, "ours")
     with step("manual: retention beside writers"):
-        retirement["manual"] = await upkeep.retire_manual(server, "manual")
-
-    connection = await server.connect("ours")
-    version = await connection.fetchval("SELECT current_setting('server_version')")
-    await connection.close()
+        found.retirement["manual"] = await upkeep.retire_manual(server, "manual")
     return {
         "date": f"{end:%Y-%m-%d %H:%M} UTC",
         "rows": sizes.rows,
@@ -166,13 +215,25 @@ async def measure(server: Server, sizes: Sizes, directory: Path) -> dict[str, An
         "manual_rows": sizes.manual,
         "csv_bytes": files.bytes,
         "machine": machine(),
-        "server": {"version": version, "image": server.image, "limits": LIMITS, "settings": SETTINGS},
-        "loads": loaded,
-        "bytes": bytes_,
-        "queries": answers,
+        "server": {
+            "version": await _version(server),
+            "image": server.image,
+            "limits": LIMITS,
+            "settings": SETTINGS,
+        },
+        "loads": found.loaded,
+        "bytes": found.bytes,
+        "queries": found.answers,
         "write_latency": beside_upkeep,
-        "retention": retirement,
+        "retention": found.retirement,
     }
+
+
+async def _version(server: Server) -> str:
+    connection = await server.connect("ours")
+    version: str = await connection.fetchval("SELECT current_setting('server_version')")
+    await connection.close()
+    return version
 
 
 async def _create(server: Server, database: str) -> None:

@@ -5,10 +5,8 @@ Writes ``bench/results/tuning.json`` with everything and ``figures``, and a repo
 
 import argparse
 import asyncio
-import json
 import os
 import re
-import statistics
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
@@ -17,11 +15,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
 from sqlalchemy import text
 
-from bench import home, loads, queries
+from bench import home, loads, queries, tuning_report
+from bench.contenders import AT_ONCE, BURSTS, MEMORY, SCALE, SQLALCHEMY, contenders
 from bench.place import machine, step, workplace
 from bench.server import Server
 from occupancy_db.connection import dispose_engine, get_async_session
@@ -32,73 +29,13 @@ from occupancy_db.readings import Reading, ingest
 from occupancy_db.server import tuning
 from occupancy_db.settings import Environment
 
-RESULTS = Path(__file__).parent / "results"
-
-MEMORY = 2048
 LIMITS = {"cpus": "2", "memory": f"{MEMORY}m", "shm-size": "256m"}
 SHORT = (512, 1024, 2048)
 """Containers in which every connection sorts at once, in MB."""
 
-# What pgtune (pgtune.leopard.in.ua) says for PostgreSQL 16, Linux, mixed, 2 GB, 2 cores, SSD; it takes it for granted
-# that the server was built with lz4, so pglz is put in its place where it was not.
-PGTUNE = {
-    "max_connections": "100",
-    "shared_buffers": "512MB",
-    "effective_cache_size": "1536MB",
-    "maintenance_work_mem": "128MB",
-    "checkpoint_completion_target": "0.9",
-    "wal_buffers": "16MB",
-    "default_statistics_target": "100",
-    "random_page_cost": "1.1",
-    "effective_io_concurrency": "200",
-    "work_mem": "4MB",
-    "huge_pages": "off",
-    "jit": "off",
-    "wal_compression": "lz4",
-    "min_wal_size": "1GB",
-    "max_wal_size": "4GB",
-}
-
-SQLALCHEMY = Pool(5, 10)
-"""Of who does not say: create_async_engine's pool_size and max_overflow. pgtune has no word about pools."""
-AT_ONCE = sum(map(len, home.PLACES.values()))
-"""A zone each: all sensors of the home report."""
-BURSTS = 60
-"""Of one turn: how often they all do."""
-SCALE = 50
-"""Of pgbench: 750 MB."""
 MONTHS_AHEAD = 3
 
 Details = dict[str, Any]
-
-TARGETS = {
-    "product_vs_stock": (
-        "the product's workload, times as fast as with the settings that things come with",
-        1.3,
-    ),
-    "product_vs_pgtune": ("the same beside pgtune's", 1.0),
-}
-WORKLOADS = {
-    "product": "Product: ingest over TLS, and the manual's queries",
-    "product_same_pool": "The same, with our pool for all three",
-    "tpcb": "pgbench, TPC-B-like",
-    "readonly": "pgbench, read-only",
-}
-
-
-def contenders(codec: tuning.WalCompression) -> dict[str, dict[str, str]]:
-    """Settings by whom they are from.
-
-    Args:
-        codec: The best that the server's build has.
-    """
-    ours = tuning.plan(tuning.Request(cores=2, memory=MEMORY, wal_compression=codec))
-    lz4 = codec is tuning.WalCompression.LZ4
-    return {
-        "stock": {},
-        "pgtune": PGTUNE | ({} if lz4 else {"wal_compression": str(codec)}),
-        "ours": {setting.name: str(setting) for setting in ours.settings},
-    }
 
 
 async def probe(server: Server) -> tuning.WalCompression:
@@ -249,18 +186,6 @@ def _kills(server: Server) -> int:
     return int(said["oom_kill"])
 
 
-def figures(rates: dict[str, dict[str, list[float]]]) -> dict[str, float]:
-    """Medians of the rounds' ratios, and the largest distance of a round from its median."""
-    found, spread = {}, 0.0
-    for workload, by_name in rates.items():
-        for other in ("stock", "pgtune"):
-            ratios = [a / b for a, b in zip(by_name["ours"], by_name[other], strict=True)]
-            median = statistics.median(ratios)
-            found[f"{workload}_vs_{other}"] = round(median, 3)
-            spread = max(spread, *(abs(ratio / median - 1) for ratio in ratios))
-    return {**found, "spread": round(spread, 3)}
-
-
 async def measure(work: Path, rows: int, rounds: int, bursts: int, seconds: int) -> Details:
     """Everything, one thing at a time."""
     end = datetime.now(UTC).replace(microsecond=0)
@@ -311,88 +236,6 @@ async def measure(work: Path, rows: int, rounds: int, bursts: int, seconds: int)
     }
 
 
-def write(details: Details) -> None:
-    """Write both files, and show the figures."""
-    found = figures(details["rates"])
-    RESULTS.mkdir(exist_ok=True)
-    whole = json.dumps({"figures": found, **details}, indent=2, ensure_ascii=False)
-    (RESULTS / "tuning.json").write_text(whole + "\n", encoding="utf-8")
-    (RESULTS / "tuning.md").write_text(_markdown(details, found), encoding="utf-8")
-    table = Table("Figure", "Measured", "Target", title=f"{details['rounds']} rounds, {details['seconds']} s")
-    for name, value in found.items():
-        table.add_row(name, f"{value:g}", f"≥ {TARGETS[name][1]:g}" if name in TARGETS else "")
-    for megabytes, crowd in details["memory"].items():
-        table.add_row(f"OOM kills in {megabytes} MB", str(crowd["oom_kills"]), "0")
-    Console().print(table)
-
-
-def _markdown(details: Details, found: dict[str, float]) -> str:
-    box, rates = details["machine"], details["rates"]
-    targets = "\n".join(
-        f"| `{name}`: {meaning} | {found[name]:g} | ≥ {target:g} | {'yes' if found[name] >= target else '**no**'} |"
-        for name, (meaning, target) in TARGETS.items()
-    )
-    kills = "\n".join(
-        f"| Processes killed in {megabytes} MB, {crowd['connections']} connections sorting; {crowd['peak_mb']} MB at most |"
-        f" {crowd['oom_kills']} | 0 | {'**no**' if crowd['oom_kills'] else 'yes'} |"
-        for megabytes, crowd in details["memory"].items()
-    )
-    table = "\n".join(
-        f"| {label} | " + " | ".join(
-            f"{statistics.median(rates[workload][name]):,.1f} ({min(rates[workload][name]):,.1f} to {max(rates[workload][name]):,.1f})"
-            for name in ("stock", "pgtune", "ours")
-        ) + f" | {found[f'{workload}_vs_stock']:g} | {found[f'{workload}_vs_pgtune']:g} |"
-        for workload, label in WORKLOADS.items()
-    )  # fmt: skip
-    return f"""# Our settings beside PostgreSQL's own and pgtune's
-
-Generated by `make bench-tuning`, do not edit. {details["date"]}; {details["rounds"]} rounds in {details["seconds"] / 60:.1f} minutes on
-{box["cores"]} cores ({box["cpu"]}), {box["memory_gib"]:g} GiB.
-
-| Figure | Measured | Target | Met |
-|---|---:|---:|---|
-{targets}
-{kills}
-
-## Rates
-
-Units or transactions a second: median (least to most) of the rounds, and the median of the rounds' ratios. The largest
-distance of a round's ratio from its median is {found["spread"] * 100:.0f} %.
-
-| | stock | pgtune | ours | ours / stock | ours / pgtune |
-|---|---:|---:|---:|---:|---:|
-{table}
-
-## How to repeat it
-
-```bash
-make bench-tuning                             # ROUNDS=7 for more
-```
-
-It needs Docker, the cores for itself and 12 GB of disk. All details, the settings too, are in [tuning.json](tuning.json).
-
-## What was compared
-
-- **Three servers**, containers of the product's image with 2 CPUs and {MEMORY} MB each, checksums and everything durable. What
-  differs is what each has to say: *stock* is PostgreSQL 16's own settings and SQLAlchemy's own pool ({SQLALCHEMY.size} connections and
-  {SQLALCHEMY.overflow} overflow), *pgtune* what it says for such a machine (mixed) and the same pool, of which it says nothing, and
-  *ours* the settings and the pool of `occupancy_db/server/tuning.py`. Nothing is set in the host's kernel.
-- **Turns**: one server works while the others idle; who begins changes from round to round; after each turn it is vacuumed and
-  checkpointed. One round more, before the others, is not counted.
-- **The product's workload**: {details["rows"]:,} readings are there. {AT_ONCE} zones report at once, each writes its reading by
-  `readings.ingest` over TLS and asks one of the manual's queries; when all have their answer they report again,
-  {details["bursts"]} times a turn. Client and server share the cores.
-- **What makes the difference is the pool**: an overflow connection is closed when it is given back, and the next burst pays for
-  new ones, a TLS handshake and SCRAM each. With the same pool for all three, the second line of the table, the server's
-  settings alone are left: everything that is asked for is in memory, and the processor is the limit.
-- **pgbench**: scale {SCALE}, 4 clients inside the container, {details["pgbench_seconds"]} s of the TPC-B-like transaction and half of that of
-  the read-only one.
-- **Memory**: a container as the formula plans it, without swap. As many sessions as it allows, the superuser's too, run the
-  product's queries; then each sorts a month of readings by a hash, which takes all of its `work_mem`, while one builds an index
-  with `maintenance_work_mem`. The most is what the kernel could not have taken back.
-"""
-
-
 def main() -> None:
     """Entry point."""
     parser = argparse.ArgumentParser(
@@ -407,7 +250,7 @@ def main() -> None:
     with workplace(12) as work:
         details = asyncio.run(measure(work, wanted.rows, wanted.rounds, wanted.bursts, wanted.seconds))
     details["seconds"] = round(time.perf_counter() - start)
-    write(details)
+    tuning_report.write(details)
 
 
 if __name__ == "__main__":

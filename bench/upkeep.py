@@ -10,7 +10,7 @@ from unittest.mock import patch
 from bench import manual, queries
 from bench.server import Server
 from bench.writers import Writers
-from occupancy_db.history import retention, upkeep
+from occupancy_db.history import retention, session, upkeep
 
 MONTHS_KEPT = 6
 MONTHS_AHEAD = 12
@@ -70,21 +70,20 @@ async def retire_ours(server: Server, database: str) -> dict[str, Any]:
 
     before = sum((await queries.size(server, database)).values())
     with (
-        patch.object(upkeep.Maintenance, "detach", timed(upkeep.Maintenance.detach)),
-        patch.object(upkeep.Maintenance, "forget_month", timed(upkeep.Maintenance.forget_month)),
+        patch.object(session.UpkeepSession, "detach", timed(session.UpkeepSession.detach)),
+        patch.object(session.UpkeepSession, "forget_month", timed(session.UpkeepSession.forget_month)),
     ):
         async with Writers(server, database) as writers:
             start = time.perf_counter()
             settings = server.settings(database)
-            done = (await retention.cleanup(settings, {"sensor_readings": MONTHS_KEPT}, dry_run=False))[
-                "sensor_readings"
-            ]
+            done = await retention.cleanup(settings, {"sensor_readings": MONTHS_KEPT}, dry_run=False)
             end = time.perf_counter()
     after = sum((await queries.size(server, database)).values())
     first, last = (min(moments), max(moments)) if moments else (start, start)
+    removed = done["sensor_readings"]
     return {
-        "rows": done["rows"],
-        "months": len(done["dropped"]),
+        "rows": removed.rows,
+        "months": len(removed.dropped or []),
         "months_s": round(last - first, 3),
         "trim_s": round(end - last, 3),
         "seconds": round(end - start, 3),

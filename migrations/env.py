@@ -18,7 +18,7 @@ from sqlalchemy.schema import SchemaItem
 
 from occupancy_db.connection import connect
 from occupancy_db.errors import explain
-from occupancy_db.maintenance import SESSION
+from occupancy_db.maintenance import SESSION_SETTINGS
 from occupancy_db.models import Base
 from occupancy_db.schema import revisions
 from occupancy_db.settings import Settings
@@ -38,8 +38,8 @@ def include_object(
 
 def remember(*, ctx: MigrationContext, heads: set[str], **_: Any) -> None:
     """Leave in the database what led to its revision, in the transaction that stamps it."""
-    unproved = context.config.attributes.get("unproved", False)
-    ctx.execute(revisions.remember(revisions.chain(context.script, *heads), unproved=unproved))
+    unverified = context.config.attributes.get("unverified", False)
+    ctx.execute(revisions.history_comment(revisions.up_to(context.script, *heads), unverified=unverified))
 
 
 OPTIONS: dict[str, Any] = {
@@ -63,7 +63,7 @@ def run(connection: Connection) -> None:
 
 async def run_alone() -> None:
     """Run under the `alembic` command, with a connection of our own."""
-    async with connect(Settings(), "alembic", server_settings=SESSION) as connection:
+    async with connect(Settings(), "alembic", server_settings=SESSION_SETTINGS) as connection:
         await connection.run_sync(run)
 
 

@@ -18,7 +18,7 @@ CONNECT_TIMEOUT: Final = 10
 
 _CLOSE_TIMEOUT: Final = 2
 
-SESSION: Final[Mapping[str, str]] = {
+SESSION_SETTINGS: Final[Mapping[str, str]] = {
     # A statement that waits for a strong lock makes every later statement on the table wait: give up early.
     "lock_timeout": "5s",
     # Limits that are set for the role are meant for the application.

@@ -1,7 +1,5 @@
-"""The maintenance lock: migrations, upkeep, retention, imports and backups hold it, one at a time."""
+"""The maintenance lock: migrations, upkeep, retention, imports and backups run one at a time."""
 
-import asyncio
-import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
@@ -10,31 +8,37 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from occupancy_db.connection import connect
 from occupancy_db.driver import LOCK_WAIT as LOCK_WAIT
-from occupancy_db.driver import SESSION as SESSION
+from occupancy_db.driver import SESSION_SETTINGS as SESSION_SETTINGS
 from occupancy_db.errors import DatabaseError, ExitCode
+from occupancy_db.retry import RetryTimeoutError, retry
 from occupancy_db.settings import Settings
 
-# "occupanc" in ASCII: an advisory lock is a number that all who use it agree on.
 LOCK_KEY = int.from_bytes(b"occupanc")
-_POLL = 0.2
+"""Key of the advisory lock: the ASCII codes of "occupanc"."""
+
+_PAUSE = 0.2
+
+
+class _LockHeldError(Exception):
+    """Another session holds the maintenance lock."""
 
 
 @asynccontextmanager
 async def maintenance_lock(
-    settings: Settings, wait: float = LOCK_WAIT, server_settings: Mapping[str, str] = SESSION
+    settings: Settings, wait: float = LOCK_WAIT, server_settings: Mapping[str, str] = SESSION_SETTINGS
 ) -> AsyncIterator[AsyncConnection]:
-    """Hold the lock of all who change the schema; yields the connection that holds it, in autocommit.
+    """Hold the maintenance lock; yields the connection that holds it, in autocommit mode.
 
-    The lock belongs to a session of its own, outside any transaction, and is polled for: a session that
-    blocks on it inside a transaction would deadlock with an index being built concurrently.
+    The lock belongs to a session of its own, outside of any transaction. It is polled for, because a session
+    that blocks on it inside a transaction would deadlock with CREATE INDEX CONCURRENTLY.
 
     Args:
-        settings: The database; advisory locks are per database.
-        wait: Seconds to try.
-        server_settings: Of the session that is yielded.
+        settings: The database; advisory locks belong to one database.
+        wait: Seconds to wait for the lock.
+        server_settings: Configuration parameters of the session that holds the lock.
 
     Raises:
-        DatabaseError: another session holds it; the text names that session.
+        DatabaseError: another session holds the lock; the text names that session.
     """
     async with connect(
         settings,
@@ -42,16 +46,20 @@ async def maintenance_lock(
         server_settings={**server_settings, "idle_session_timeout": "0"},
         autocommit=True,
     ) as connection:
-        deadline = time.monotonic() + wait
-        while not await connection.scalar(text("SELECT pg_try_advisory_lock(:key)"), {"key": LOCK_KEY}):
-            if time.monotonic() >= deadline:
-                holder = await _holder(connection)
-                raise DatabaseError(
-                    ExitCode.LOCKED,
-                    f"another session holds the migration lock of {settings.where}: {holder}",
-                    f"Waited {wait:g} s. Let it finish, or end it with pg_terminate_backend.",
-                )
-            await asyncio.sleep(_POLL)
+
+        async def take_lock() -> None:
+            if not await connection.scalar(text("SELECT pg_try_advisory_lock(:key)"), {"key": LOCK_KEY}):
+                raise _LockHeldError
+
+        try:
+            await retry(take_lock, catch=_LockHeldError, deadline=wait, pause=_PAUSE)
+        except RetryTimeoutError:
+            holder = await _holder(connection)
+            raise DatabaseError(
+                ExitCode.LOCKED,
+                f"another session holds the migration lock of {settings.where}: {holder}",
+                f"Waited {wait:g} s. Let it finish, or end it with pg_terminate_backend.",
+            ) from None
         yield connection  # closing the session releases the lock
 
 

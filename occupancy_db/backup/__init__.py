@@ -1,1 +1,1 @@
-"""Backups that were restored and compared, restores that leave the live database alone until the end."""
+"""Backup sets, which are verified by restoring them, and restores, which exchange databases at the end."""

@@ -1,4 +1,4 @@
-"""What backups are told by the environment."""
+"""The settings of backups, from the environment."""
 
 from pathlib import Path
 from typing import Annotated
@@ -14,10 +14,10 @@ Count = Annotated[int, Field(ge=0, le=10_000)]
 
 
 class BackupSettings(BaseSettings):
-    """Where backup sets are and how many are kept; every field is a variable with ``BACKUP_`` before it.
+    """Where backup sets are, and how many are kept; the variables are the fields with the prefix ``BACKUP_``.
 
     Raises:
-        pydantic.ValidationError: a value is unusable.
+        pydantic.ValidationError: a value is invalid.
     """
 
     model_config = SettingsConfigDict(
@@ -27,25 +27,32 @@ class BackupSettings(BaseSettings):
     dir: Directory = Path("/var/lib/occupancy/backups")
     rehearsal_dir: Directory = Field(
         Path("/var/lib/occupancy/rehearsal"),
-        description="Throwaway clusters; its owner runs them if root calls",
+        description="Where throwaway clusters are made; its owner runs them if root calls",
     )
     keep_hourly: Count = 24
     keep_daily: Count = 7
     keep_weekly: Count = 5
     keep_monthly: Count = 12
-    keep_last: int = Field(3, ge=1, le=10_000, description="Never fewer verified sets than this")
-    compression: str = Field("gzip:3", description="As pg_dump --compress takes it")
-    image: str = Field("", description="The image that this runs in, for the manifest")
+    keep_last: int = Field(
+        3, ge=1, le=10_000, description="Number of newest verified sets that are always kept"
+    )
+    compression: str = Field("gzip:3", description="Value of pg_dump --compress")
+    image: str = Field("", description="Container image of this program, for the manifest")
     secrets_dir: Path = Field(
-        Path("/run/secrets"), description="Passwords of the product's users, a file each"
+        Path("/run/secrets"), description="Passwords of the product's users, a file for each user"
     )
 
 
 def as_user(settings: Settings, user: str, backup: BackupSettings) -> Settings:
-    """The same server as another user of the product.
+    """Return settings for the same database as another user of the product.
+
+    Args:
+        settings: The database, and any user.
+        user: Name of the other user.
+        backup: Where the users' passwords are.
 
     Raises:
-        DatabaseError: that user's password is not here.
+        DatabaseError: the other user's password cannot be read.
     """
     if user == settings.postgres_user:
         return settings
@@ -61,5 +68,5 @@ def as_user(settings: Settings, user: str, backup: BackupSettings) -> Settings:
 
 
 def in_database(settings: Settings, database: str) -> Settings:
-    """The same server and user, another database."""
+    """Return settings for another database, with the same server and user."""
     return settings.model_copy(update={"postgres_db": database, "postgres_test_db": database})

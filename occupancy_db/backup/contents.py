@@ -1,4 +1,4 @@
-"""What a database holds, as counts and fingerprints: equal after a good restore, and after nothing else."""
+"""The content of a database as row counts and fingerprints, to compare a copy with the original."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,21 +15,21 @@ from occupancy_db.errors import DatabaseError, ExitCode, caused_by, task_group
 from occupancy_db.schema.definitions import OBJECTS
 from occupancy_db.settings import Settings
 
-SESSION = {
+SNAPSHOT_SETTINGS = {
     "timezone": "UTC",
-    "search_path": "pg_catalog",  # definitions name everything with its schema
+    "search_path": "pg_catalog",  # so that definitions contain the schema of every name
     "statement_timeout": "0",
     "lock_timeout": "1min",
     "idle_in_transaction_session_timeout": "0",
-    # Two sessions read at once; more would take both cores from the ones that write.
+    # Two sessions read at the same time; parallel workers would take the cores from clients.
     "max_parallel_workers_per_gather": "0",
     "jit": "off",
 }
-_AT_ONCE = 2
+_READERS = 2
 
 
 class Table(BaseModel):
-    """A table's rows: how many, and the sum of their 64-bit hashes, whatever their order."""
+    """The number of rows of a table, and the sum of their 64-bit hashes, whatever the order of the rows."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -38,18 +38,18 @@ class Table(BaseModel):
 
 
 class Contents(BaseModel):
-    """What is compared between a database and its restored copy.
+    """The content of a database, to compare it with its restored copy.
 
     Attributes:
-        revision: Alembic's, None if there is none.
-        tables: By qualified name; each partition by itself.
-        partitions: Their bounds, by qualified name.
-        sequences: Their last values; a copy may be further on.
-        objects: By kind: how many there are, and the hash of their definitions.
-        extensions: Their versions by name.
-        encoding: Of the database.
-        collate: Its LC_COLLATE.
-        ctype: Its LC_CTYPE.
+        revision: Alembic's revision; None if there is none.
+        tables: Rows by the qualified name of the table; each partition is a table.
+        partitions: Bounds by the qualified name of the partition.
+        sequences: Last values by the qualified name of the sequence; those of a copy may be higher.
+        objects: By kind of object: the number of objects, and the hash of their definitions.
+        extensions: Versions by the name of the extension.
+        encoding: Encoding of the database.
+        collate: LC_COLLATE of the database.
+        ctype: LC_CTYPE of the database.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -66,11 +66,15 @@ class Contents(BaseModel):
 
     @property
     def rows(self) -> int:
-        """All tables together."""
+        """Number of rows in all tables."""
         return sum(table.rows for table in self.tables.values())
 
     def differences(self, found: "Contents") -> list[str]:
-        """How a restored copy differs from what was saved, in words; empty if it does not."""
+        """Return the differences of a restored copy, a line each; an empty list if there are none.
+
+        Args:
+            found: The content of the copy.
+        """
         lines = []
         if found.revision != self.revision:
             lines.append(f"revision {found.revision} instead of {self.revision}")
@@ -102,8 +106,9 @@ class Contents(BaseModel):
         return lines
 
 
-# For each table the statement that reads its fingerprint, the largest first. A type's own hash is three times
-# as fast as that of its text, and as good where it depends on the value alone: an enum hashes its oid.
+# For each table the statement that reads its fingerprint, the largest table first. Hashing a value is three
+# times as fast as hashing its text, but is correct only for types whose hash depends on the value alone: that
+# of an enum depends on the oid.
 _TABLES = text("""
     SELECT format('%I.%I', n.nspname, c.relname) AS name,
            format(
@@ -174,13 +179,20 @@ _OBJECTS = text(
 
 @asynccontextmanager
 async def snapshot(settings: Settings) -> AsyncIterator[tuple[str, dict[str, int]]]:
-    """A view of the database that stands still: the name by which others share it, and the sequences' values.
+    """Export a snapshot; yields its identifier, and the values of the sequences.
 
-    Sequences obey no snapshot. What is dumped of them later is at least what they are here.
+    Sequences do not obey snapshots: the values that are dumped later are at least the values here.
 
-    The tables are locked before the view is taken: who rewrites or drops one is waited for, and waits from
-    then on. A rewrite that is committed later leaves the table empty for an older view (PostgreSQL's manual,
-    13.6 Caveats), for the dump and the comparison alike.
+    The tables are locked before the snapshot is taken, so that no session can rewrite or drop one meanwhile.
+    A rewrite that is committed after the snapshot would leave the table empty in it (PostgreSQL's manual,
+    13.6 Caveats), for the dump and for the comparison.
+
+    Args:
+        settings: The database, and a user who may read all of it.
+
+    Raises:
+        DatabaseError: no connection.
+        sqlalchemy.exc.DBAPIError: a lock was not obtained, or a privilege is missing.
     """
     async with _session(settings) as connection:
         names = (await connection.scalars(_NAMES)).all()
@@ -195,16 +207,16 @@ async def snapshot(settings: Settings) -> AsyncIterator[tuple[str, dict[str, int
 async def read(
     settings: Settings, shared: str | None = None, sequences: dict[str, int] | None = None
 ) -> Contents:
-    """Count and hash everything in a database.
+    """Count and hash all rows and definitions of a database.
 
     Args:
         settings: The database.
-        shared: The snapshot to read; its own if not given.
-        sequences: Their values that count; those that they have now if not given.
+        shared: Identifier of the snapshot to read; a new snapshot if None.
+        sequences: Values of the sequences; their current values if None.
 
     Raises:
         DatabaseError: no connection, or the session that holds the shared snapshot was lost.
-        sqlalchemy.exc.DBAPIError: the server refused, as for want of a privilege, or ended the session.
+        sqlalchemy.exc.DBAPIError: the server refused, as for a missing privilege, or ended the session.
     """
     async with _session(settings, shared) as connection:
         found = [(row.name, row.statement) for row in await connection.execute(_TABLES)]
@@ -222,7 +234,7 @@ async def read(
             shared = str(await connection.scalar(text("SELECT pg_export_snapshot()")))
         tables: dict[str, Table] = {}
         async with task_group() as group:
-            for _ in range(_AT_ONCE):
+            for _ in range(_READERS):
                 group.create_task(_read_tables(settings, shared, found, tables))
     return Contents(tables=tables, **rest)
 
@@ -243,7 +255,7 @@ async def _read_tables(
 
 @asynccontextmanager
 async def _session(settings: Settings, shared: str | None = None) -> AsyncIterator[AsyncConnection]:
-    async with connect(settings, "occupancy-db backup", server_settings=SESSION) as connection:
+    async with connect(settings, "occupancy-db backup", server_settings=SNAPSHOT_SETTINGS) as connection:
         await connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
         if shared:
             await _join(connection, shared)
@@ -251,7 +263,7 @@ async def _session(settings: Settings, shared: str | None = None) -> AsyncIterat
 
 
 async def _join(connection: AsyncConnection, shared: str) -> None:
-    """See what another session sees: the one that exported the snapshot, if it is still there."""
+    """Use the snapshot that another session has exported."""
     try:
         await connection.exec_driver_sql(f"SET TRANSACTION SNAPSHOT '{shared}'")
     except DBAPIError as error:

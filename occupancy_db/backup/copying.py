@@ -1,20 +1,21 @@
-"""A set becomes a database: made like the one that was saved, filled, and compared with it."""
+"""The restore of a set into a new database, and the comparison with what was saved."""
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from occupancy_db.backup import contents
 from occupancy_db.backup.contents import Contents
-from occupancy_db.backup.programs import login, run
-from occupancy_db.backup.sets import DUMP, BackupSet
+from occupancy_db.backup.manifest import DUMP
+from occupancy_db.backup.programs import libpq_environment, run_program
+from occupancy_db.backup.sets import BackupSet
 from occupancy_db.connection import connect
 from occupancy_db.errors import DatabaseError, ExitCode
 from occupancy_db.settings import Settings
 
 _JOBS = 2
-"""Sessions of pg_restore: a core each."""
+"""Number of sessions of pg_restore, one for each core."""
 
-# The server's memory has room for one index build, and each job builds indexes: they share it.
+# The jobs build indexes at the same time, and share maintenance_work_mem: the memory suffices for one of it.
 _INDEX_MEMORY = text(
     "SELECT greatest(min_val::int, setting::int / CAST(:jobs AS int))"
     " FROM pg_settings WHERE name = 'maintenance_work_mem'"
@@ -22,18 +23,21 @@ _INDEX_MEMORY = text(
 
 
 def quote(name: str) -> str:
-    """An identifier for SQL."""
+    """Return a name as a quoted SQL identifier."""
     return '"' + name.replace('"', '""') + '"'
 
 
 async def create_database(connection: AsyncConnection, name: str, saved: Contents, owner: str = "") -> None:
-    """Make an empty database with the encoding and the order of the one that was saved.
+    """Create an empty database with the encoding and the locale of the saved one.
 
     Args:
-        connection: In autocommit, of a user who may.
-        name: Its name.
-        saved: What the other one held.
-        owner: Whose it is; the user's own if not given.
+        connection: A connection in autocommit mode, as a user who may create databases.
+        name: Name of the new database.
+        saved: Content of the saved database.
+        owner: Owner of the new database; the connection's user if empty.
+
+    Raises:
+        sqlalchemy.exc.DBAPIError: the server refused.
     """
     await connection.exec_driver_sql(
         f"CREATE DATABASE {quote(name)} {f'OWNER {quote(owner)}' if owner else ''} TEMPLATE template0 "
@@ -41,36 +45,39 @@ async def create_database(connection: AsyncConnection, name: str, saved: Content
     )
 
 
-async def fill(settings: Settings, backup: BackupSet, *arguments: str) -> None:
+async def restore_dump(settings: Settings, backup: BackupSet, *arguments: str) -> None:
     """Restore a set's dump into an empty database.
 
     Args:
-        settings: The database, and a user who may make everything in it.
-        backup: The set, checked.
-        arguments: More for pg_restore.
+        settings: The database, and a user who may create everything in it.
+        backup: The set; its files have been checked.
+        arguments: Additional arguments of pg_restore.
 
     Raises:
         DatabaseError: pg_restore failed, at the first error.
     """
     async with connect(settings, "occupancy-db restore") as connection:
         memory = await connection.scalar(_INDEX_MEMORY, {"jobs": _JOBS})
-    with login(settings) as env:
-        await run(
+    with libpq_environment(settings) as env:
+        await run_program(
             "pg_restore", "--exit-on-error", f"--jobs={_JOBS}", f"--dbname={settings.database}",
             *arguments, backup.path / DUMP, env=env | {"PGOPTIONS": f"-c maintenance_work_mem={memory}kB"},
         )  # fmt: skip
 
 
 async def compare(settings: Settings, name: str, saved: Contents) -> Contents:
-    """Read what a database holds, and insist that it is what was saved.
+    """Read the content of a restored database, and compare it with what was saved.
 
     Args:
         settings: The restored database.
-        name: The set's id, for the error.
-        saved: What its manifest says.
+        name: Id of the set, for the error.
+        saved: Content according to the manifest.
+
+    Returns:
+        The content of the restored database.
 
     Raises:
-        DatabaseError: it is not; it says where they differ.
+        DatabaseError: the content is different; the text names the differences.
     """
     found = await contents.read(settings)
     if lines := saved.differences(found):

@@ -1,121 +1,152 @@
-"""Making a set, and proving it: lock, check, dump, decode, publish, rehearse, prune."""
+"""Backups: a set is made (check, dump, decode, publish), rehearsed, and old sets are removed."""
 
 import shutil
 import time
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 from sqlalchemy import text
 
 from occupancy_db.backup import contents, pruning
 from occupancy_db.backup.configuration import BackupSettings
-from occupancy_db.backup.programs import login, run
+from occupancy_db.backup.files import replace
+from occupancy_db.backup.manifest import DUMP, FORMAT, GLOBALS, MANIFEST, PINNED, Manifest, file_facts
+from occupancy_db.backup.programs import libpq_environment, run_program
+from occupancy_db.backup.progress import Announce, Progress
 from occupancy_db.backup.rehearsal import rehearse
-from occupancy_db.backup.run import Run, Say
-from occupancy_db.backup.sets import (
-    DUMP,
-    FORMAT,
-    GLOBALS,
-    MANIFEST,
-    PINNED,
-    BackupSet,
-    Manifest,
-    State,
-    Store,
-    file_facts,
-    new_id,
-    replace,
-)
+from occupancy_db.backup.sets import BackupSet, SetState, Store, set_id
 from occupancy_db.connection import connect
 from occupancy_db.errors import DatabaseError, ExitCode, task_group
 from occupancy_db.maintenance import maintenance_lock
 from occupancy_db.settings import Settings
 
 LOCK_WAIT = 120.0
-"""Seconds to wait for a migration, upkeep or an import."""
+"""Seconds to wait for the maintenance lock, and for another backup before a verification."""
 
-# As a share of the database's size, when there is no earlier set to go by: readings shrink to about a tenth.
 _DUMP_SHARE = 0.25
+"""Assumed size of a dump as a share of the database's size if there is no earlier set.
+
+Readings are compressed to about a tenth.
+"""
+
 _REHEARSAL_SHARE = 1.1
+"""Size of a restored copy as a share of the database's size."""
+
 _HEADROOM = 200 * 1024**2
-"""An empty cluster with its log, and room for everybody else."""
+"""Bytes for an empty cluster with its log, and for other programs."""
 
 _SERVER = text("""
-    SELECT current_setting('server_version') AS version, current_setting('server_version_num')::int AS num,
-           pg_database_size(current_database()) AS bytes, pg_current_wal_lsn()::text AS lsn,
+    SELECT current_setting('server_version') AS version,
+           current_setting('server_version_num')::int AS version_num,
+           pg_database_size(current_database()) AS database_bytes, pg_current_wal_lsn()::text AS lsn,
            (SELECT rolname FROM pg_roles WHERE oid = 10) AS superuser
 """)
 
 
+@dataclass(frozen=True)
+class Creation:
+    """What a backup has made.
+
+    Attributes:
+        backup_set: The set.
+        phases: Seconds by phase.
+    """
+
+    backup_set: BackupSet
+    phases: dict[str, float]
+
+
+@dataclass(frozen=True)
+class _Server:
+    """The server at the start of a backup.
+
+    Attributes:
+        version: As the server reports it.
+        version_num: The same as a number, 160014 for 16.14.
+        client_version: Version of pg_dump.
+        database_bytes: Size of the database in bytes.
+        lsn: WAL position.
+        superuser: Name of the superuser that initdb created.
+    """
+
+    version: str
+    version_num: int
+    client_version: str
+    database_bytes: int
+    lsn: str
+    superuser: str
+
+
 async def create(
-    settings: Settings, backup: BackupSettings, say: Say, pin: str | None = None
-) -> tuple[BackupSet, dict[str, float]]:
-    """Make a set, rehearse it, and remove the sets that retention has no use for.
+    settings: Settings, backup: BackupSettings, announce: Announce, pin: str | None = None
+) -> Creation:
+    """Make a set, rehearse it, and remove the sets that retention does not keep.
 
     Args:
         settings: The database, and a user who may read all of it.
-        backup: Where to, and how much is kept.
-        say: Takes a line for a person.
-        pin: Why it is to be kept for ever; not kept for ever if None.
-
-    Returns:
-        The set, and seconds by phase.
+        backup: Where the sets are, and how many are kept.
+        announce: Takes a line for the operator.
+        pin: Why the set is kept whatever the retention says; None if it is not pinned.
 
     Raises:
-        DatabaseError: it did not work; the exit code says in which way. Sets that were there are still there.
+        DatabaseError: the backup failed; the exit code tells the reason. No earlier set was removed.
     """
     store = Store(backup.dir)
-    work = Run(store, settings.database, say)
+    progress = Progress(store, settings.database, announce)
     async with store.lock():
-        with work.measured():
-            made = await make(settings, backup, work, pin)
-            await prove(made, backup, work)
-            with work.phase("prune") as notes:
+        with progress.measured():
+            made = await make_set(settings, backup, progress, pin)
+            await verify_set(made, backup, progress)
+            with progress.phase("prune") as notes:
                 going = [verdict for verdict in prune(settings.database, backup) if not verdict.keep]
                 notes.append(f"{len(going)} removed")
-    return store.find(settings.database, made.id), work.phases
+    return Creation(store.find(settings.database, made.id), progress.phases)
 
 
-async def make(
+async def make_set(
     settings: Settings,
     backup: BackupSettings,
-    work: Run,
+    progress: Progress,
     pin: str | None = None,
     before_restore_of: str | None = None,
 ) -> BackupSet:
-    """Dump and publish, for who holds the lock; the set is not verified yet. Errors as for create()."""
+    """Dump and publish a set, which is not verified yet. The caller holds the lock of the store.
+
+    Args:
+        settings: The database, and a user who may read all of it.
+        backup: Where the sets are.
+        progress: Times the phases.
+        pin: Why the set is kept whatever the retention says; None if it is not pinned.
+        before_restore_of: Id of the set that is about to replace the database; None for any other backup.
+
+    Raises:
+        DatabaseError: the backup failed; the exit code tells the reason.
+    """
     store = Store(backup.dir)
     began = datetime.now(UTC)
-    with work.phase("check") as notes:
+    with progress.phase("check") as notes:
         store.clear()
-        with login(settings) as env:
+        with libpq_environment(settings) as env:
             server = await _check(settings, backup, env, notes)
     partial = store.begin(settings.database, began)
     try:
-        with work.phase("dump") as notes:
-            async with maintenance_lock(settings, LOCK_WAIT, contents.SESSION):
-                saved = await _dump(settings, backup, partial, server["superuser"])
-            ended = datetime.now(UTC)
-            notes.append(f"{saved.rows:,} rows, {(partial / DUMP).stat().st_size / 1e6:,.1f} MB")
-        with work.phase("decode"):
-            # To the last byte: what pg_restore lists is at the beginning only.
-            await run("pg_restore", "--file=/dev/null", partial / DUMP)
-        with work.phase("publish") as notes:
+        saved, ended = await _dump_and_decode(settings, backup, progress, partial, server.superuser)
+        with progress.phase("publish") as notes:
             manifest = Manifest(
                 format=FORMAT,
-                id=new_id(partial),
+                id=set_id(partial),
                 database=settings.database,
                 started_at=began,
                 ended_at=ended,
                 files={name: file_facts(partial / name) for name in (DUMP, GLOBALS)},
-                server_version=server["version"],
-                server_version_num=server["num"],
-                client_version=server["client"],
+                server_version=server.version,
+                server_version_num=server.version_num,
+                client_version=server.client_version,
                 image=backup.image,
-                superuser=server["superuser"],
-                lsn=server["lsn"],
-                database_bytes=server["bytes"],
+                superuser=server.superuser,
+                lsn=server.lsn,
+                database_bytes=server.database_bytes,
                 contents=saved,
                 before_restore_of=before_restore_of,
             )
@@ -125,24 +156,30 @@ async def make(
             made = store.publish(partial)
             notes.append(made.id)
     except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)  # what led here is worth more than a second error
+        shutil.rmtree(partial, ignore_errors=True)  # a second error must not hide the first
         raise
     return made
 
 
-async def prove(made: BackupSet, backup: BackupSettings, work: Run) -> None:
-    """Rehearse a set, for who holds the lock, and write down that it has been.
+async def verify_set(made: BackupSet, backup: BackupSettings, progress: Progress) -> None:
+    """Rehearse a set, and record the result. The caller holds the lock of the store.
+
+    Args:
+        made: The set.
+        backup: Where throwaway clusters are made.
+        progress: Times the phase.
 
     Raises:
-        DatabaseError: it is damaged, or does not restore what was saved; one that once did is marked.
+        DatabaseError: the set is damaged, or does not restore what was saved. A set that was verified before
+            is then marked as damaged.
     """
     began = time.monotonic()
-    with work.phase("rehearse") as notes:
+    with progress.phase("rehearse") as notes:
         try:
             found = await rehearse(made, backup.rehearsal_dir)
         except DatabaseError as error:
-            # Only what speaks against the set itself: a full disk does not.
-            if error.code in {ExitCode.DIFFERENT, ExitCode.DAMAGED} and made.state is State.VERIFIED:
+            # A full disk, for instance, says nothing about the set.
+            if error.code in {ExitCode.DIFFERENT, ExitCode.DAMAGED} and made.state is SetState.VERIFIED:
                 made.mark_damaged(error.what)
             raise
         made.mark_verified(time.monotonic() - began, found.rows)
@@ -150,22 +187,26 @@ async def prove(made: BackupSet, backup: BackupSettings, work: Run) -> None:
 
 
 async def verify(
-    settings: Settings, backup: BackupSettings, names: list[str], older_than: timedelta | None, say: Say
+    settings: Settings,
+    backup: BackupSettings,
+    names: list[str],
+    older_than: timedelta | None,
+    announce: Announce,
 ) -> list[str]:
     """Check and rehearse sets again.
 
     Args:
-        settings: They name the database; no server is asked.
+        settings: They name the database; no connection is made.
         backup: Where the sets are.
-        names: Which, by id or ``latest``; if none, see older_than.
-        older_than: All those that were not verified for so long; if None, the newest one.
-        say: Takes a line for a person.
+        names: Ids of the sets, or ``latest``; if empty, ``older_than`` applies.
+        older_than: Verify all sets that were not verified for this time; if None, the newest set.
+        announce: Takes a line for a person.
 
     Returns:
-        The sets that were verified.
+        Ids of the sets that were verified.
 
     Raises:
-        DatabaseError: there is no such set, or some failed: the first of them decides how.
+        DatabaseError: there is no such set, or some sets failed: the first of them sets the exit code.
     """
     store = Store(backup.dir)
     failed: list[DatabaseError] = []
@@ -178,11 +219,11 @@ async def verify(
             chosen = [one for one in sets if not one.verified or one.verified.verified_at < limit]
         else:
             chosen = sets[-1:] or [store.find(settings.database, "latest")]
-        work = Run(store, settings.database, say)
+        progress = Progress(store, settings.database, announce)
         for one in chosen:
-            say(f"{one.id}:")
+            announce(f"{one.id}:")
             try:
-                await prove(one, backup, work)
+                await verify_set(one, backup, progress)
             except DatabaseError as error:
                 failed.append(error)
     if failed:
@@ -194,13 +235,18 @@ async def verify(
 
 
 def prune(database: str, backup: BackupSettings, dry_run: bool = False) -> list[pruning.Verdict]:
-    """Remove what retention has no use for, for who holds the lock.
+    """Remove the sets that retention does not keep. The caller holds the lock of the store.
+
+    Args:
+        database: Name of the database.
+        backup: Where the sets are, and how many are kept.
+        dry_run: Whether to remove nothing.
 
     Returns:
         The verdict on each set.
 
     Raises:
-        DatabaseError: the clock has jumped.
+        DatabaseError: the clock contradicts the sets.
     """
     store = Store(backup.dir)
     verdicts = pruning.plan(store.sets(database), backup, datetime.now(UTC))
@@ -212,36 +258,38 @@ def prune(database: str, backup: BackupSettings, dry_run: bool = False) -> list[
 
 async def _check(
     settings: Settings, backup: BackupSettings, env: dict[str, str], notes: list[str]
-) -> dict[str, Any]:
-    client = (await run("pg_dump", "--version")).split()[2]
-    async with connect(settings, "occupancy-db backup", server_settings=contents.SESSION) as connection:
-        server = dict((await connection.execute(_SERVER)).mappings().one())
-    if client.split(".")[0] != str(server["num"] // 10_000):
+) -> _Server:
+    client = (await run_program("pg_dump", "--version")).split()[2]
+    async with connect(
+        settings, "occupancy-db backup", server_settings=contents.SNAPSHOT_SETTINGS
+    ) as connection:
+        server = _Server(client_version=client, **(await connection.execute(_SERVER)).mappings().one())
+    if client.split(".")[0] != str(server.version_num // 10_000):
         raise DatabaseError(
             ExitCode.UNSUITABLE,
-            f"pg_dump is of version {client}, and the server of {server['version']}",
+            f"pg_dump is of version {client}, and the server of {server.version}",
             "Use programs of the server's version, as 'occupancy-db' on the host does.",
         )
-    rehearsal = int(server["bytes"] * _REHEARSAL_SHARE)
-    notes.append(require_space(backup, rehearsal, _expected_dump(settings, backup, server["bytes"])))
-    # Whether this user may read everything and this build compresses like this: asked of pg_dump itself.
-    await run(
+    rehearsal = int(server.database_bytes * _REHEARSAL_SHARE)
+    notes.append(require_space(backup, rehearsal, _expected_dump(settings, backup, server.database_bytes)))
+    # Let pg_dump find out whether this user may read everything, and whether its build has this compression.
+    await run_program(
         "pg_dump", "--schema-only", "--format=custom", f"--compress={backup.compression}",
         "--lock-wait-timeout=60s", "--file=/dev/null", "--no-sync", env=env,
     )  # fmt: skip
-    return {**server, "client": client}
+    return server
 
 
 def require_space(backup: BackupSettings, aside: int, dump: int) -> str:
-    """Refuse to begin what would fill a disk.
+    """Refuse a backup or restore that would fill a disk.
 
     Args:
-        backup: Where sets and rehearsals go.
-        aside: Bytes that a copy of the database takes.
-        dump: Bytes that a set takes.
+        backup: Where sets and throwaway clusters are.
+        aside: Size of a copy of the database in bytes.
+        dump: Size of a set in bytes.
 
     Returns:
-        A line for a person.
+        A line for the operator.
 
     Raises:
         DatabaseError: not enough is free.
@@ -266,23 +314,40 @@ def _expected_dump(settings: Settings, backup: BackupSettings, database_bytes: i
     return int(database_bytes * (shares[0] if shares else _DUMP_SHARE))
 
 
+async def _dump_and_decode(
+    settings: Settings, backup: BackupSettings, progress: Progress, partial: Path, superuser: str
+) -> tuple[contents.Contents, datetime]:
+    """Write the dump, read it once, and return the content of the database and the end of the dump."""
+    with progress.phase("dump") as notes:
+        async with maintenance_lock(settings, LOCK_WAIT, contents.SNAPSHOT_SETTINGS):
+            saved = await _dump(settings, backup, partial, superuser)
+        ended = datetime.now(UTC)
+        notes.append(f"{saved.rows:,} rows, {(partial / DUMP).stat().st_size / 1e6:,.1f} MB")
+    with progress.phase("decode"):
+        # pg_restore --list reads the beginning of the dump only; this reads all of it.
+        await run_program("pg_restore", "--file=/dev/null", partial / DUMP)
+    return saved, ended
+
+
 async def _dump(
     settings: Settings, backup: BackupSettings, partial: Path, superuser: str
 ) -> contents.Contents:
-    """Dump and fingerprint at once, in one snapshot."""
+    """Dump the database and fingerprint its content at the same time, in one snapshot."""
     for name in (DUMP, GLOBALS):
         (partial / name).touch(mode=0o600)
-    with login(settings) as env:
-        await run("pg_dumpall", "--roles-only", "--no-role-passwords", f"--database={settings.database}",
-                  f"--file={partial / GLOBALS}", env=env)  # fmt: skip
-        # Every cluster has this one from the start, and it alone may grant in its own name.
+    with libpq_environment(settings) as env:
+        await run_program(
+            "pg_dumpall", "--roles-only", "--no-role-passwords", f"--database={settings.database}",
+            f"--file={partial / GLOBALS}", env=env,
+        )  # fmt: skip
+        # initdb has created the superuser already, and only the superuser may grant in its own name.
         roles = (partial / GLOBALS).read_text(encoding="utf-8")
         quoted = {f"CREATE ROLE {superuser};", f'CREATE ROLE "{superuser}";'}
         lines = [line for line in roles.splitlines() if line not in quoted]
         (partial / GLOBALS).write_text("\n".join(lines) + "\n", encoding="utf-8")
         async with contents.snapshot(settings) as (name, sequences), task_group() as group:
             reading = group.create_task(contents.read(settings, name, sequences))
-            await run(
+            await run_program(
                 "pg_dump", "--format=custom", f"--compress={backup.compression}", f"--snapshot={name}",
                 "--lock-wait-timeout=60s", f"--file={partial / DUMP}", env=env,
             )  # fmt: skip

@@ -1,4 +1,4 @@
-"""PostgreSQL's own programs: no shell, no secret on their command line, and their errors are read."""
+"""PostgreSQL's client and server programs: run without a shell, without secrets in their arguments."""
 
 import asyncio
 import os
@@ -12,7 +12,7 @@ from occupancy_db.errors import DatabaseError, ExitCode
 from occupancy_db.server import POSTGRES_MAJOR
 from occupancy_db.settings import Settings, SslMode
 
-# What a program says, and what that means. The first match decides.
+# Text in the output of a failed program, its exit code and the hint. The first match applies.
 _MEANINGS = [
     ("No space left on device", ExitCode.NO_SPACE, "Free some, then try again."),
     ("Disk quota exceeded", ExitCode.NO_SPACE, "Free some, then try again."),
@@ -43,8 +43,8 @@ _MEANINGS = [
 
 
 @contextmanager
-def login(settings: Settings) -> Iterator[dict[str, str]]:
-    """Libpq's environment for these settings; the password is in a file that goes when the block ends.
+def libpq_environment(settings: Settings) -> Iterator[dict[str, str]]:
+    """Yield libpq's environment variables; the password is in a file that is removed when the block ends.
 
     Args:
         settings: The server, the user and the database.
@@ -63,7 +63,7 @@ def login(settings: Settings) -> Iterator[dict[str, str]]:
             variables["PGSSLROOTCERT"] = str(settings.postgres_sslrootcert)
         elif settings.sslmode in {SslMode.VERIFY_CA, SslMode.VERIFY_FULL}:
             variables["PGSSLROOTCERT"] = "system"
-    # A directory that only this user may enter
+    # A directory that only this user can enter
     with tempfile.TemporaryDirectory(prefix="occupancy-") as directory:
         if settings.postgres_password:
             secret = settings.postgres_password.get_secret_value()
@@ -75,21 +75,24 @@ def login(settings: Settings) -> Iterator[dict[str, str]]:
         yield variables
 
 
-async def run(
+async def run_program(
     program: str, *arguments: str | Path, env: dict[str, str] | None = None, user: int | None = None
 ) -> str:
-    """Run one program to its end and return its output.
+    """Run a program to its end.
 
     Args:
-        program: Its name.
+        program: Name of the program.
         arguments: Its arguments; no secrets.
-        env: Variables besides PATH, as from login().
-        user: Run it as this uid.
+        env: Environment variables besides PATH, as from libpq_environment().
+        user: Numeric id of the user to run it as; the caller's if None.
+
+    Returns:
+        The standard output.
 
     Raises:
-        DatabaseError: it is missing, or it failed: what it said, and what that means.
+        DatabaseError: the program is missing, or it failed; the text contains its first error.
     """
-    async with running(program, *arguments, env=env, user=user) as process:
+    async with start_program(program, *arguments, env=env, user=user) as process:
         stdout, stderr = await process.communicate()
     if process.returncode:
         raise _failure(program, process.returncode, stderr.decode(errors="replace"))
@@ -97,7 +100,7 @@ async def run(
 
 
 @asynccontextmanager
-async def running(
+async def start_program(
     program: str,
     *arguments: str | Path,
     env: dict[str, str] | None = None,
@@ -105,15 +108,18 @@ async def running(
     stop: signal.Signals = signal.SIGTERM,
     log: Path | None = None,
 ) -> AsyncIterator[asyncio.subprocess.Process]:
-    """A program that does not outlive the block; arguments and errors as for run().
+    """Start a program, and end it when the block ends; yields its process.
 
     Args:
-        program: Its name.
-        arguments: Its arguments.
-        env: Variables besides PATH.
-        user: Run it as this uid.
-        stop: The signal that ends it, if the block is left before it ends by itself.
-        log: Where what it says goes, for one that says more than a pipe holds.
+        program: Name of the program.
+        arguments: Its arguments; no secrets.
+        env: Environment variables besides PATH.
+        user: Numeric id of the user to run it as; the caller's if None.
+        stop: Signal that ends the program if it still runs when the block ends.
+        log: File for its output, for a program that writes more than a pipe holds.
+
+    Raises:
+        DatabaseError: the program is missing.
     """
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600) if log else asyncio.subprocess.PIPE
     try:
@@ -124,10 +130,10 @@ async def running(
             stdin=asyncio.subprocess.DEVNULL,
             stdout=output,
             stderr=output,
-            # An interrupt at the terminal reaches this process alone, which then ends that one.
+            # An interrupt at the terminal must not reach the program: this process ends it.
             start_new_session=True,
             user=user,
-            cwd="/",  # which every user may enter
+            cwd="/",  # every user can enter it
         )
     except FileNotFoundError:
         raise DatabaseError(
@@ -148,7 +154,7 @@ async def running(
 
 def _failure(program: str, code: int, said: str) -> DatabaseError:
     lines = [line.strip() for line in said.splitlines() if line.strip()]
-    # The first error is the cause; what follows are consequences, statements and hints.
+    # The first error is the cause. Consequences, statements and hints follow.
     errors = [line for line in lines if "error:" in line or "FATAL:" in line or "ERROR:" in line]
     words = " ".join(
         (errors or lines or [f"it was ended by signal {-code}" if code < 0 else f"exit code {code}"])[:1]

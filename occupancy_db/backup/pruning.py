@@ -1,17 +1,17 @@
-"""Which sets are kept: decided from verified sets and UTC alone, and never so that a backup is missing."""
+"""The retention of backup sets, which depends on verified sets and UTC only."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from occupancy_db.backup.configuration import BackupSettings
-from occupancy_db.backup.sets import AHEAD, BackupSet, State
+from occupancy_db.backup.sets import AHEAD, BackupSet, SetState
 from occupancy_db.errors import DatabaseError, ExitCode
 
 GAP = timedelta(days=35)
-"""A set that is newer than the one before it by more than this: was it the clock, or was the host off?"""
+"""A larger distance between two sets means that the clock may have jumped, or that the host was off."""
 
-_SLOTS: list[tuple[str, Callable[[datetime], object]]] = [
+_PERIODS: list[tuple[str, Callable[[datetime], object]]] = [
     ("hourly", lambda at: (at.date(), at.hour)),
     ("daily", lambda at: at.date()),
     ("weekly", lambda at: at.isocalendar()[:2]),
@@ -21,12 +21,12 @@ _SLOTS: list[tuple[str, Callable[[datetime], object]]] = [
 
 @dataclass(frozen=True)
 class Verdict:
-    """What becomes of a set.
+    """Whether a set is kept.
 
     Attributes:
         backup: The set.
-        keep: Whether it stays.
-        why: For a person.
+        keep: Whether it is kept.
+        why: The reason, for the operator.
     """
 
     backup: BackupSet
@@ -35,37 +35,38 @@ class Verdict:
 
 
 def plan(sets: Sequence[BackupSet], keep: BackupSettings, now: datetime) -> list[Verdict]:
-    """What retention does with each set of one database.
+    """Return which sets of one database are kept.
 
-    The newest verified set of an hour, a day, an ISO week and a month (UTC) fills that slot, and as many of
-    the latest filled slots are kept as the settings say; so are the ``keep_last`` newest verified sets.
-    Pinned and damaged sets always stay, unverified ones until a newer set is verified.
+    The newest verified set of an hour, a day, an ISO week and a month (UTC) represents that period. The
+    settings say for how many of the latest periods of each kind that set is kept. The ``keep_last`` newest
+    verified sets are kept as well. Pinned and damaged sets are always kept, unverified sets until a newer set
+    is verified.
 
     Args:
         sets: All sets of the database.
-        keep: How many of each kind of slot.
-        now: The present, with a time zone.
+        keep: For how many periods of each kind sets are kept.
+        now: The current time, with a time zone.
 
     Raises:
-        DatabaseError: the clock has jumped, as far as the sets can tell: nothing may be removed.
+        DatabaseError: the clock contradicts the sets; then nothing may be removed.
     """
     sets = sorted(sets, key=lambda backup: (backup.made_at, backup.id))
-    verified = [backup for backup in sets if backup.state is State.VERIFIED]
+    verified = [backup for backup in sets if backup.state is SetState.VERIFIED]
     _require_steady_clock(sets, verified, now)
     reasons: dict[str, list[str]] = {backup.id: [] for backup in sets}
     for backup in verified[-keep.keep_last :]:
         reasons[backup.id].append("last")
-    for kind, slot_of in _SLOTS:
-        newest = {slot_of(backup.made_at): backup for backup in verified}
+    for kind, period_of in _PERIODS:
+        newest = {period_of(backup.made_at): backup for backup in verified}
         count = getattr(keep, f"keep_{kind}")
         for backup in list(newest.values())[-count:] if count else []:
             reasons[backup.id].append(kind)
     for backup in sets:
         if backup.pinned is not None:
             reasons[backup.id].append("pinned")
-        if backup.state is State.DAMAGED:
+        if backup.state is SetState.DAMAGED:
             reasons[backup.id].append("damaged: yours to look at")
-        if backup.state is State.UNVERIFIED and not (verified and verified[-1].made_at > backup.made_at):
+        if backup.state is SetState.UNVERIFIED and not (verified and verified[-1].made_at > backup.made_at):
             reasons[backup.id].append("nothing newer is verified")
     return [
         Verdict(backup, bool(why), ", ".join(why) or f"{backup.state}, and no slot is left for it")

@@ -1,4 +1,4 @@
-"""Rehearsals: a set is restored into a throwaway cluster that nobody else can reach, and compared."""
+"""Rehearsals: a set is restored into a throwaway cluster that no other user can reach, and compared."""
 
 import asyncio
 import os
@@ -12,15 +12,16 @@ from pathlib import Path
 
 from occupancy_db.backup.configuration import in_database
 from occupancy_db.backup.contents import Contents
-from occupancy_db.backup.copying import compare, create_database, fill
-from occupancy_db.backup.programs import login, run, running
-from occupancy_db.backup.sets import GLOBALS, BackupSet
+from occupancy_db.backup.copying import compare, create_database, restore_dump
+from occupancy_db.backup.manifest import GLOBALS
+from occupancy_db.backup.programs import libpq_environment, run_program, start_program
+from occupancy_db.backup.sets import BackupSet
 from occupancy_db.connection import connect
 from occupancy_db.errors import DatabaseError, ExitCode, explain
 from occupancy_db.server import POSTGRES_MAJOR
 from occupancy_db.settings import Settings
 
-# Nothing in it needs to survive, and nobody but its owner reaches it.
+# The cluster need not survive a crash, and only its owner can connect to it.
 _CONFIGURATION = {
     "listen_addresses": "",
     "unix_socket_permissions": "0700",
@@ -44,17 +45,17 @@ _POLL = 0.05
 
 
 async def rehearse(backup: BackupSet, directory: Path) -> Contents:
-    """Restore a set, roles first, into a cluster of its own and read what is then there.
+    """Restore a set with its roles into a throwaway cluster, and compare the content with the manifest.
 
     Args:
-        backup: A set whose files have been checked.
+        backup: The set; its files are checked first.
         directory: Where throwaway clusters are made.
 
     Returns:
-        What was restored. It equals the manifest's contents; else the set is worth nothing.
+        The restored content, which equals that of the manifest.
 
     Raises:
-        DatabaseError: it cannot be restored, or what was restored is not what was saved.
+        DatabaseError: the set is damaged, cannot be restored, or does not restore what was saved.
     """
     manifest = backup.intact()
     if manifest.server_version_num // 10_000 != POSTGRES_MAJOR:
@@ -64,47 +65,51 @@ async def rehearse(backup: BackupSet, directory: Path) -> Contents:
             "Use the release that made it.",
         )
     async with throwaway_cluster(directory, manifest.superuser) as settings:
-        with login(settings) as env:
-            await run("psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-f", backup.path / GLOBALS, env=env)
+        with libpq_environment(settings) as env:
+            await run_program(
+                "psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-f", backup.path / GLOBALS, env=env
+            )
         async with connect(settings, "occupancy-db rehearsal", autocommit=True) as connection:
             await create_database(connection, manifest.database, manifest.contents)
         restored = in_database(settings, manifest.database)
-        await fill(restored, backup)
+        await restore_dump(restored, backup)
         return await compare(restored, backup.id, manifest.contents)
 
 
 @asynccontextmanager
 async def throwaway_cluster(directory: Path, superuser: str) -> AsyncIterator[Settings]:
-    """A cluster that nobody else reaches, for who holds the lock of the sets; gone when the block ends.
+    """Run a cluster that no other user can reach until the block ends; yields the settings to connect to it.
+
+    The caller holds the lock of the store of backup sets.
 
     Args:
-        directory: Where it is made; what interrupted ones left there is removed.
-        superuser: The only user in it.
+        directory: Where the cluster is made; interrupted clusters there are removed first.
+        superuser: Name of the only user.
 
     Raises:
-        DatabaseError: its server failed.
+        DatabaseError: the server failed.
     """
     user = _server_user(directory)
     for left in _left_over(directory):
         await _remove(left, user)
-    # The socket's path must be short, and its directory is the door: there is no password behind it.
+    # The path of the socket must be short. The mode of its directory protects it: there is no password.
     with tempfile.TemporaryDirectory(prefix="occupancy-") as sockets:
         data = Path(tempfile.mkdtemp(prefix="rehearsal-", dir=directory))
         if user is not None:
             os.chown(sockets, user, -1)
             os.chown(data, user, -1)
-        # Nothing of the environment: that leads to another server.
+        # Not from the environment, which names another server.
         settings = Settings.model_construct(
             postgres_host=sockets, postgres_db="postgres", postgres_user=superuser
         )
         try:
-            await run(
+            await run_program(
                 "initdb", f"--pgdata={data}", f"--username={superuser}", "--auth=trust", "--no-sync",
                 "--no-instructions", "--encoding=UTF8", "--locale=C", user=user,
             )  # fmt: skip
             options = [f"-c{name}={value}" for name, value in _CONFIGURATION.items()]
             log = Path(sockets, "log")
-            async with running(
+            async with start_program(
                 "postgres", "-D", data, "-k", sockets, *options, user=user, stop=signal.SIGQUIT, log=log
             ) as server:
                 try:
@@ -131,7 +136,7 @@ async def _ready(settings: Settings, server: asyncio.subprocess.Process) -> None
 
 
 def _reason(error: Exception, log: Path) -> DatabaseError | None:
-    """A server that ran out of something takes its sessions with it: its log says of what."""
+    """Return why the server ended, according to its log; None if it did not end."""
     said = log.read_text(errors="replace")
     if "No space left on device" in said:
         return DatabaseError(
@@ -139,7 +144,7 @@ def _reason(error: Exception, log: Path) -> DatabaseError | None:
         )
     known = explain(error)
     lost = known is not None and known.code is ExitCode.UNREACHABLE
-    if not lost and "was terminated by signal" not in said:  # and has begun anew since
+    if not lost and "was terminated by signal" not in said:  # and it has recovered since
         return None
     words = [line for line in said.splitlines() if "FATAL" in line or "PANIC" in line or "terminated" in line]
     return DatabaseError(
@@ -150,7 +155,7 @@ def _reason(error: Exception, log: Path) -> DatabaseError | None:
 
 
 def _server_user(directory: Path) -> int | None:
-    """PostgreSQL refuses to run as root: the directory's owner takes its place."""
+    """Return the user to run the server as, because PostgreSQL refuses to run as root; None if not root."""
     if os.geteuid():
         return None
     owner = directory.stat().st_uid
@@ -168,10 +173,10 @@ def _left_over(directory: Path) -> list[Path]:
 
 
 async def _remove(data: Path, user: int | None) -> None:
-    """Remove what an interrupted rehearsal left, with a server that outlived it."""
+    """Remove the cluster of an interrupted rehearsal, and stop its server if it still runs."""
     try:
-        await run("pg_ctl", "stop", f"--pgdata={data}", "--mode=immediate", user=user)
+        await run_program("pg_ctl", "stop", f"--pgdata={data}", "--mode=immediate", user=user)
     except DatabaseError as error:
-        if error.code is not ExitCode.PROGRAM:  # there was no server: as it should be
+        if error.code is not ExitCode.PROGRAM:  # that one means that no server runs
             raise
     shutil.rmtree(data)

@@ -1,13 +1,9 @@
-"""Backup sets: what they consist of, how they are written, found and checked."""
+"""Backup sets on disk: how they are published, found, checked and removed."""
 
-import asyncio
 import fcntl
 import hashlib
-import json
-import os
 import re
 import shutil
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -15,127 +11,35 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
 from secrets import token_hex
-from typing import Annotated, Any, Self
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
-
-from occupancy_db.backup.contents import Contents
+from occupancy_db.backup.files import replace, sync
+from occupancy_db.backup.manifest import (
+    DAMAGED,
+    DUMP,
+    FORMAT,
+    GLOBALS,
+    MANIFEST,
+    PINNED,
+    VERIFIED,
+    Manifest,
+    Verified,
+    damaged,
+    file_facts,
+)
 from occupancy_db.errors import DatabaseError, ExitCode
-
-FORMAT = 1
-"""Of the manifest; another one is not understood. A new field is a new format: the seal knows one form."""
-
-DUMP, GLOBALS, MANIFEST, VERIFIED, PINNED, DAMAGED = (
-    "db.dump", "globals.sql", "manifest.json", "verified.json", "pinned", "damaged",
-)  # fmt: skip
+from occupancy_db.retry import RetryTimeoutError, retry
 
 AHEAD = timedelta(minutes=5)
-"""How far in the future a set may be: clocks are set a little all the time."""
+"""How far in the future a set may be, because clocks are adjusted all the time."""
 
 _ID = re.compile(r"(?P<database>.+)-(?P<time>\d{8}T\d{6}Z)-[0-9a-f]{6}")
 _TIME = "%Y%m%dT%H%M%SZ"
 _PARTIAL = ".partial-"
-_POLL = 0.5
-
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+_PAUSE = 0.5
 
 
-class _Sealed(BaseModel):
-    """A JSON file that carries its own checksum and has one form only: any other byte is found."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    def seal(self) -> bytes:
-        """The file's content."""
-        body = self.model_dump(mode="json")
-        return (json.dumps({**body, "checksum": _checksum(body)}, indent=1, sort_keys=True) + "\n").encode()
-
-    @classmethod
-    def unseal(cls, path: Path) -> Self:
-        """Read it.
-
-        Raises:
-            DatabaseError: it is missing or is not what seal() wrote.
-        """
-        try:
-            content = path.read_bytes()
-            body = json.loads(content)
-            checksum = body.pop("checksum")
-            found = cls.model_validate(body)
-            if checksum == _checksum(body) and found.seal() == content:
-                return found
-        except FileNotFoundError:
-            raise _damaged(path, "is missing") from None
-        except (ValueError, AttributeError, KeyError, TypeError, RecursionError):
-            pass  # said below: what exactly is wrong with damaged JSON helps nobody
-        raise _damaged(path, "is damaged or was edited")
-
-
-class FileFacts(BaseModel):
-    """Size in bytes and SHA-256 of a file."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    bytes: int
-    sha256: Sha256
-
-
-class Manifest(_Sealed):
-    """What a set holds, taken when it was made.
-
-    Attributes:
-        format: FORMAT.
-        id: The directory's name.
-        database: The database that was dumped.
-        started_at: When the run began.
-        ended_at: When the dump was complete.
-        files: Size and checksum of the other files.
-        server_version: As the server says it.
-        server_version_num: The same as a number, 160014 for 16.14.
-        client_version: As pg_dump says it.
-        image: The image that the programs came in, empty if unknown.
-        superuser: The one that initdb made.
-        lsn: Where the server's log stood.
-        database_bytes: Size of the database.
-        contents: What was in it, in the very snapshot that was dumped.
-        before_restore_of: The set that took this database's place; None for any other backup.
-    """
-
-    format: int
-    id: str
-    database: str
-    started_at: AwareDatetime
-    ended_at: AwareDatetime
-    files: dict[str, FileFacts]
-    server_version: str
-    server_version_num: int
-    client_version: str
-    image: str
-    superuser: str
-    lsn: str
-    database_bytes: int
-    contents: Contents
-    before_restore_of: str | None = None
-
-
-class Verified(_Sealed):
-    """That a set has been restored and compared.
-
-    Attributes:
-        manifest: SHA-256 of the manifest that it was compared with.
-        verified_at: When.
-        seconds: How long the rehearsal took.
-        rows: How many rows were compared.
-    """
-
-    manifest: Sha256
-    verified_at: AwareDatetime
-    seconds: float
-    rows: int
-
-
-class State(StrEnum):
-    """What a set is worth."""
+class SetState(StrEnum):
+    """Whether a set can be restored."""
 
     VERIFIED = "verified"
     UNVERIFIED = "unverified"
@@ -144,16 +48,16 @@ class State(StrEnum):
 
 @dataclass(frozen=True)
 class BackupSet:
-    """A set as it is found on disk, by a look that does not read the dump.
+    """A set as it is found on disk, without reading the dump.
 
     Attributes:
-        path: Its directory.
-        database: From its name.
-        made_at: When the run began, from its name; UTC.
-        manifest: None if it is damaged.
-        verified: None if it never was.
-        problem: What is wrong with it; None if nothing is.
-        pinned: Why it is kept whatever the retention says; None if it is not.
+        path: Directory of the set.
+        database: Name of the database, from the name of the directory.
+        made_at: Start of the backup in UTC, from the name of the directory.
+        manifest: The manifest; None if it is damaged.
+        verified: The record of the last rehearsal; None if there is none.
+        problem: What is damaged; None if nothing is.
+        pinned: Why the set is kept whatever the retention says; None if it is not pinned.
     """
 
     path: Path
@@ -166,21 +70,21 @@ class BackupSet:
 
     @property
     def id(self) -> str:
-        """The name that people and commands use."""
+        """The name of the set in commands."""
         return self.path.name
 
     @property
-    def state(self) -> State:
+    def state(self) -> SetState:
         """Verified, unverified or damaged."""
         if self.problem:
-            return State.DAMAGED
-        return State.VERIFIED if self.verified else State.UNVERIFIED
+            return SetState.DAMAGED
+        return SetState.VERIFIED if self.verified else SetState.UNVERIFIED
 
     def intact(self) -> Manifest:
-        """The manifest, after every file was compared with it by size and SHA-256.
+        """Compare every file with the manifest by size and SHA-256, and return the manifest.
 
         Raises:
-            DatabaseError: the set is damaged; it says which file and how.
+            DatabaseError: the set is damaged; the text names the file.
         """
         if self.problem or not self.manifest:
             raise DatabaseError(
@@ -188,11 +92,16 @@ class BackupSet:
             )
         for name, facts in self.manifest.files.items():
             if file_facts(self.path / name).sha256 != facts.sha256:
-                raise _damaged(self.path / name, "is not what was saved: its checksum differs")
+                raise damaged(self.path / name, "is not what was saved: its checksum differs")
         return self.manifest
 
     def mark_verified(self, seconds: float, rows: int) -> None:
-        """Write down that a rehearsal has compared every row."""
+        """Record that a rehearsal has compared every row.
+
+        Args:
+            seconds: Duration of the rehearsal.
+            rows: Number of rows that were compared.
+        """
         manifest = hashlib.sha256((self.path / MANIFEST).read_bytes()).hexdigest()
         verified = Verified(
             manifest=manifest, verified_at=datetime.now(UTC), seconds=round(seconds, 3), rows=rows
@@ -200,63 +109,70 @@ class BackupSet:
         replace(self.path / VERIFIED, verified.seal())
 
     def mark_damaged(self, what: str) -> None:
-        """Write down that a set which was good is not any more: it is kept, and never used."""
+        """Record that a set which was verified is damaged: it is kept, and never used.
+
+        Args:
+            what: What is damaged.
+        """
         replace(self.path / DAMAGED, f"{what} (found {datetime.now(UTC):%Y-%m-%d %H:%M} UTC)\n".encode())
 
 
 class Store:
-    """The directory that the sets are in."""
+    """The directory with the sets of all databases."""
 
     def __init__(self, directory: Path) -> None:
-        """Args: directory: where; it must exist."""
+        """Args: directory: the directory; it must exist."""
         self.directory = directory
 
     @asynccontextmanager
     async def lock(self, wait: float = 0) -> AsyncIterator[None]:
-        """Be the only one at work here.
+        """Hold the lock of the directory until the block ends.
 
         Args:
-            wait: Seconds to wait for another run.
+            wait: Seconds to wait for another backup or restore.
 
         Raises:
-            DatabaseError: another run is at work.
-            OSError: the directory is missing or not for us.
+            DatabaseError: another backup or restore is running.
+            OSError: the directory is missing, or this user may not write to it.
         """
-        deadline = time.monotonic() + wait
         with (self.directory / ".lock").open("a") as file:
-            while True:
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    if time.monotonic() >= deadline:
-                        raise DatabaseError(
-                            ExitCode.LOCKED,
-                            f"another backup or restore is at work in {self.directory}",
-                            "Let it finish, then try again.",
-                        ) from None
-                await asyncio.sleep(_POLL)
+
+            async def take_lock() -> None:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+            try:
+                await retry(take_lock, catch=BlockingIOError, deadline=wait, pause=_PAUSE)
+            except RetryTimeoutError:
+                raise DatabaseError(
+                    ExitCode.LOCKED,
+                    f"another backup or restore is at work in {self.directory}",
+                    "Let it finish, then try again.",
+                ) from None
             yield
 
     def sets(self, database: str) -> list[BackupSet]:
-        """The sets of a database, the oldest first; those that were never published are none."""
+        """Return the published sets of a database, the oldest first."""
         found = [
-            look(path, match)
+            read_set(path, match)
             for path in self.directory.iterdir()
             if (match := _ID.fullmatch(path.name)) and match["database"] == database and _time(match)
         ]
-        # Not those that were removed while they were looked at.
+        # Leave out sets that another process has removed meanwhile.
         found = [backup for backup in found if backup.path.exists()]
         return sorted(found, key=lambda backup: (backup.made_at, backup.id))
 
     def find(self, database: str, name: str) -> BackupSet:
-        """A set by its id, or the newest verified one as ``latest``.
+        """Return a set by its id, or the newest verified one as ``latest``.
 
-        What a restore has saved of the database that it replaced is not the latest: who restores once more
-        does not want that.
+        A set that was made before a restore is not ``latest``: a second restore should not bring back the
+        database that the first one replaced.
+
+        Args:
+            database: Name of the database.
+            name: Id of a set, or ``latest``.
 
         Raises:
-            DatabaseError: there is none, or the clock leaves open which is the newest.
+            DatabaseError: there is no such set, or the clock contradicts the sets.
         """
         sets = self.sets(database)
         if name == "latest" and sets and sets[-1].made_at > datetime.now(UTC) + AHEAD:
@@ -269,7 +185,7 @@ class Store:
             sets = [
                 backup
                 for backup in sets
-                if backup.state is State.VERIFIED
+                if backup.state is SetState.VERIFIED
                 and backup.manifest
                 and not backup.manifest.before_restore_of
             ]
@@ -285,14 +201,14 @@ class Store:
         return sets[-1]
 
     def begin(self, database: str, now: datetime) -> Path:
-        """Make the directory that a new set is written in."""
+        """Create the directory for a new set, which has no name yet."""
         name = f"{database}-{now.strftime(_TIME)}-{token_hex(3)}"
         partial = self.directory / (_PARTIAL + name)
         partial.mkdir(mode=0o700)
         return partial
 
     def publish(self, partial: Path) -> BackupSet:
-        """Give a complete set its name, once all of it is on disk."""
+        """Write all files of a complete set to disk, and rename its directory to the set's id."""
         for file in partial.iterdir():
             file.chmod(0o600)
             sync(file)
@@ -302,17 +218,17 @@ class Store:
         sync(self.directory)
         match = _ID.fullmatch(path.name)
         assert match
-        return look(path, match)
+        return read_set(path, match)
 
     def clear(self) -> None:
-        """Remove what interrupted runs left; only for who holds the lock."""
+        """Remove what interrupted backups have left. The caller holds the lock."""
         for path in self.directory.glob(f"{_PARTIAL}*"):
             shutil.rmtree(path)
 
     def remove(self, backup: BackupSet) -> None:
-        """Remove a set. It loses its name first, so that half of one is never taken for a whole.
+        """Remove a set. It is renamed first, so that a partly removed set is never found.
 
-        One that somebody has pinned since it was looked at gets its name back.
+        A set that was pinned meanwhile is renamed back.
         """
         gone = backup.path.rename(self.directory / (_PARTIAL + backup.id))
         if not backup.pinned and (gone / PINNED).exists():
@@ -322,20 +238,20 @@ class Store:
         shutil.rmtree(gone)
 
 
-def new_id(partial: Path) -> str:
-    """The id that a set in the making will have."""
+def set_id(partial: Path) -> str:
+    """Return the id that an unpublished set will have."""
     return partial.name.removeprefix(_PARTIAL)
 
 
-def look(path: Path, match: re.Match[str]) -> BackupSet:
-    """What a directory holds, without reading its dump."""
+def read_set(path: Path, match: re.Match[str]) -> BackupSet:
+    """Read a set from its directory, without reading the dump."""
     manifest = verified = problem = None
     try:
         manifest = _manifest(path, match["database"])
         if (path / VERIFIED).exists():
             verified = Verified.unseal(path / VERIFIED)
             if verified.manifest != hashlib.sha256((path / MANIFEST).read_bytes()).hexdigest():
-                raise _damaged(path / VERIFIED, "belongs to another manifest")
+                raise damaged(path / VERIFIED, "belongs to another manifest")
         if found := _note(path / DAMAGED):
             problem = found
     except DatabaseError as error:
@@ -348,7 +264,7 @@ def look(path: Path, match: re.Match[str]) -> BackupSet:
 
 
 def _note(path: Path) -> str | None:
-    """What a marker says; its presence is what counts."""
+    """Return the text of a marker file, or its name if it is empty; None if there is no such file."""
     if not path.exists():
         return None
     return path.read_text(encoding="utf-8", errors="replace").strip() or path.name
@@ -357,22 +273,22 @@ def _note(path: Path) -> str | None:
 def _manifest(path: Path, database: str) -> Manifest:
     for name in (DUMP, GLOBALS, MANIFEST, VERIFIED):
         if (path / name).is_symlink():
-            raise _damaged(path / name, "is a link, and a set holds its own files")
+            raise damaged(path / name, "is a link, and a set holds its own files")
     manifest = Manifest.unseal(path / MANIFEST)
     if manifest.format != FORMAT:
-        raise _damaged(path / MANIFEST, f"has format {manifest.format}, which this release does not know")
+        raise damaged(path / MANIFEST, f"has format {manifest.format}, which this release does not know")
     if manifest.id != path.name:
-        raise _damaged(path / MANIFEST, f"belongs to {manifest.id}")
+        raise damaged(path / MANIFEST, f"belongs to {manifest.id}")
     if manifest.database != database:
-        raise _damaged(path / MANIFEST, f"is of the database {manifest.database}")
+        raise damaged(path / MANIFEST, f"is of the database {manifest.database}")
     if set(manifest.files) != {DUMP, GLOBALS}:
-        raise _damaged(path / MANIFEST, "does not list the files of a set")
+        raise damaged(path / MANIFEST, "does not list the files of a set")
     for name, facts in manifest.files.items():
         file = path / name
         if not file.is_file():
-            raise _damaged(file, "is missing")
+            raise damaged(file, "is missing")
         if (size := file.stat().st_size) != facts.bytes:
-            raise _damaged(file, f"has {size:,} bytes, and {facts.bytes:,} were saved")
+            raise damaged(file, f"has {size:,} bytes, and {facts.bytes:,} were saved")
     return manifest
 
 
@@ -381,38 +297,3 @@ def _time(match: re.Match[str]) -> datetime | None:
         return datetime.strptime(match["time"], _TIME).replace(tzinfo=UTC)
     except ValueError:
         return None
-
-
-def _damaged(path: Path, what: str) -> DatabaseError:
-    return DatabaseError(ExitCode.DAMAGED, f"{path} {what}", "Use another set; this one was left as it is.")
-
-
-def _checksum(body: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
-
-
-def file_facts(path: Path) -> FileFacts:
-    """Size and SHA-256 of a file, read from beginning to end."""
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256")
-        return FileFacts(bytes=file.tell(), sha256=digest.hexdigest())
-
-
-def sync(path: Path) -> None:
-    """Have a file's content, or a directory's entries, on disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def replace(path: Path, content: bytes) -> None:
-    """Write a small file so that it is there whole or not at all; mode 0600."""
-    temporary = path.with_name(f".{path.name}.new")
-    temporary.unlink(missing_ok=True)
-    temporary.touch(mode=0o600)
-    temporary.write_bytes(content)
-    sync(temporary)
-    temporary.rename(path)
-    sync(path.parent)

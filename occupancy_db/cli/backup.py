@@ -8,8 +8,10 @@ import typer
 
 from occupancy_db.backup import create as making
 from occupancy_db.backup.configuration import BackupSettings
+from occupancy_db.backup.files import replace, sync
+from occupancy_db.backup.manifest import DUMP, PINNED
 from occupancy_db.backup.pruning import Verdict
-from occupancy_db.backup.sets import DUMP, PINNED, BackupSet, Store, replace, sync
+from occupancy_db.backup.sets import BackupSet, Store
 from occupancy_db.cli.output import Json, out, size
 from occupancy_db.cli.table import Column, Table
 from occupancy_db.settings import Settings
@@ -36,8 +38,8 @@ def create(
     The set is restored to a temporary cluster and compared. Then sets are removed that the retention policy
     does not keep.
     """
-    made, phases = asyncio.run(making.create(Settings(), BackupSettings(), out.step, pin))
-    out.result({**_facts(made), "phases": phases}, f"{made.id} is verified")
+    made = asyncio.run(making.create(Settings(), BackupSettings(), out.step, pin))
+    out.result({**_facts(made.backup_set), "phases": made.phases}, f"{made.backup_set.id} is verified")
 
 
 @app.command("verify")

@@ -47,13 +47,13 @@ def cleanup(
     verb = "would be removed" if dry_run else "removed"
     lines = []
     for table, found in result.items():
-        before, after = size(found["bytes_before"]), size(found["bytes_after"])
-        dropped = f", with {len(found['dropped'])} whole months" if found.get("dropped") else ""
+        before, after = size(found.bytes_before), size(found.bytes_after)
+        dropped = f", with {len(found.dropped)} whole months" if found.dropped else ""
         lines.append(
-            f"{found['rows']:,} {table.replace('_', ' ')} before {found['cutoff']:%Y-%m-%d %H:%M} UTC "
+            f"{found.rows:,} {table.replace('_', ' ')} before {found.cutoff:%Y-%m-%d %H:%M} UTC "
             f"{verb}{dropped}: {before} → {after}"
         )
-    if dry_run and any(found["rows"] for found in result.values()):
+    if dry_run and any(found.rows for found in result.values()):
         lines.append("run again with --no-dry-run to remove them")
     readings = result["sensor_readings"]
     out.result(
@@ -61,9 +61,9 @@ def cleanup(
             "database": settings.database,
             "dry_run": dry_run,
             "months": months,
-            "cutoff": readings["cutoff"].isoformat(),
-            "rows": readings["rows"],
-            "tables": result,
+            "cutoff": readings.cutoff.isoformat(),
+            "rows": readings.rows,
+            "tables": {table: found.as_dict() for table, found in result.items()},
         },
         *lines,
     )

@@ -12,7 +12,7 @@ from alembic.config import Config
 
 from occupancy_db.cli.output import Json, out
 from occupancy_db.connection import connect
-from occupancy_db.maintenance import SESSION
+from occupancy_db.maintenance import SESSION_SETTINGS
 from occupancy_db.schema.runner import alembic_config, script_directory, with_alembic
 from occupancy_db.settings import Settings
 
@@ -37,7 +37,9 @@ def create_migration(
 
 async def _autogenerate(message: str) -> Path:
     paths: list[Path] = []
-    async with connect(Settings(), "occupancy-db create-migration", server_settings=SESSION) as connection:
+    async with connect(
+        Settings(), "occupancy-db create-migration", server_settings=SESSION_SETTINGS
+    ) as connection:
         await with_alembic(
             connection, lambda config: paths.append(_write(config, message, autogenerate=True))
         )

@@ -39,7 +39,7 @@ async def _find(settings: Settings) -> Any:
     except position.UnclearError:
         from occupancy_db.backup.configuration import BackupSettings
         from occupancy_db.connection import connect
-        from occupancy_db.release.precheck import look
+        from occupancy_db.release.precheck import check_database
 
         async with connect(settings, "occupancy-db current") as alembic_connection:
-            return await look(alembic_connection, settings, BackupSettings())
+            return await check_database(alembic_connection, settings, BackupSettings())

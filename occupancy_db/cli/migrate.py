@@ -1,13 +1,14 @@
 """``occupancy-db migrate``."""
 
 import asyncio
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from occupancy_db.cli.options import LockWait
 from occupancy_db.cli.output import Json, out
 from occupancy_db.driver import LOCK_WAIT, connect_driver
+from occupancy_db.release.results import ReleasePlan
 from occupancy_db.schema import position
 from occupancy_db.settings import Settings
 
@@ -43,38 +44,39 @@ def run(settings: Settings, *, save: bool = True, wait: float = LOCK_WAIT) -> No
     from occupancy_db.release import protocol
 
     done = asyncio.run(protocol.deploy(settings, BackupSettings(), out.step, wait=wait, save=save))
-    if not done["applied"]:
-        ahead = f", ahead of this release by {', '.join(done['ahead'])}" if done["ahead"] else ""
-        out.result(done, f"{settings.database}: already at {done['to'] or 'base'}{ahead}, nothing to do")
-        return
-    out.result(done, f"{settings.database}: {done['from'] or 'base'} → {done['to']}")
+    if not done.applied:
+        ahead = f", ahead of this release by {', '.join(done.ahead)}" if done.ahead else ""
+        line = f"{settings.database}: already at {done.after or 'base'}{ahead}, nothing to do"
+    else:
+        line = f"{settings.database}: {done.before or 'base'} → {done.after}"
+    out.result(done.as_dict(), line)
 
 
-async def _plan(settings: Settings) -> dict[str, Any]:
-    """The plan of ``protocol.plan``; without importing Alembic if there is nothing to apply."""
+async def _plan(settings: Settings) -> ReleasePlan:
+    """The plan of ``planning.plan``; without importing Alembic if there is nothing to apply."""
     try:
         async with connect_driver(settings, "occupancy-db migrate") as connection:
             found = await position.find(connection)
     except position.UnclearError:
         found = None
     if found is not None and found.revision == found.head:
-        unchanged = {"database": settings.database, "from": found.revision, "to": found.revision}
-        return {**unchanged, "pending": [], "ahead": [], "problems": [], "warnings": []}
+        return ReleasePlan(settings.database, found.revision, found.revision)
     from occupancy_db.backup.configuration import BackupSettings
-    from occupancy_db.release import protocol
+    from occupancy_db.release import planning
 
-    return await protocol.plan(settings, BackupSettings())
+    return await planning.plan(settings, BackupSettings())
 
 
-def _show(plan: dict[str, Any]) -> None:
+def _show(plan: ReleasePlan) -> None:
     lines = []
-    for one in plan["pending"]:
-        reversible = "reversible" if one["reversible"] else "not reversible without loss of data"
-        lines += [f"-- {one['revision']}: {one['phase']}, {reversible}, locks: {one['locks']}", one["sql"]]
-    lines += [f"note: {warning}" for warning in plan["warnings"]]
-    lines += [f"prevented by: {problem}" for problem in plan["problems"]]
-    move = f"{plan['from'] or 'base'} → {plan['to'] or 'base'}"
-    out.result(plan, *lines, f"{plan['database']}: {move}, {len(plan['pending'])} pending")
+    for planned in plan.pending:
+        one = planned.summary
+        reversible = "reversible" if one.reversible else "not reversible without loss of data"
+        lines += [f"-- {one.revision}: {one.phase}, {reversible}, locks: {one.locks}", planned.sql]
+    lines += [f"note: {warning}" for warning in plan.warnings]
+    lines += [f"prevented by: {problem}" for problem in plan.problems]
+    move = f"{plan.before or 'base'} → {plan.after or 'base'}"
+    out.result(plan.as_dict(), *lines, f"{plan.database}: {move}, {len(plan.pending)} pending")
 
 
 def report(settings: Settings, outcome: "Outcome") -> None:

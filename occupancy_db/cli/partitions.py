@@ -1,7 +1,8 @@
 """``occupancy-db partitions``."""
 
 import asyncio
-from typing import Annotated, Any
+from dataclasses import asdict
+from typing import Annotated
 
 import typer
 
@@ -10,6 +11,7 @@ from occupancy_db.cli.output import Json, out, size
 from occupancy_db.cli.table import Column, Table
 from occupancy_db.driver import LOCK_WAIT
 from occupancy_db.history import inspection
+from occupancy_db.history.inspection import Month, Step
 from occupancy_db.settings import Settings
 
 app = typer.Typer(
@@ -37,17 +39,17 @@ def status(months_ahead: MonthsAhead = 3, json: Json = False) -> None:
             Column("State"),
         ]
     )
-    for month in found["months"]:
-        table.add(month["name"], f"{month['rows']:,}", size(month["bytes"]), _state(month))
-    hours = found["hours"]
+    for month in found.months:
+        table.add(month.name, f"{month.rows:,}", size(month.bytes), _state(month))
+    hours = found.hours
     out.result(
-        {"database": settings.database, **found},
+        {"database": settings.database, **asdict(found)},
         table,
-        f"hours before {hours['closed_before']} are closed: {hours['sums']:,} sums, "
-        f"{hours['marked']:,} hours to sum up again, {hours['history']:,} sums of removed readings"
-        if hours["closed_before"]
+        f"hours before {hours.closed_before} are closed: {hours.sums:,} sums, "
+        f"{hours.marked:,} hours to sum up again, {hours.history:,} sums of removed readings"
+        if hours.closed_before
         else "no hour has been closed yet",
-        *_plan(found["plan"], found["strays"], "maintenance would"),
+        *_plan(found.plan, found.strays, "maintenance would"),
     )
 
 
@@ -70,39 +72,43 @@ def maintain(
             {
                 "database": settings.database,
                 "dry_run": True,
-                "plan": found["plan"],
-                "strays": found["strays"],
+                "plan": [asdict(step) for step in found.plan],
+                "strays": found.strays,
             },
-            *_plan(found["plan"], found["strays"], "would"),
-            *[f"{statement.strip()};" for step in found["plan"] for statement in step["statements"]],
+            *_plan(found.plan, found.strays, "would"),
+            *[f"{statement.strip()};" for step in found.plan for statement in step.statements],
         )
         return
     from occupancy_db.history import upkeep
 
     done = asyncio.run(upkeep.maintain(settings, months_ahead, lock_wait))
     lines = [
-        f"{verb} {', '.join(done[key])}"
-        for key, verb in [("finished", "finished"), ("completed", "completed"), ("created", "created")]
-        if done[key]
+        f"{verb} {', '.join(tables)}"
+        for verb, tables in (
+            ("finished", done.finished),
+            ("completed", done.completed),
+            ("created", done.created),
+        )
+        if tables
     ]
     out.result(
-        {"database": settings.database, "dry_run": False, **done},
+        {"database": settings.database, "dry_run": False, **asdict(done)},
         *lines,
-        *_strays(done["strays"]),
-        f"{done['hours']:,} hours summed up",
+        *_strays(done.strays),
+        f"{done.hours:,} hours summed up",
     )
 
 
-def _state(month: dict[str, Any]) -> str:
-    if month["detaching"] or month["retired"]:
+def _state(month: Month) -> str:
+    if month.detaching or month.retired:
         return "being removed"
-    if not month["attached"]:
+    if not month.attached:
         return "not a partition"
-    return "" if month["watched"] else "incomplete"
+    return "" if month.watched else "incomplete"
 
 
-def _plan(steps: list[dict[str, Any]], strays: list[str], verb: str) -> list[str]:
-    lines = [f"{verb} {step['kind']} {step['table']}" for step in steps]
+def _plan(steps: list[Step], strays: list[str], verb: str) -> list[str]:
+    lines = [f"{verb} {step.kind} {step.table}" for step in steps]
     return [*(lines or ["no partition is missing"]), *_strays(strays)]
 
 

@@ -43,12 +43,12 @@ def restore(
         restoring.restore(settings, BackupSettings(), name, out.step, safety_backup=not without_safety_backup)
     )
     out.result(
-        {"database": settings.database, **done},
-        f"{settings.database} was restored from {done['set']}, at revision {done['revision']}",
-        *(f"the replaced database is in the backup set {kept}" for kept in [done["safety_backup"]] if kept),
+        {"database": settings.database, **done.as_dict()},
+        f"{settings.database} was restored from {done.set_id}, at revision {done.revision}",
+        *(f"the replaced database is in the backup set {kept}" for kept in [done.safety_backup] if kept),
         *(
             f"and for a day in the database {kept}: undo with 'occupancy-db restore-rollback'"
-            for kept in [done["replaced"]]
+            for kept in [done.replaced]
             if kept
         ),
     )
@@ -59,9 +59,9 @@ def restore_rollback(confirm: Confirm = None, json: Json = False) -> None:
     settings = _confirmed(confirm)
     done = asyncio.run(restoring.rollback(settings, BackupSettings(), out.step))
     out.result(
-        {"database": settings.database, **done},
-        f"{settings.database} is the database that was {done['live']} again",
-        *([f"the restored database is kept as {done['replaced']} for a day"] if done["replaced"] else []),
+        {"database": settings.database, **done.as_dict()},
+        f"{settings.database} is the database that was {done.live} again",
+        *([f"the restored database is kept as {done.replaced} for a day"] if done.replaced else []),
     )
 
 

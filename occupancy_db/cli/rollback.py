@@ -9,7 +9,7 @@ from occupancy_db.cli.migrate import report
 from occupancy_db.cli.options import LockWait
 from occupancy_db.cli.output import Json
 from occupancy_db.driver import LOCK_WAIT
-from occupancy_db.release.protocol import take_back
+from occupancy_db.release.rollback import roll_back
 from occupancy_db.settings import Settings
 
 
@@ -30,4 +30,4 @@ def rollback(
     are not declared as reversible, unless --lose-data is given.
     """
     settings = Settings()
-    report(settings, asyncio.run(take_back(settings, revision, wait=lock_wait, lose_data=lose_data)))
+    report(settings, asyncio.run(roll_back(settings, revision, wait=lock_wait, lose_data=lose_data)))

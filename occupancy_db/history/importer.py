@@ -6,10 +6,10 @@ One transaction for everything. Nobody sees, or waits for, anything of it until 
 # ruff: noqa: S608  # names of tables and columns are made here and in partitions, from months
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from datetime import date
+from functools import partial
 from typing import Any, Final
 
 import asyncpg
@@ -19,13 +19,14 @@ from occupancy_db.connection import connect
 from occupancy_db.errors import DatabaseError, ExitCode
 from occupancy_db.history.formats import AT_MOST, COPY_COLUMNS, COPY_HEADER, COPY_TRAILER, Reader
 from occupancy_db.history.partitions import attach, bounds, create_standalone, prepare
-from occupancy_db.history.upkeep import sum_hours
-from occupancy_db.maintenance import SESSION, maintenance_lock
+from occupancy_db.history.session import sum_hours
+from occupancy_db.maintenance import SESSION_SETTINGS, maintenance_lock
 from occupancy_db.months import HOURS_LOCK, TABLE, partition_name
+from occupancy_db.retry import Deadline, RetryTimeoutError, retry
 from occupancy_db.settings import Settings
 
 IMPORT_SESSION: Final = {
-    **SESSION,
+    **SESSION_SETTINGS,
     # Indexes are built one at a time, with the server's maintenance_work_mem: it has room for that.
     "max_parallel_maintenance_workers": "1",
     # A sample of 15,000 rows knows the rooms and zones of a month well enough.
@@ -240,22 +241,23 @@ class _Months:
 
     async def _attach(self, months: list[date]) -> None:
         """Make prepared months partitions, in the place of the empty ones that are there."""
-        deadline = time.monotonic() + SWAP_WAIT
+        deadline = Deadline(SWAP_WAIT)
         while months:
             try:
-                async with self._driver.transaction():  # whose end by an error lets go of the locks
-                    await self._exchange(months)
+                await retry(
+                    partial(self._exchange, months),
+                    catch=asyncpg.LockNotAvailableError,
+                    deadline=deadline,
+                    pause=_SWAP_PAUSE,
+                )
             except _FilledError as error:
                 filled = error.months
-            except asyncpg.LockNotAvailableError:
-                if time.monotonic() < deadline:
-                    await asyncio.sleep(_SWAP_PAUSE)
-                    continue
+            except RetryTimeoutError as timeout:
                 # Somebody reads on and on. Beside him nothing can be exchanged, but rows can be inserted.
                 filled = [month for month in months if await self._exists(month)]
                 if not filled:
-                    raise
-                deadline = time.monotonic() + SWAP_WAIT
+                    raise timeout.failure.error from None
+                deadline.restart()
             else:
                 self._report.months.update({f"{month:%Y-%m}": self._staged[month] for month in months})
                 return
@@ -264,6 +266,10 @@ class _Months:
             months = [month for month in months if month not in filled]
 
     async def _exchange(self, months: list[date]) -> None:
+        async with self._driver.transaction():  # whose end by an error lets go of the locks
+            await self._exchange_in_transaction(months)
+
+    async def _exchange_in_transaction(self, months: list[date]) -> None:
         driver = self._driver
         await driver.execute(f"SET LOCAL lock_timeout = '{_SWAP_LOCK}'")
         await driver.execute(f"SELECT pg_advisory_xact_lock_shared({HOURS_LOCK})")

@@ -1,19 +1,19 @@
-"""What maintenance and retention would do: read from the catalog, without SQLAlchemy.
+"""What upkeep and retention would do: read from the system catalogs, without SQLAlchemy.
 
-``upkeep`` and ``retention`` do it.
+:mod:`occupancy_db.history.upkeep` and :mod:`occupancy_db.history.retention` do it.
 """
 
 from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime
 from typing import Any
 
-from occupancy_db.driver import SESSION, connect_driver
+from occupancy_db.driver import SESSION_SETTINGS, connect_driver
 from occupancy_db.history import partitions
 from occupancy_db.months import TABLE, following, month_of, partition_name
 from occupancy_db.settings import Settings
 
-# A statement that waits for a strong lock makes every later statement on the table wait: wait only briefly.
-PATIENT = {**SESSION, "lock_timeout": "50ms"}
+BRIEF_LOCK_SETTINGS = {**SESSION_SETTINGS, "lock_timeout": "50ms"}
+"""Settings of a session that waits for locks only briefly: later statements queue behind one that waits."""
 
 TIME_COLUMN = {"room_transitions": "timestamp", "predictions": "prediction_made_at"}
 """The tables besides sensor_readings that retention knows, and the column with the age of a row."""
@@ -77,13 +77,13 @@ class Month:
         return datetime.strptime(self.name[-7:], "%Y_%m").replace(tzinfo=UTC).date()
 
     def ends_before(self, moment: datetime) -> bool:
-        """Whether all of the month is before a moment."""
+        """Return whether the whole month is before a time."""
         return month_of(moment) > self.month
 
 
 @dataclass(frozen=True)
 class Step:
-    """One change that maintenance makes.
+    """One step of upkeep.
 
     Attributes:
         kind: ``finish`` (an interrupted removal), ``complete`` (add the triggers to a partition made by
@@ -97,65 +97,125 @@ class Step:
     statements: list[str]
 
 
-async def status(settings: Settings, months_ahead: int) -> dict[str, Any]:
-    """The months, what maintenance would change, and how far the hours are summed up.
+@dataclass(frozen=True)
+class HoursStatus:
+    """How far the hourly sums are up to date.
+
+    Attributes:
+        closed_before: The hours before this time are closed; None if no hour was closed yet.
+        marked: Number of closed hours with changes that are not summed up yet.
+        sums: Number of hourly sums.
+        history: Number of hourly sums whose readings were removed.
+    """
+
+    closed_before: datetime | None
+    marked: int
+    sums: int
+    history: int
+
+
+@dataclass(frozen=True)
+class UpkeepStatus:
+    """The partitions and the hourly sums.
+
+    Attributes:
+        months: The tables of all months, the oldest first.
+        plan: What upkeep would do, in order.
+        strays: Tables that are named like months, but are not partitions, and that retention did not detach.
+        hours: The state of the hourly sums.
+    """
+
+    months: list[Month]
+    plan: list[Step]
+    strays: list[str]
+    hours: HoursStatus
+
+
+@dataclass(frozen=True)
+class TableCleanup:
+    """What retention has removed from a table, or would remove.
+
+    Attributes:
+        months: Number of months that are kept.
+        cutoff: Rows before this time are removed.
+        rows: Number of rows.
+        bytes_before: Size of the table before, with indexes and TOAST.
+        bytes_after: Its size afterwards; of a dry run without the rows that would be deleted one by one.
+        dropped: Partitions that were dropped as a whole; None for tables that are not partitioned.
+    """
+
+    months: int
+    cutoff: datetime
+    rows: int
+    bytes_before: int
+    bytes_after: int
+    dropped: list[str] | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the fields for JSON."""
+        fields = asdict(self)
+        if self.dropped is None:
+            del fields["dropped"]
+        return fields
+
+
+async def status(settings: Settings, months_ahead: int) -> UpkeepStatus:
+    """Return the months, what upkeep would do, and how far the hours are summed up.
 
     Args:
         settings: The database.
         months_ahead: How many months after the current one should exist.
 
-    Returns:
-        ``months`` (see Month), ``plan`` (see Step), ``strays`` (tables that are named like months, are not
-        partitions, and that retention did not detach), ``hours``.
-
     Raises:
         DatabaseError: no connection.
     """
-    async with connect_driver(settings, "occupancy-db partitions", PATIENT) as connection:
+    async with connect_driver(settings, "occupancy-db partitions", BRIEF_LOCK_SETTINGS) as connection:
         months = await _find_months(connection)
         hours = await connection.fetchrow(_HOURS)
-    return {
-        "months": [asdict(month) for month in months],
-        "plan": [asdict(step) for step in plan(months, datetime.now(UTC), months_ahead)],
-        "strays": strays(months),
-        "hours": dict(hours),
-    }
+    return UpkeepStatus(
+        months=months,
+        plan=plan_steps(months, datetime.now(UTC), months_ahead),
+        strays=strays(months),
+        hours=HoursStatus(**hours),
+    )
 
 
-async def preview(settings: Settings, keep: dict[str, int]) -> dict[str, dict[str, Any]]:
-    """What ``retention.cleanup`` would remove; arguments and result are the same.
+async def preview(settings: Settings, keep: dict[str, int]) -> dict[str, TableCleanup]:
+    """Return what ``retention.cleanup`` would remove.
+
+    Args:
+        settings: The database.
+        keep: By table, the number of months to keep; other tables are left alone.
+
+    Returns:
+        The result of each table.
 
     Raises:
         DatabaseError: no connection.
     """
     result = {}
-    async with connect_driver(settings, "occupancy-db cleanup", PATIENT) as connection:
+    async with connect_driver(settings, "occupancy-db cleanup", BRIEF_LOCK_SETTINGS) as connection:
         for table, months in keep.items():
-            # The rule is a function of the database, which also refuses absurd arguments.
-            cutoff = await connection.fetchval("SELECT retention_cutoff($1)", months)
-            found = await _preview_table(connection, table, cutoff)
-            result[table] = {"months": months, "cutoff": cutoff, **found}
+            result[table] = await _preview_table(connection, table, months)
     return result
 
 
-async def _preview_table(connection: Any, table: str, cutoff: datetime) -> dict[str, Any]:
+async def _preview_table(connection: Any, table: str, months: int) -> TableCleanup:
+    # The rule is a function of the database, which also refuses absurd arguments.
+    cutoff = await connection.fetchval("SELECT retention_cutoff($1)", months)
     column = TIME_COLUMN.get(table, "timestamp")
-    found: dict[str, Any] = {
-        "rows": await connection.fetchval(
-            f"SELECT count(*) FROM {table} WHERE {column} < $1",  # noqa: S608  # names from TIME_COLUMN
-            cutoff,
-        )
-    }
-    if table == TABLE:
-        months = await _find_months(connection)
-        found["bytes_before"] = sum(month.bytes for month in months)
-        old = [month for month in months if month.attached and month.ends_before(cutoff)]
-        found["bytes_after"] = found["bytes_before"] - sum(month.bytes for month in old)
-        found["dropped"] = [month.name for month in old]
-    else:
+    rows = await connection.fetchval(
+        f"SELECT count(*) FROM {table} WHERE {column} < $1",  # noqa: S608  # names from TIME_COLUMN
+        cutoff,
+    )
+    if table != TABLE:
         size = await connection.fetchval("SELECT pg_total_relation_size(to_regclass($1))", table)
-        found["bytes_before"] = found["bytes_after"] = size
-    return found
+        return TableCleanup(months, cutoff, rows, size, size)
+    found = await _find_months(connection)
+    before = sum(month.bytes for month in found)
+    old = [month for month in found if month.attached and month.ends_before(cutoff)]
+    after = before - sum(month.bytes for month in old)
+    return TableCleanup(months, cutoff, rows, before, after, [month.name for month in old])
 
 
 async def _find_months(connection: Any) -> list[Month]:
@@ -163,22 +223,22 @@ async def _find_months(connection: Any) -> list[Month]:
 
 
 def strays(months: list[Month]) -> list[str]:
-    """The tables that are named like months and are not partitions; maintenance leaves them alone."""
+    """Return the tables that are named like months and are not partitions; upkeep leaves them alone."""
     return [month.name for month in months if not month.attached and not month.retired]
 
 
-def plan(months: list[Month], now: datetime, months_ahead: int) -> list[Step]:
-    """The changes that maintenance has to make, in order.
+def plan_steps(months: list[Month], now: datetime, months_ahead: int) -> list[Step]:
+    """Return the steps that upkeep has to make, in order.
 
     Args:
         months: The tables that exist.
-        now: The present, with a time zone.
+        now: The current time, with a time zone.
         months_ahead: How many months after the current one should exist.
     """
     steps = []
     for month in months:
         if month.detaching or month.retired:
-            steps.append(Step("finish", month.name, finish(month)))
+            steps.append(Step("finish", month.name, finish_statements(month)))
         elif month.attached and not month.watched:
             steps.append(Step("complete", month.name, [partitions.prepare(month.name)]))
     existing = {month.name for month in months}
@@ -186,24 +246,24 @@ def plan(months: list[Month], now: datetime, months_ahead: int) -> list[Step]:
         coming = following(month_of(now), n)
         name = partition_name(coming)
         if name not in existing:
-            steps.append(Step("create", name, create(name, coming)))
+            steps.append(Step("create", name, create_statements(name, coming)))
     return steps
 
 
-def finish(month: Month) -> list[str]:
-    """The statements that complete an interrupted removal of a month."""
+def finish_statements(month: Month) -> list[str]:
+    """Return the statements that complete an interrupted removal of a month."""
     statements = []
     if month.detaching:
         statements.append(f"ALTER TABLE {TABLE} DETACH PARTITION {month.name} FINALIZE")
     elif month.attached:  # marked as retired, and interrupted before the first step
-        statements.append(detach(month.name))
+        statements.append(detach_statement(month.name))
     if month.retired:
-        statements.append(forget_month(month.name, summed=False))
+        statements.append(forget_month_statement(month.name, summed=False))
     return statements
 
 
-def create(name: str, month: date) -> list[str]:
-    """The statements that create a partition, in one transaction."""
+def create_statements(name: str, month: date) -> list[str]:
+    """Return the statements that create a partition, in one transaction."""
     return [
         partitions.create_standalone(name, month),
         partitions.prepare(name),
@@ -212,13 +272,13 @@ def create(name: str, month: date) -> list[str]:
     ]
 
 
-def detach(name: str) -> str:
-    """The statement that detaches a partition without blocking readers or writers; not in a transaction."""
+def detach_statement(name: str) -> str:
+    """Return the statement that detaches a partition without blocking clients; not in a transaction."""
     return f"ALTER TABLE {TABLE} DETACH PARTITION {name} CONCURRENTLY"
 
 
-def forget_month(name: str, *, summed: bool) -> str:
-    """The statement that drops a detached month, keeps its sums, and returns how many readings it had.
+def forget_month_statement(name: str, *, summed: bool) -> str:
+    """Return the statement that drops a detached month, keeps its sums, and returns how many readings it had.
 
     Args:
         name: The month's table.

@@ -1,77 +1,90 @@
-"""Retention: removing what is older than it is kept for, without holding up writers."""
+"""Retention: the removal of old rows, without blocking clients."""
 
 from datetime import datetime
-from typing import Any
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from occupancy_db.history.inspection import RETIRED, TIME_COLUMN, Step, finish, preview
-from occupancy_db.history.upkeep import Maintenance, find_months, maintenance, patiently, sum_hours
+from occupancy_db.history.inspection import (
+    RETIRED,
+    TIME_COLUMN,
+    Step,
+    TableCleanup,
+    finish_statements,
+    preview,
+)
+from occupancy_db.history.session import (
+    UpkeepSession,
+    find_months,
+    retry_while_locked,
+    sum_hours,
+    upkeep_session,
+)
 from occupancy_db.maintenance import LOCK_WAIT
 from occupancy_db.months import TABLE, month_of
 from occupancy_db.settings import Settings
 
 ROWS_AT_ONCE = 20_000
-"""Rows removed in one transaction where a month is not dropped as a whole: a fraction of a second."""
+"""Number of rows that are deleted in one transaction, which takes a fraction of a second."""
 
 SIZE = text("SELECT pg_total_relation_size(to_regclass(:name))")
 
 
 async def cleanup(
     settings: Settings, keep: dict[str, int], *, dry_run: bool, lock_wait: float = LOCK_WAIT
-) -> dict[str, dict[str, Any]]:
-    """Remove rows that are older than they are kept for, or count them.
+) -> dict[str, TableCleanup]:
+    """Remove old rows, or determine what would be removed.
 
-    Whole months of readings are detached concurrently and dropped, which returns their space to the
-    operating system at once. Rows of the oldest month that stays, and of other tables, are deleted in small
-    transactions. The hourly sums of removed readings stay. An interrupted run loses nothing and counts
-    nothing twice; the next run, or ``partitions maintain``, completes it.
+    Partitions of months that have ended before the cutoff are detached concurrently and dropped, which frees
+    their space at once. Of the month of the cutoff, and of other tables, rows are deleted in small
+    transactions. The hourly sums of removed readings stay. If the run is interrupted, nothing is lost or
+    counted twice, and the next run, or upkeep, finishes it.
 
     Args:
         settings: The database; its user must be the owner, unless it is a dry run.
-        keep: How many months to keep, by table; other tables are left alone.
-        dry_run: Only count.
-        lock_wait: Seconds to wait for other maintenance.
+        keep: By table, the number of months to keep; other tables are left alone.
+        dry_run: Whether to change nothing.
+        lock_wait: Seconds to wait for the maintenance lock.
 
     Returns:
-        For each table ``months``, ``cutoff``, ``rows``, ``bytes_before``, ``bytes_after``, and for
-        sensor_readings ``dropped``, the partitions that were removed as a whole.
+        The result of each table.
 
     Raises:
-        DatabaseError: a lock was not obtained in time; rows removed before that stay removed.
+        DatabaseError: a lock was not obtained in time; what was removed until then is removed.
     """
     if dry_run:
         return await preview(settings, keep)
-    result: dict[str, dict[str, Any]] = {}
-    async with maintenance(settings, lock_wait) as session:
-        for table, months in keep.items():
-            cutoff = await _cutoff(session.guard, months)
-            remove = _remove_readings if table == TABLE else _remove_rows
-            result[table] = {"months": months, **await remove(session, table, cutoff)}
-    return result
+    async with upkeep_session(settings, lock_wait) as session:
+        return {
+            table: await (
+                _remove_readings(session, months) if table == TABLE else _remove_rows(session, table, months)
+            )
+            for table, months in keep.items()
+        }
 
 
 async def _cutoff(connection: AsyncConnection, months: int) -> datetime:
-    """The database knows the rule, and refuses what makes no sense."""
+    """Return the time before which rows are removed; the database refuses an impossible number of months."""
     cutoff = await connection.scalar(text("SELECT retention_cutoff(:months)"), {"months": months})
     assert isinstance(cutoff, datetime)
     return cutoff
 
 
-async def _remove_readings(session: Maintenance, _table: str, cutoff: datetime) -> dict[str, Any]:
-    months = await find_months(session.guard)
-    before = sum(month.bytes for month in months)
-    for month in months:
+async def _remove_readings(session: UpkeepSession, months: int) -> TableCleanup:
+    cutoff = await _cutoff(session.guard, months)
+    found = await find_months(session.guard)
+    before = sum(month.bytes for month in found)
+    for month in found:
         if month.detaching or month.retired:
-            await session.run(Step("finish", month.name, finish(month)))
-    # With the hours summed up, a month that is dropped need not be read again.
+            await session.run(Step("finish", month.name, finish_statements(month)))
+    # Sum up the hours first, so that the readings of a dropped month need not be read again.
     await sum_hours(session.guard)
 
     rows, dropped = 0, []
     for month in await find_months(session.guard):
         if month.attached and month.ends_before(cutoff):
-            await patiently(session.guard.execute, text(f"COMMENT ON TABLE {month.name} IS '{RETIRED}'"))
+            comment = text(f"COMMENT ON TABLE {month.name} IS '{RETIRED}'")
+            await retry_while_locked(session.guard.execute, comment)
             await session.detach(month.name)
             rows += await session.forget_month(month.name)
             dropped.append(month.name)
@@ -80,40 +93,35 @@ async def _remove_readings(session: Maintenance, _table: str, cutoff: datetime) 
         if month.attached and month.month == month_of(cutoff):
             rows += await _trim(session, month.name, cutoff)
     after = sum(month.bytes for month in await find_months(session.guard))
-    return {
-        "cutoff": cutoff,
-        "rows": rows,
-        "bytes_before": before,
-        "bytes_after": after,
-        "dropped": dropped,
-    }
+    return TableCleanup(months, cutoff, rows, before, after, dropped)
 
 
-async def _trim(session: Maintenance, name: str, cutoff: datetime) -> int:
-    """Remove a month's readings before a moment; returns how many."""
-    # Up to the reading so many further on, with all of its moment, or else to the end.
+async def _trim(session: UpkeepSession, name: str, cutoff: datetime) -> int:
+    """Delete the readings of a month before the cutoff, and return their number."""
+    # A batch ends after all readings with the timestamp of its last reading, or at the cutoff.
     batch = text(f"""
         SELECT hourly.forget('-infinity', coalesce(
             (SELECT timestamp + interval '1 microsecond' FROM {name} WHERE timestamp < :cutoff
              ORDER BY timestamp OFFSET {ROWS_AT_ONCE} LIMIT 1),
             :cutoff))
-    """)  # noqa: S608  # a name of ours
+    """)  # noqa: S608  # a constant
     rows = 0
-    while removed := await patiently(session.guard.scalar, batch, {"cutoff": cutoff}):
+    while removed := await retry_while_locked(session.guard.scalar, batch, {"cutoff": cutoff}):
         rows += removed
     return rows
 
 
-async def _remove_rows(session: Maintenance, table: str, cutoff: datetime) -> dict[str, Any]:
+async def _remove_rows(session: UpkeepSession, table: str, months: int) -> TableCleanup:
+    cutoff = await _cutoff(session.guard, months)
     column = TIME_COLUMN[table]
     batch = text(f"""
         DELETE FROM {table} WHERE id IN (
             SELECT id FROM {table} WHERE {column} < :cutoff ORDER BY {column} LIMIT {ROWS_AT_ONCE}
         )
-    """)  # noqa: S608  # names of ours
+    """)  # noqa: S608  # constants
     before = await session.guard.scalar(SIZE, {"name": table})
     rows = 0
-    while removed := (await patiently(session.guard.execute, batch, {"cutoff": cutoff})).rowcount:
+    while removed := (await retry_while_locked(session.guard.execute, batch, {"cutoff": cutoff})).rowcount:
         rows += removed
     after = await session.guard.scalar(SIZE, {"name": table})
-    return {"cutoff": cutoff, "rows": rows, "bytes_before": before, "bytes_after": after}
+    return TableCleanup(months, cutoff, rows, before, after)

@@ -17,7 +17,7 @@ from occupancy_db.schema.revisions import Phase, UndeclaredError
 from occupancy_db.server import POSTGRES_MAJOR
 from occupancy_db.settings import Environment, Settings
 
-LONG = 10
+LONG_TRANSACTION = 10
 """Seconds after which a transaction is in the way."""
 
 _HEADROOM = 200 * 1024**2
@@ -27,7 +27,7 @@ _FACTS = text("""
            current_setting('server_version_num')::int / 10000 AS major,
            obj_description(to_regclass('public.alembic_version'), 'pg_class') AS remembered
 """)
-INVALID = text("SELECT indexrelid::regclass::text FROM pg_index WHERE NOT indisvalid ORDER BY 1")
+INVALID_INDEXES = text("SELECT indexrelid::regclass::text FROM pg_index WHERE NOT indisvalid ORDER BY 1")
 # The indexes that a revision's SQL makes; a partition's is called the same and ends as the partition's name.
 _BUILT = re.compile(
     r"\bINDEX\s+(?:CONCURRENTLY\s+)?(?:IF\s+NOT\s+EXISTS\s+)?\"?(\w+)\"?\s+ON\b", re.IGNORECASE
@@ -52,7 +52,7 @@ _LONG = text("""
 
 
 @dataclass
-class State:
+class DatabaseState:
     """A database as the pre-check finds it.
 
     Attributes:
@@ -60,7 +60,7 @@ class State:
         head: The newest of this release.
         pending: What lies between, the first first.
         ahead: What it has had from a newer release, beside which this one works.
-        unproved: Whether it was migrated by a run that ended before it had proved the schema.
+        unverified: Whether it was migrated by a run that ended before it had proved the schema.
         invalid: Its INVALID indexes.
         problems: Why nothing must be begun.
         warnings: What a person should know.
@@ -70,12 +70,12 @@ class State:
     head: str | None
     pending: list[Script] = field(default_factory=list)
     ahead: list[str] = field(default_factory=list)
-    unproved: bool = False
+    unverified: bool = False
     invalid: list[str] = field(default_factory=list)
     problems: list[DatabaseError] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
-    def insist(self) -> None:
+    def raise_problems(self) -> None:
         """Raise what stands against it, all of it in one error."""
         if self.problems:
             first = self.problems[0]
@@ -84,7 +84,9 @@ class State:
             raise DatabaseError(first.code, what, f"{first.hint} Nothing was changed.", at)
 
 
-async def look(connection: AsyncConnection, settings: Settings, backup: BackupSettings) -> State:
+async def check_database(
+    connection: AsyncConnection, settings: Settings, backup: BackupSettings
+) -> DatabaseState:
     """The pre-check. A database at its newest revision is asked for nothing more.
 
     Args:
@@ -94,20 +96,20 @@ async def look(connection: AsyncConnection, settings: Settings, backup: BackupSe
     """
     scripts = runner.script_directory()
     heads = scripts.get_heads()
-    state = State(await runner.current_revision(connection), heads[0] if heads else None)
+    state = DatabaseState(await runner.current_revision(connection), heads[0] if heads else None)
     if len(heads) > 1:
         state.problems.append(
             _unsuitable(f"this release has several newest revisions: {', '.join(heads)}", "See 'lint'.")
         )
         return state
     facts = (await connection.execute(_FACTS)).one()
-    known = revisions.chain(scripts, *heads)
+    known = revisions.up_to(scripts, *heads)
     ids = [script.revision for script in known]
     if state.revision is not None and state.revision not in ids:
         _look_ahead(state, facts.remembered)
         return state
     state.pending = known[ids.index(state.revision) + 1 :] if state.revision else known
-    state.unproved = revisions.is_unproved(facts.remembered)
+    state.unverified = revisions.is_unverified(facts.remembered)
     if not state.pending:
         return state
     if facts.major != POSTGRES_MAJOR:
@@ -125,12 +127,12 @@ async def look(connection: AsyncConnection, settings: Settings, backup: BackupSe
     return state
 
 
-def _look_ahead(state: State, remembered: str | None) -> None:
+def _look_ahead(state: DatabaseState, remembered: str | None) -> None:
     state.ahead = revisions.additions(remembered, state.head)
     if state.ahead:
         state.warnings.append(f"a newer release has added {', '.join(state.ahead)}; this one works beside it")
         return
-    beyond = revisions.beyond(remembered, state.head) or ()
+    beyond = revisions.applied_after(remembered, state.head) or ()
     contracts = [revision for revision, phase in beyond if phase == Phase.CONTRACT]
     what = f"the database is at {state.revision}, which this release does not know"
     if contracts:
@@ -138,12 +140,12 @@ def _look_ahead(state: State, remembered: str | None) -> None:
     state.problems.append(_unsuitable(what, "Use the newer release."))
 
 
-def _look_at_declarations(state: State, settings: Settings) -> None:
+def _look_at_declarations(state: DatabaseState, settings: Settings) -> None:
     production = settings.environment is Environment.PRODUCTION
     pending = {script.revision for script in state.pending}
     for script in state.pending:
         try:
-            contracts = revisions.declared(script).contracts
+            contracts = revisions.declaration(script).contracts
         except UndeclaredError as error:
             what = f"{script.revision} does not say what it is: {error}"
             if production:
@@ -159,11 +161,11 @@ def _look_at_declarations(state: State, settings: Settings) -> None:
                 state.warnings.append(what)
 
 
-async def _look_at_schema(state: State, connection: AsyncConnection) -> None:
+async def _look_at_schema(state: DatabaseState, connection: AsyncConnection) -> None:
     config = runner.alembic_config()
-    state.invalid = list((await connection.scalars(INVALID)).all())
+    state.invalid = list((await connection.scalars(INVALID_INDEXES)).all())
     if state.invalid:
-        coming = "\n".join(revisions.sql(config, script) for script in state.pending)
+        coming = "\n".join(revisions.upgrade_sql(config, script) for script in state.pending)
         built = set(_BUILT.findall(coming))
         for index in state.invalid:
             # An interrupted attempt left it, and the same revision takes it up again.
@@ -188,13 +190,13 @@ async def _look_at_schema(state: State, connection: AsyncConnection) -> None:
 
 
 async def _look_at_sessions(
-    state: State, connection: AsyncConnection, settings: Settings, backup: BackupSettings
+    state: DatabaseState, connection: AsyncConnection, settings: Settings, backup: BackupSettings
 ) -> None:
     if settings.postgres_user != MONITOR and (backup.secrets_dir / MONITOR).exists():
         async with connect(as_user(settings, MONITOR, backup), "occupancy-db migrate") as monitor:
-            rows = (await monitor.execute(_LONG, {"seconds": LONG})).all()
+            rows = (await monitor.execute(_LONG, {"seconds": LONG_TRANSACTION})).all()
     else:
-        rows = (await connection.execute(_LONG, {"seconds": LONG})).all()
+        rows = (await connection.execute(_LONG, {"seconds": LONG_TRANSACTION})).all()
     state.problems += [
         DatabaseError(
             ExitCode.LOCKED,

@@ -98,20 +98,20 @@ def lint(config: Config) -> list[Finding]:
     findings: list[Finding] = []
     sqls: dict[str, str] = {}
     known: dict[str, Revision] = {}
-    for script in revisions.chain(scripts, *heads):
+    for script in revisions.up_to(scripts, *heads):
         if len(script.revision) > MAX_REVISION_LENGTH:
             what = f"its id has {len(script.revision)} characters, and Alembic's table takes 32"
             findings.append(Finding(script.revision, "long-id", what))
         findings += [Finding(script.revision, "orm-import", what) for what in _imports(script)]
         try:
-            revision = known[script.revision] = revisions.declared(script)
+            revision = known[script.revision] = revisions.declaration(script)
         except UndeclaredError as error:
             findings += [Finding(script.revision, "undeclared", what) for what in error.problems]
             continue
         if early := _too_early(revision, known):
             findings.append(Finding(revision.id, "contract-with-expand", early))
         # Not Alembic's own, and for the server instead of psql (online.create_index)
-        text = revisions.sql(config, script).replace("\\gexec", ";")
+        text = revisions.upgrade_sql(config, script).replace("\\gexec", ";")
         statements = [one for one in split(text) if "alembic_version" not in code(one)]
         sqls[revision.id] = ";\n".join(statements) + ";\n"
         findings += [Finding(revision.id, rule, what) for rule, what in _look(statements)]

@@ -75,7 +75,7 @@ def chain(directory: Path | None = None) -> list[str]:
 
 
 async def applied(connection: Any) -> tuple[list[str], str | None]:
-    """The revisions in Alembic's table, and what ``revisions.remember`` left beside them.
+    """The revisions in Alembic's table, and the comment of ``revisions.history_comment`` on it.
 
     Args:
         connection: An ``asyncpg.Connection`` to the database.

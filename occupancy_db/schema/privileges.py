@@ -39,11 +39,11 @@ _NOT_THERE = (
 
 USERS = list(_MAY)
 
-PATIENCE = 30.0
+CONNECTION_WAIT = 30.0
 """Seconds to wait for a connection where all of a user's are taken: that is no lack of rights."""
 
 
-async def prove(settings: Settings, *, older: bool = False) -> None:
+async def verify_privileges(settings: Settings, *, older: bool = False) -> None:
     """Do as one of the product's users what it is there for, and what it must not; nothing stays.
 
     Args:
@@ -57,7 +57,7 @@ async def prove(settings: Settings, *, older: bool = False) -> None:
     user = settings.postgres_user
     session = {"default_transaction_read_only": "off", "timezone": "UTC"}
     async with connect(
-        settings, "occupancy-db rights", server_settings=session, patience=PATIENCE
+        settings, "occupancy-db rights", server_settings=session, patience=CONNECTION_WAIT
     ) as connection:
         for statement in _MAY[user]:
             try:

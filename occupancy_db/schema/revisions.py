@@ -27,7 +27,7 @@ LOCKS = (
 """What a revision may take on tables that are in use (PostgreSQL manual, "Table-Level Locks")."""
 
 _FIELD = re.compile(rf"^({'|'.join(FIELDS)}):[ \t]*(.*(?:\n[ \t]+.*)*)", re.MULTILINE)
-_UNPROVED = "; unproved"
+_UNVERIFIED = "; unproved"
 _PHASE = re.compile(r"(expand|data)\b|contract of (\w+)")
 
 
@@ -77,7 +77,7 @@ class Revision:
     allowed: dict[str, str]
 
 
-def declared(script: "Script") -> Revision:
+def declaration(script: "Script") -> Revision:
     """What a revision says of itself.
 
     Raises:
@@ -116,12 +116,12 @@ def declared(script: "Script") -> Revision:
     )
 
 
-def chain(scripts: "ScriptDirectory", *heads: str) -> "list[Script]":
+def up_to(scripts: "ScriptDirectory", *heads: str) -> "list[Script]":
     """The revisions that lead to these, the first first."""
     return list(scripts.iterate_revisions(heads, "base"))[::-1] if heads else []
 
 
-def sql(config: "Config", script: "Script") -> str:
+def upgrade_sql(config: "Config", script: "Script") -> str:
     """What Alembic would run to apply a revision, transactions and version stamp included."""
     from alembic import command
 
@@ -132,7 +132,7 @@ def sql(config: "Config", script: "Script") -> str:
     return buffer.getvalue()
 
 
-def remember(heads: "list[Script]", *, unproved: bool = False) -> str:
+def history_comment(heads: "list[Script]", *, unverified: bool = False) -> str:
     """The statement that leaves in the database how it came to its revision.
 
     The release before this one does not know the newest revisions. With their phases beside the stamp it can
@@ -140,33 +140,33 @@ def remember(heads: "list[Script]", *, unproved: bool = False) -> str:
 
     Args:
         heads: The chain up to the revision that is stamped.
-        unproved: Whether it is still to be seen that the schema is what it should be.
+        unverified: Whether it is still to be seen that the schema is what it should be.
     """
     if not heads:
         return "COMMENT ON TABLE alembic_version IS NULL"
     phases = []
     for script in heads:
         try:
-            phases.append(f"{script.revision} ({declared(script).phase})")
+            phases.append(f"{script.revision} ({declaration(script).phase})")
         except UndeclaredError:
             phases.append(f"{script.revision} (undeclared)")
-    return f"COMMENT ON TABLE alembic_version IS '{', '.join(phases)}{_UNPROVED if unproved else ''}'"
+    return f"COMMENT ON TABLE alembic_version IS '{', '.join(phases)}{_UNVERIFIED if unverified else ''}'"
 
 
-def is_unproved(remembered: str | None) -> bool:
+def is_unverified(remembered: str | None) -> bool:
     """Whether a run that ended early left a schema that nobody has looked at since.
 
     Args:
-        remembered: What remember() left.
+        remembered: What history_comment() left.
     """
-    return (remembered or "").endswith(_UNPROVED)
+    return (remembered or "").endswith(_UNVERIFIED)
 
 
-def beyond(remembered: str | None, head: str | None) -> list[tuple[str, str]] | None:
+def applied_after(remembered: str | None, head: str | None) -> list[tuple[str, str]] | None:
     """What a database has had applied after a revision: ids and phases, oldest first.
 
     Args:
-        remembered: What remember() left.
+        remembered: What history_comment() left.
         head: The newest revision of this release.
 
     Returns:
@@ -181,13 +181,13 @@ def additions(remembered: str | None, head: str | None) -> list[str]:
     """The revisions of a newer release that only add to the schema, so that this release works beside them.
 
     Args:
-        remembered: What remember() left.
+        remembered: What history_comment() left.
         head: The newest revision of this release.
 
     Returns:
         Their ids, oldest first; empty if one of them contracts, or if the head is not among those applied.
     """
-    applied = beyond(remembered, head) or []
+    applied = applied_after(remembered, head) or []
     if any(phase not in {Phase.EXPAND, Phase.DATA} for _, phase in applied):
         return []
     return [revision for revision, _ in applied]

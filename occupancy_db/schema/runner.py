@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from occupancy_db.connection import connect
-from occupancy_db.maintenance import LOCK_WAIT, SESSION, maintenance_lock
+from occupancy_db.maintenance import LOCK_WAIT, SESSION_SETTINGS, maintenance_lock
 from occupancy_db.schema.position import migrations_directory
 from occupancy_db.settings import Settings
 
@@ -107,7 +107,9 @@ async def _run(settings: Settings, steps: list[tuple[Callable[..., None], str]],
 
     async with maintenance_lock(settings, lock_wait) as guard:
         before = await current_revision(guard)
-        async with connect(settings, "occupancy-db migrations", server_settings=SESSION) as connection:
+        async with connect(
+            settings, "occupancy-db migrations", server_settings=SESSION_SETTINGS
+        ) as connection:
             for run, revision in steps:
                 await with_alembic(
                     connection, partial(run, revision=revision), on_version_apply=on_version_apply

@@ -62,7 +62,7 @@ def run(database: Database, *statements: str) -> list[tuple[Any, ...]]:
 
 async def schema(database: Database) -> Schema:
     settings = database.settings()
-    async with connect(settings, "test", server_settings=contents.SESSION) as connection:
+    async with connect(settings, "test", server_settings=contents.SNAPSHOT_SETTINGS) as connection:
         return await definitions.read(connection)
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from occupancy_db.backup.configuration import BackupSettings
 from occupancy_db.release import protocol
+from occupancy_db.release.results import Deployment
 from occupancy_db.schema import runner
 from occupancy_db.schema.runner import alembic_config
 from occupancy_db.settings import Environment, Settings, SslMode
@@ -34,7 +35,7 @@ class MigrationHost:
             update={"environment": environment, "postgres_sslmode": SslMode.DISABLE}
         )
 
-    async def deploy(self, say: Callable[[str], None] = lambda _: None, **more: Any) -> dict[str, Any]:
+    async def deploy(self, say: Callable[[str], None] = lambda _: None, **more: Any) -> Deployment:
         return await protocol.deploy(self.settings(), self.backup, say, **{"wait": 60, **more})
 
     def connect(self, user: str = OWNER, **options: Any) -> psycopg2.extensions.connection:

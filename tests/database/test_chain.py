@@ -9,6 +9,7 @@ import pytest
 from occupancy_db.connection import connect
 from occupancy_db.models import Base
 from occupancy_db.release import protocol
+from occupancy_db.release.rollback import roll_back
 from occupancy_db.schema import revisions, runner
 from tests.database.chain import FINGERPRINT, NOWHERE, ROWS, load, run, schema
 from tests.database.conftest import HEAD, REVISIONS, Database
@@ -32,7 +33,7 @@ async def test_each_step_up_down_and_up_keeps_the_rows(empty: Database) -> None:
             continue
         before = run(empty, FINGERPRINT)
         expected = await schema(empty)
-        await protocol.take_back(settings, "-1")
+        await roll_back(settings, "-1")
         assert run(empty, FINGERPRINT) == before
         await runner.upgrade(settings, name)
         assert run(empty, FINGERPRINT) == before
@@ -45,12 +46,12 @@ async def test_each_revision_takes_the_lock_that_it_declares(
 ) -> None:
     """The strongest on any table that was there before, read before its transaction ends."""
     strongest: dict[str, str] = {}
-    remember = revisions.remember
+    history_comment = revisions.history_comment
 
-    def look(scripts: Any, *, unproved: bool) -> str:
+    def look(scripts: Any, *, unverified: bool) -> str:
         taken = [mode for mode in revisions.LOCKS if mode in modes()]
         strongest[scripts[-1].revision] = taken[-1] if taken else "none"
-        return remember(scripts, unproved=unproved)
+        return history_comment(scripts, unverified=unverified)
 
     def modes() -> set[str]:
         rows = run(
@@ -64,11 +65,11 @@ async def test_each_revision_takes_the_lock_that_it_declares(
             for (mode,) in rows
         }
 
-    monkeypatch.setattr(revisions, "remember", look)
-    scripts = revisions.chain(runner.script_directory(), HEAD)
+    monkeypatch.setattr(revisions, "history_comment", look)
+    scripts = revisions.up_to(runner.script_directory(), HEAD)
     for script in scripts:
         await runner.upgrade(empty.settings(), script.revision)
-    assert strongest == {script.revision: revisions.declared(script).locks for script in scripts}
+    assert strongest == {script.revision: revisions.declaration(script).locks for script in scripts}
 
 
 async def test_the_models_make_what_the_migrations_make(database: Database, empty: Database) -> None:
@@ -146,7 +147,7 @@ async def test_no_write_fails_or_is_lost_while_each_shipped_revision_is_applied(
     grant(empty.cluster, empty.name)
     async with load(empty, "occupancy_app", "occupancy_readonly") as found:
         done = await protocol.deploy(settings, NOWHERE, print)
-    assert done["applied"] == REVISIONS[1:]
+    assert done.applied == REVISIONS[1:]
     assert found.failed == []
     assert found.during > 0
     assert run(empty, "SELECT count(*) FROM sensor_readings") == [(found.written,)]

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from occupancy_db.backup.sets import State, Store
+from occupancy_db.backup.sets import SetState, Store
 from occupancy_db.errors import DatabaseError, ExitCode
-from occupancy_db.release import protocol
+from occupancy_db.release import planning, protocol
+from occupancy_db.release.rollback import roll_back
 from occupancy_db.schema import runner
 from occupancy_db.settings import Environment
 from tests.database.conftest import HEAD, REVISIONS, Database
@@ -22,15 +23,15 @@ async def test_a_release_is_looked_at_backed_up_applied_and_looked_at_again(
     release(EXPAND, DATA)
     lines: list[str] = []
     done = await migration_host.deploy(lines.append)
-    assert (done["from"], done["to"]) == (HEAD, DATA.stem)
-    assert done["applied"] == [EXPAND.stem, DATA.stem]
-    assert [(one["phase"], one["reversible"]) for one in done["revisions"]] == [
+    assert (done.before, done.after) == (HEAD, DATA.stem)
+    assert done.applied == [EXPAND.stem, DATA.stem]
+    assert [(one.summary.phase, one.summary.reversible) for one in done.revisions] == [
         ("expand", True), ("data", True),
     ]  # fmt: skip
-    assert done["warnings"] == []
+    assert done.warnings == []
     assert migration_host.query(PROVED) == (True,)
     (saved,) = Store(migration_host.backup.dir).sets(migration_host.database.name)
-    assert (saved.id, saved.state) == (done["backup"], State.VERIFIED)
+    assert (saved.id, saved.state) == (done.backup, SetState.VERIFIED)
     assert saved.manifest is not None
     assert saved.manifest.contents.revision == HEAD
     assert [line.split(":")[0] for line in lines] == [
@@ -40,18 +41,18 @@ async def test_a_release_is_looked_at_backed_up_applied_and_looked_at_again(
     assert "definitions as they should be, tried as occupancy, occupancy_app" in lines[-1]
 
     again = await migration_host.deploy()
-    assert (again["from"], again["to"], again["applied"]) == (DATA.stem, DATA.stem, [])
-    assert again["phases"] == {}
+    assert (again.before, again.after, again.applied) == (DATA.stem, DATA.stem, [])
+    assert again.phases == {}
     assert len(Store(migration_host.backup.dir).sets(migration_host.database.name)) == 1
 
 
 async def test_a_plan_shows_all_and_changes_nothing(migration_host: MigrationHost, release: Release) -> None:
     release(EXPAND, DATA)
     before = migration_host.database.cluster.dump_schema(migration_host.database.name)
-    plan = await protocol.plan(migration_host.settings(), migration_host.backup)
-    assert (plan["from"], plan["to"], plan["problems"]) == (HEAD, DATA.stem, [])
-    assert [one["revision"] for one in plan["pending"]] == [EXPAND.stem, DATA.stem]
-    assert "ADD COLUMN expected_vacancy interval" in plan["pending"][0]["sql"]
+    plan = await planning.plan(migration_host.settings(), migration_host.backup)
+    assert (plan.before, plan.after, plan.problems) == (HEAD, DATA.stem, [])
+    assert [one.summary.revision for one in plan.pending] == [EXPAND.stem, DATA.stem]
+    assert "ADD COLUMN expected_vacancy interval" in plan.pending[0].sql
     assert migration_host.database.cluster.dump_schema(migration_host.database.name) == before
 
 
@@ -100,18 +101,18 @@ async def test_a_schema_that_failed_its_proof_is_proved_by_the_next_run(
     assert "occupancy_app was tried" in error.what
     migration_host.query(WHOLE)
     done = await migration_host.deploy()
-    assert (done["applied"], done["backup"]) == ([], None)
-    assert {"compare", "verify"} < done["phases"].keys()
+    assert (done.applied, done.backup) == ([], None)
+    assert {"compare", "verify"} < done.phases.keys()
     assert migration_host.query(PROVED) == (True,)
-    assert (await migration_host.deploy())["phases"] == {}
+    assert (await migration_host.deploy()).phases == {}
 
 
 @pytest.mark.parametrize("at", [1, 2, 3])
 async def test_a_schema_of_any_revision_comes_to_head(migration_host: MigrationHost, at: int) -> None:
     """As after an installation that was interrupted, or the restore of an old set."""
-    await protocol.take_back(migration_host.settings(), REVISIONS[at - 1], lose_data=True)
+    await roll_back(migration_host.settings(), REVISIONS[at - 1], lose_data=True)
     done = await migration_host.deploy(save=False)
-    assert (done["from"], done["to"]) == (REVISIONS[at - 1], HEAD)
+    assert (done.before, done.after) == (REVISIONS[at - 1], HEAD)
 
 
 async def test_what_an_earlier_run_has_not_proved_is_proved_where_it_can_be(
@@ -122,7 +123,7 @@ async def test_what_an_earlier_run_has_not_proved_is_proved_where_it_can_be(
     migration_host.query(WHOLE)
     nowhere = migration_host.backup.model_copy(update={"dir": Path("/no/where")})
     done = await protocol.deploy(migration_host.settings(), nowhere, print)
-    assert any("has not proved the schema" in warning for warning in done["warnings"])
+    assert any("has not proved the schema" in warning for warning in done.warnings)
     assert migration_host.query(PROVED) == (False,)
     await migration_host.deploy()
     assert migration_host.query(PROVED) == (True,)
@@ -207,8 +208,8 @@ async def test_what_the_operator_added_is_said_and_left_alone(
     migration_host.query("CREATE INDEX of_the_operator ON predictions (model_version)")
     migration_host.query("CREATE TABLE of_the_operator_too ()")
     done = await migration_host.deploy(save=False)
-    assert done["applied"] == [EXPAND.stem]
-    (beyond,) = [warning for warning in done["warnings"] if "beyond" in warning]
+    assert done.applied == [EXPAND.stem]
+    (beyond,) = [warning for warning in done.warnings if "beyond" in warning]
     assert "INDEX of_the_operator ON" in beyond
 
 
@@ -220,10 +221,10 @@ async def test_production_wants_a_backup_or_a_word(migration_host: MigrationHost
     assert raised.value.code is ExitCode.CONFIGURATION
     developer = migration_host.settings(Environment.DEVELOPMENT)
     done = await protocol.deploy(developer, nowhere, print)
-    assert (done["applied"], done["backup"]) == ([EXPAND.stem], None)
-    assert "no backup" in done["warnings"][0]
-    await protocol.take_back(migration_host.settings(), "-1")
-    assert (await protocol.deploy(migration_host.settings(), nowhere, print, save=False))["applied"] == [
+    assert (done.applied, done.backup) == ([EXPAND.stem], None)
+    assert "no backup" in done.warnings[0]
+    await roll_back(migration_host.settings(), "-1")
+    assert (await protocol.deploy(migration_host.settings(), nowhere, print, save=False)).applied == [
         EXPAND.stem
     ]
 
@@ -261,9 +262,9 @@ async def test_the_release_before_works_beside_an_expansion_and_not_beside_a_con
 
 async def test_production_keeps_what_a_rollback_would_lose(migration_host: MigrationHost) -> None:
     with pytest.raises(DatabaseError, match=f"{HEAD} cannot be taken back with all data") as raised:
-        await protocol.take_back(migration_host.settings(), "-1")
+        await roll_back(migration_host.settings(), "-1")
     assert raised.value.code is ExitCode.REFUSED
-    assert (await protocol.take_back(migration_host.settings(), "-1", lose_data=True)).reverted == [HEAD]
+    assert (await roll_back(migration_host.settings(), "-1", lose_data=True)).reverted == [HEAD]
 
 
 async def test_a_database_of_nobodys_release_is_left_alone(database: Database) -> None:

@@ -11,7 +11,7 @@ from occupancy_db.backup.configuration import as_user
 from occupancy_db.backup.sets import Store
 from occupancy_db.connection import connect
 from occupancy_db.errors import DatabaseError, ExitCode
-from occupancy_db.release import precheck, protocol
+from occupancy_db.release import precheck, protocol, watch
 from occupancy_db.schema import privileges, runner
 from occupancy_db.settings import Settings
 from tests.database.conftest import HEAD
@@ -26,7 +26,7 @@ async def test_a_user_who_cannot_log_in_is_not_a_lost_connection(
     migration_host: MigrationHost, release: Release, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     release(EXPAND)
-    prove, tried = privileges.prove, 0
+    prove, tried = privileges.verify_privileges, 0
 
     async def full(settings: Settings, *, older: bool) -> None:
         nonlocal tried
@@ -35,7 +35,7 @@ async def test_a_user_who_cannot_log_in_is_not_a_lost_connection(
             raise DatabaseError(ExitCode.UNREACHABLE, "too many connections", "")
         await prove(settings, older=older)
 
-    monkeypatch.setattr(privileges, "prove", full)
+    monkeypatch.setattr(privileges, "verify_privileges", full)
     error = await failure(migration_host, save=False)
     assert f"too many connections; {migration_host.database.name} was taken back to {HEAD}" in error.what
 
@@ -53,7 +53,7 @@ async def test_a_user_whose_connections_are_all_taken_is_waited_for(migration_ho
         holder = migration_host.connect("occupancy_readonly")
         refused = 'too many connections for role "occupancy_readonly"'
         before = cluster.log().count(refused)
-        proof = asyncio.create_task(privileges.prove(reader))
+        proof = asyncio.create_task(privileges.verify_privileges(reader))
         await wait_for_async(lambda: cluster.log().count(refused) > before, "a refused connection")
         assert not proof.done()
         holder.close()
@@ -66,12 +66,12 @@ async def test_a_failure_never_costs_the_guard_its_lock(
     migration_host: MigrationHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever the watcher is doing at that moment."""
-    monkeypatch.setattr(protocol, "_POLL", 0)
+    monkeypatch.setattr(watch, "POLL", 0)
     async with maintenance.maintenance_lock(migration_host.settings()) as guard:
-        watch = protocol.Watch(guard)
+        watching = watch.LockWatch(guard)
         for number in range(50):
             with pytest.raises(KeyError):
-                async with watch.over(0):
+                async with watching.watching(0):
                     await asyncio.sleep(number / 10_000)
                     raise KeyError
         held = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()"
@@ -81,7 +81,7 @@ async def test_a_failure_never_costs_the_guard_its_lock(
 async def test_the_time_to_wait_for_a_lock_begins_when_it_is_first_refused(
     migration_host: MigrationHost, release: Release, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(precheck, "LONG", 3600)  # the holder's transaction may be old on a busy machine
+    monkeypatch.setattr(precheck, "LONG_TRANSACTION", 3600)  # it may be old on a busy machine
     slow = "DO $$ BEGIN PERFORM pg_sleep(0.2); PERFORM pg_sleep(1) FROM sensor_readings LIMIT 1; END $$"
     release(r005_slow=revision("005_slow", HEAD, slow, "ALTER TABLE predictions ADD COLUMN place text"))
     holder = migration_host.connect(application_name="a report")
@@ -103,8 +103,8 @@ async def test_the_time_to_wait_for_a_lock_begins_when_it_is_first_refused(
 
     # An attempt takes longer than the time to wait.
     done, _ = await asyncio.gather(migration_host.deploy(save=False, wait=1), let_go())
-    assert done["revisions"][0]["attempts"] > 1
-    assert done["slowest_lock_ms"] == 0  # nobody stood behind it
+    assert done.revisions[0].attempts > 1
+    assert done.slowest_lock_ms == 0  # nobody stood behind it
 
 
 # Keeps its lock until another session has waited for a second: the watcher must have seen that session.
@@ -137,16 +137,16 @@ async def test_who_waits_behind_a_revision_is_measured(
         await asyncio.to_thread(migration_host.query, "SELECT count(*) FROM predictions")
 
     done, _ = await asyncio.gather(migration_host.deploy(save=False), ask())
-    assert done["slowest_lock_ms"] > 100
+    assert done.slowest_lock_ms > 100
 
 
 async def test_a_runner_who_was_overtaken_looks_again(
     migration_host: MigrationHost, release: Release, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     release(EXPAND, DATA)
-    look, overtaken = precheck.look, False
+    look, overtaken = precheck.check_database, False
 
-    async def overtake(*arguments: Any) -> precheck.State:
+    async def overtake(*arguments: Any) -> precheck.DatabaseState:
         nonlocal overtaken
         state = await look(*arguments)
         if not overtaken:  # between the first look and the lock of the sets
@@ -154,10 +154,10 @@ async def test_a_runner_who_was_overtaken_looks_again(
             await runner.upgrade(migration_host.settings(), EXPAND.stem)
         return state
 
-    monkeypatch.setattr(protocol, "look", overtake)
+    monkeypatch.setattr(protocol, "check_database", overtake)
     done = await migration_host.deploy()
-    assert (done["from"], done["applied"]) == (EXPAND.stem, [DATA.stem])
-    assert done["backup"] is not None
+    assert (done.before, done.applied) == (EXPAND.stem, [DATA.stem])
+    assert done.backup is not None
     (saved,) = Store(migration_host.backup.dir).sets(migration_host.database.name)
     assert saved.manifest is not None
     assert saved.manifest.contents.revision == EXPAND.stem
@@ -196,7 +196,7 @@ async def test_of_several_runners_one_saves_and_applies_and_the_others_wait(
 ) -> None:
     release(EXPAND)
     runs = await asyncio.gather(*(migration_host.deploy(wait=60) for _ in range(3)))
-    assert sorted(len(done["applied"]) for done in runs) == [0, 0, 1]
+    assert sorted(len(done.applied) for done in runs) == [0, 0, 1]
     assert len(Store(migration_host.backup.dir).sets(migration_host.database.name)) == 1
 
 
@@ -204,7 +204,7 @@ async def test_a_session_in_the_way_is_named_before_anything_is_begun(
     migration_host: MigrationHost, release: Release, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     release(EXPAND)
-    monkeypatch.setattr(precheck, "LONG", 0.1)
+    monkeypatch.setattr(precheck, "LONG_TRANSACTION", 0.1)
     holder = migration_host.connect("occupancy_app", application_name="a forgotten shell")
     holder.autocommit = False
     with holder.cursor() as cursor:
@@ -230,14 +230,14 @@ async def test_a_session_in_the_way_is_named_before_anything_is_begun(
     holder.close()
     there = "SELECT pid FROM pg_stat_activity WHERE application_name = 'a forgotten shell'"
     await wait_for_async(lambda: migration_host.query(there) is None, "the end of the session")
-    monkeypatch.setattr(precheck, "LONG", 3600)
-    assert (await migration_host.deploy(save=False))["applied"] == [EXPAND.stem]
+    monkeypatch.setattr(precheck, "LONG_TRANSACTION", 3600)
+    assert (await migration_host.deploy(save=False)).applied == [EXPAND.stem]
 
 
 async def test_a_lock_that_is_held_is_asked_for_again_and_its_holder_named(
     migration_host: MigrationHost, release: Release, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(precheck, "LONG", 3600)  # the holder's transaction may be old on a busy machine
+    monkeypatch.setattr(precheck, "LONG_TRANSACTION", 3600)  # it may be old on a busy machine
     release(EXPAND)
     holder = migration_host.connect(application_name="a report")
     holder.autocommit = False
@@ -259,5 +259,5 @@ async def test_a_lock_that_is_held_is_asked_for_again_and_its_holder_named(
         holder.close()
 
     done, _ = await asyncio.gather(migration_host.deploy(save=False), let_go())
-    assert done["applied"] == [EXPAND.stem]
-    assert done["revisions"][0]["attempts"] > 1
+    assert done.applied == [EXPAND.stem]
+    assert done.revisions[0].attempts > 1

@@ -54,7 +54,7 @@ def test_more_rows_of_one_moment_than_are_removed_at_once(
         for _ in range(10):
             insert(cursor, "sensor_readings", timestamp=moment[0])
     done = asyncio.run(retention.cleanup(database.settings(), {"sensor_readings": 2}, dry_run=False))
-    assert done["sensor_readings"]["rows"] == 30
+    assert done["sensor_readings"].rows == 30
     assert ask(cursor, "SELECT count(*) FROM sensor_readings") == [(0,)]
 
 

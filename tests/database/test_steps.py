@@ -66,7 +66,7 @@ async def test_a_release_of_several_steps_beside_the_restricted_users(
 
 async def _upgrade(migration_host: MigrationHost, to: str) -> None:
     done = await protocol.deploy(migration_host.settings(), NOWHERE, print, save=False)
-    assert done["to"] == to
+    assert done.after == to
 
 
 async def the_models_work(migration_host: MigrationHost) -> None:
@@ -151,13 +151,13 @@ async def test_an_interrupted_concurrent_index_is_taken_up(database: Database, r
     async with load(database) as found:
         done = await protocol.deploy(database.settings(), NOWHERE, print)
     assert found.failed == []
-    assert any(f"INVALID index {name}" in warning for warning in done["warnings"])
+    assert any(f"INVALID index {name}" in warning for warning in done.warnings)
     assert run(database, INDEXED) == [(21, 0)]  # twenty months and the table
     # A month made later has it, too; and again is nothing new.
     assert database.cli("partitions", "maintain", "--months-ahead", "13").returncode == 0
     assert run(database, INDEXED) == [(22, 0)]
     run(database, f"UPDATE alembic_version SET version_num = '{HEAD}'")
-    assert (await protocol.deploy(database.settings(), NOWHERE, print))["applied"] == ["005_index"]
+    assert (await protocol.deploy(database.settings(), NOWHERE, print)).applied == ["005_index"]
     assert run(database, INDEXED) == [(22, 0)]
 
 
@@ -170,7 +170,7 @@ async def test_an_invalid_index_of_somebody_else_is_in_the_way(database: Databas
         await protocol.deploy(database.settings(), NOWHERE, print)
     assert f"REINDEX INDEX CONCURRENTLY {name}" in raised.value.hint
     run(database, f"DROP INDEX {name}")
-    assert (await protocol.deploy(database.settings(), NOWHERE, print))["applied"] == ["005_index"]
+    assert (await protocol.deploy(database.settings(), NOWHERE, print)).applied == ["005_index"]
 
 
 async def test_an_interrupted_detach_is_named_and_upkeep_finishes_it(
@@ -184,7 +184,7 @@ async def test_an_interrupted_detach_is_named_and_upkeep_finishes_it(
     assert "partitions maintain" in raised.value.hint
     assert raised.value.code is ExitCode.FAILED
     assert database.cli("partitions", "maintain").returncode == 0
-    assert (await protocol.deploy(database.settings(), NOWHERE, print))["applied"] == ["005_index"]
+    assert (await protocol.deploy(database.settings(), NOWHERE, print)).applied == ["005_index"]
 
 
 async def test_the_helpers_work_in_a_script_for_psql(database: Database, release: Release) -> None:
@@ -193,8 +193,8 @@ async def test_the_helpers_work_in_a_script_for_psql(database: Database, release
     )
     run(database, ROWS[2])
     config = runner.alembic_config()
-    for script in revisions.chain(ScriptDirectory.from_config(config), "008_index")[len(REVISIONS) :]:
-        database.psql(revisions.sql(config, script))
+    for script in revisions.up_to(ScriptDirectory.from_config(config), "008_index")[len(REVISIONS) :]:
+        database.psql(revisions.upgrade_sql(config, script))
     assert run(database, INDEXED) == [(21, 0)]
     filled = "SELECT count(*) FROM predictions WHERE expected_vacancy IS NULL"
     assert run(database, filled) == [(0,)]

@@ -13,7 +13,7 @@ import pytest
 from psycopg2.extensions import cursor as Cursor  # noqa: N812
 
 from occupancy_db.errors import ExitCode
-from occupancy_db.history import upkeep
+from occupancy_db.history import inspection, session, upkeep
 from occupancy_db.months import following
 from tests.database.conftest import Database
 from tests.database.months import NOW, THIS, attached, detached, half_detached, holding, name, without
@@ -95,7 +95,7 @@ def test_maintain_tries_again_until_a_lock_is_gone(database: Database, cursor: C
 def test_maintain_gives_up_with_the_reason_and_nothing_half_done(
     database: Database, cursor: Cursor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(upkeep, "PATIENCE", 0.3)
+    monkeypatch.setattr(session, "TABLE_LOCK_WAIT", 0.3)
     without(cursor, 3)
     before = database.cluster.dump_schema(database.name)
     with (
@@ -118,7 +118,7 @@ def test_ten_maintainers_at_once_all_succeed_and_one_creates(database: Database,
         thread.start()
     for thread in threads:
         thread.join()
-    assert sorted(len(result["created"]) for result in results) == [0] * 9 + [3]
+    assert sorted(len(result.created) for result in results) == [0] * 9 + [3]
 
 
 def test_a_month_made_by_hand_is_completed(database: Database, cursor: Cursor) -> None:
@@ -147,7 +147,7 @@ def test_a_table_that_is_only_called_like_a_month_is_left_alone(database: Databa
 
 
 def retire(cursor: Cursor, table: str) -> None:
-    cursor.execute(f"COMMENT ON TABLE {table} IS '{upkeep.RETIRED}'")
+    cursor.execute(f"COMMENT ON TABLE {table} IS '{inspection.RETIRED}'")
 
 
 @pytest.mark.parametrize("interrupt", [lambda *_: None, half_detached, detached])

@@ -177,21 +177,21 @@ def unverified(fault_env: FaultEnvironment) -> list[str]:
 
 # Where a command can be held: what is called there, and with what.
 CREATING = {
-    "check": ("occupancy_db.backup.create:run", "--schema-only"),
-    "decode": ("occupancy_db.backup.create:run", "--file=/dev/null', .*db.dump"),
+    "check": ("occupancy_db.backup.create:run_program", "--schema-only"),
+    "decode": ("occupancy_db.backup.create:run_program", "--file=/dev/null', .*db.dump"),
     "publish": ("occupancy_db.backup.sets:sync", r"\.partial-"),
     "published": ("occupancy_db.backup.create:rehearse", ""),
-    "rehearse, restoring": ("occupancy_db.backup.rehearsal:fill", ""),
+    "rehearse, restoring": ("occupancy_db.backup.rehearsal:restore_dump", ""),
     "rehearse, comparing": ("occupancy_db.backup.rehearsal:compare", ""),
-    "write it down": ("occupancy_db.backup.sets:sync", r"\.verified\.json\.new"),
+    "write it down": ("occupancy_db.backup.files:sync", r"\.verified\.json\.new"),
 }
 RESTORING = {
-    "before anything": ("occupancy_db.backup.restore:_restore_aside", ""),
-    "restore": ("occupancy_db.backup.restore:fill", ""),
+    "before anything": ("occupancy_db.backup.restore:_restore_beside_live", ""),
+    "restore": ("occupancy_db.backup.restore:restore_dump", ""),
     "compare": ("occupancy_db.backup.restore:compare", ""),
     "prepare": ("occupancy_db.backup.restore:_grant", ""),
-    "try": ("occupancy_db.schema.privileges:prove", "occupancy_readonly"),
-    "before the exchange": ("occupancy_db.backup.restore:_exchange", ""),
+    "try": ("occupancy_db.schema.privileges:verify_privileges", "occupancy_readonly"),
+    "before the exchange": ("occupancy_db.backup.restore:exchange", ""),
     # Both names have been changed in a transaction that is then not committed.
     "in the exchange": ("sqlalchemy.ext.asyncio:AsyncConnection.exec_driver_sql", "replaced at"),
 }
@@ -219,7 +219,7 @@ def dump_that_waits(
     """A pg_dump that waits, until the block ends, for a lock on a catalog that only pg_dump reads."""
     process = fault_env.start(
         *(arguments or ("backup", "create")), environment=environment,
-        hold="occupancy_db.backup.create:run", when="--snapshot=",
+        hold="occupancy_db.backup.create:run_program", when="--snapshot=",
     )  # fmt: skip
     blocker = fault_env.host.cluster.connect(LIVE)
     blocker.autocommit = False

@@ -26,10 +26,16 @@ POLL = 0.01
 
 
 def find(place: str) -> tuple[Any, str]:
-    """What holds a name, and the name."""
+    """The object that has an attribute, and the attribute's name.
+
+    Raises:
+        AttributeError: there is no such attribute. A fault that is put nowhere would be survived by anything.
+    """
     module, names = place.split(":")
     *path, name = names.split(".")
-    return functools.reduce(getattr, path, importlib.import_module(module)), name
+    owner = functools.reduce(getattr, path, importlib.import_module(module))
+    getattr(owner, name)
+    return owner, name
 
 
 def hold(place: str, when: str, directory: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from occupancy_db.backup.sets import DUMP, GLOBALS, MANIFEST, VERIFIED, Manifest, Verified, file_facts
+from occupancy_db.backup.manifest import DUMP, GLOBALS, MANIFEST, VERIFIED, Manifest, Verified, file_facts
 from occupancy_db.errors import ExitCode
 from tests.database.backup_host import LIVE, BackupHost, PreparedSets, make_backup_host, tree
 from tests.database.cluster import Cluster

@@ -71,7 +71,7 @@ def test_a_restore_is_killed_after_the_exchange(fault_env: FaultEnvironment) -> 
     """It was one transaction: the restored database is the live one, and the other one is kept."""
     process = fault_env.start(
         "restore", fault_env.prepared.old, "--confirm", LIVE, "--without-safety-backup",
-        hold="occupancy_db.backup.restore:_look_again",
+        hold="occupancy_db.backup.restore:_verify_exchange",
     )  # fmt: skip
     process.process.kill()
     process.finish()

@@ -163,7 +163,7 @@ def test_a_user_may_more_than_it_should_in_the_restored_database(fault_env: Faul
 
 def test_the_restored_database_fails_a_user_in_its_place(fault_env: FaultEnvironment) -> None:
     process = fault_env.start(
-        "restore", fault_env.prepared.old, *CONFIRMED, hold="occupancy_db.backup.restore:_look_again"
+        "restore", fault_env.prepared.old, *CONFIRMED, hold="occupancy_db.backup.restore:_verify_exchange"
     )
     with changed(fault_env.host, *NO_LOGIN):
         ended = process.finish()
@@ -174,7 +174,7 @@ def test_the_restored_database_fails_a_user_in_its_place(fault_env: FaultEnviron
 
 def test_a_restore_that_cannot_be_taken_back_says_what_to_do(fault_env: FaultEnvironment) -> None:
     process = fault_env.start(
-        "restore", fault_env.prepared.old, *CONFIRMED, hold="occupancy_db.backup.restore:_look_again"
+        "restore", fault_env.prepared.old, *CONFIRMED, hold="occupancy_db.backup.restore:_verify_exchange"
     )
     superuser = fault_env.host.cluster.connect(LIVE)
     with changed(fault_env.host, *NO_LOGIN):
@@ -204,7 +204,7 @@ def test_a_superuser_is_connected(fault_env: FaultEnvironment) -> None:
 def test_sessions_that_do_not_end_leave_everything_as_it_is(fault_env: FaultEnvironment) -> None:
     client = fault_env.host.connect("occupancy_app")
     process = fault_env.start(
-        "restore", "latest", *CONFIRMED, hold="occupancy_db.backup.restore:_end_sessions"
+        "restore", "latest", *CONFIRMED, hold="occupancy_db.backup.exchange:_end_sessions"
     )
     ended_by_itself = "SELECT 1 FROM pg_stat_activity WHERE query LIKE 'ALTER DATABASE%RENAME%'"
     wait_for(lambda: fault_env.host.query(ended_by_itself, "postgres"), "the exchange")
@@ -272,7 +272,9 @@ def test_a_partition_is_dropped_while_the_dump_begins(fault_env: FaultEnvironmen
     "statement", ["ALTER TABLE predictions ADD COLUMN more text", "DROP TABLE room_transitions"]
 )
 def test_outsiders_wait_for_the_dump(fault_env: FaultEnvironment, statement: str) -> None:
-    process = fault_env.start("backup", "create", hold="occupancy_db.backup.create:run", when="--snapshot=")
+    process = fault_env.start(
+        "backup", "create", hold="occupancy_db.backup.create:run_program", when="--snapshot="
+    )
     other = fault_env.host.connect(OWNER, options="-c lock_timeout=200ms")
     with other.cursor() as cursor, pytest.raises(psycopg2.errors.LockNotAvailable):
         cursor.execute(statement)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from occupancy_db.backup.sets import DUMP
+from occupancy_db.backup.manifest import DUMP
 from occupancy_db.errors import ExitCode
 from tests.database.backup_host import LIVE
 from tests.faults.environment import (
@@ -224,7 +224,7 @@ def test_the_disk_is_too_small_from_the_beginning(fault_env: FaultEnvironment) -
 
 
 FILLED = {
-    "dump": ("occupancy_db.backup.create:run", "--snapshot="),
+    "dump": ("occupancy_db.backup.create:run_program", "--snapshot="),
     "publish": ("occupancy_db.backup.create:replace", "manifest.json"),
     "write it down": ("occupancy_db.backup.sets:replace", "verified.json"),
 }

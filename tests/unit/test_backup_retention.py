@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from occupancy_db.backup.configuration import BackupSettings
+from occupancy_db.backup.manifest import Verified
 from occupancy_db.backup.pruning import GAP, plan
-from occupancy_db.backup.sets import AHEAD, BackupSet, State, Verified
+from occupancy_db.backup.sets import AHEAD, BackupSet, SetState
 from occupancy_db.errors import DatabaseError, ExitCode
 
 NOW = datetime(2026, 11, 22, 12, 30, tzinfo=UTC)
@@ -21,14 +22,16 @@ SLOTS = {"hourly": "%Y-%m-%d %H", "daily": "%Y-%m-%d", "weekly": "%G-%V", "month
 KINDS = tuple(SLOTS)
 
 
-def backup_set(made_at: datetime, state: State = State.VERIFIED, pinned: str | None = None) -> BackupSet:
+def backup_set(
+    made_at: datetime, state: SetState = SetState.VERIFIED, pinned: str | None = None
+) -> BackupSet:
     return BackupSet(
         path=Path(f"house-{made_at:%Y%m%dT%H%M%SZ}-{random.Random(made_at.timestamp()).randbytes(3).hex()}"),
         database="house",
         made_at=made_at,
         manifest=None,
-        verified=SEAL if state is State.VERIFIED else None,
-        problem="damaged" if state is State.DAMAGED else None,
+        verified=SEAL if state is SetState.VERIFIED else None,
+        problem="damaged" if state is SetState.DAMAGED else None,
         pinned=pinned,
     )
 
@@ -40,7 +43,7 @@ def histories(draw: st.DrawFn) -> list[BackupSet]:
     at, sets = NOW, []
     for seconds in draw(st.lists(gaps, max_size=40)):
         at -= timedelta(seconds=seconds)
-        state = draw(st.sampled_from([State.VERIFIED] * 4 + [State.UNVERIFIED, State.DAMAGED]))
+        state = draw(st.sampled_from([SetState.VERIFIED] * 4 + [SetState.UNVERIFIED, SetState.DAMAGED]))
         sets.append(backup_set(at, state, draw(st.sampled_from([None] * 5 + ["for the auditor"]))))
     return sets[::-1]
 
@@ -56,7 +59,7 @@ keeps = st.builds(
 
 def jumped(sets: list[BackupSet]) -> bool:
     """Whether the newest two verified sets are further apart than retention believes."""
-    verified = [one.made_at for one in sets if one.state is State.VERIFIED]
+    verified = [one.made_at for one in sets if one.state is SetState.VERIFIED]
     return len(verified) > 1 and verified[-1] - verified[-2] > GAP
 
 
@@ -66,11 +69,11 @@ def kept(sets: list[BackupSet], keep: BackupSettings, now: datetime = NOW) -> li
 
 def reference(sets: list[BackupSet], keep: BackupSettings) -> set[str]:
     """The same by going back in time, set by set, and counting the slots that are still free."""
-    stay = {one.id for one in sets if one.pinned is not None or one.state is State.DAMAGED}
-    verified = [one for one in sets if one.state is State.VERIFIED]
+    stay = {one.id for one in sets if one.pinned is not None or one.state is SetState.DAMAGED}
+    verified = [one for one in sets if one.state is SetState.VERIFIED]
     for one in sets:
         newer = any(other.made_at > one.made_at for other in verified)
-        if one.state is State.UNVERIFIED and not newer:
+        if one.state is SetState.UNVERIFIED and not newer:
             stay.add(one.id)
     last = keep.keep_last
     free = {kind: getattr(keep, f"keep_{kind}") for kind in KINDS}
@@ -97,9 +100,9 @@ def test_what_stays_is_what_the_slots_say(sets: list[BackupSet], keep: BackupSet
 @settings(max_examples=200)
 def test_what_must_never_go_stays(sets: list[BackupSet], keep: BackupSettings) -> None:
     stay = kept(sets, keep)
-    verified = [one for one in sets if one.state is State.VERIFIED]
+    verified = [one for one in sets if one.state is SetState.VERIFIED]
     assert verified[-keep.keep_last :] == [one for one in stay if one in verified[-keep.keep_last :]]
-    assert all(one in stay for one in sets if one.pinned is not None or one.state is State.DAMAGED)
+    assert all(one in stay for one in sets if one.pinned is not None or one.state is SetState.DAMAGED)
     if not verified:
         assert stay == sets
 
@@ -115,7 +118,7 @@ def test_planning_again_removes_nothing(sets: list[BackupSet], keep: BackupSetti
 @given(histories().filter(lambda sets: not jumped(sets)), keeps)
 @settings(max_examples=200)
 def test_sets_that_were_not_verified_fill_no_slot(sets: list[BackupSet], keep: BackupSettings) -> None:
-    verified = [one for one in sets if one.state is State.VERIFIED]
+    verified = [one for one in sets if one.state is SetState.VERIFIED]
     assert [one for one in kept(sets, keep) if one in verified] == kept(verified, keep)
 
 
@@ -135,10 +138,14 @@ def outcome_of(sets: list[BackupSet], keep: BackupSettings) -> Any:
         return error.code
 
 
-@given(histories().filter(bool), keeps, st.sampled_from([State.VERIFIED, State.UNVERIFIED, State.DAMAGED]))
+@given(
+    histories().filter(bool),
+    keeps,
+    st.sampled_from([SetState.VERIFIED, SetState.UNVERIFIED, SetState.DAMAGED]),
+)
 @settings(max_examples=100)
 def test_nothing_goes_while_the_clock_is_behind_a_set(
-    sets: list[BackupSet], keep: BackupSettings, state: State
+    sets: list[BackupSet], keep: BackupSettings, state: SetState
 ) -> None:
     ahead = backup_set(NOW + AHEAD + timedelta(seconds=1), state)
     with pytest.raises(DatabaseError) as raised:
@@ -147,7 +154,7 @@ def test_nothing_goes_while_the_clock_is_behind_a_set(
     assert ahead.id in raised.value.what
 
 
-@given(histories().filter(lambda sets: any(one.state is State.VERIFIED for one in sets)), keeps)
+@given(histories().filter(lambda sets: any(one.state is SetState.VERIFIED for one in sets)), keeps)
 @settings(max_examples=100)
 def test_nothing_goes_after_a_set_that_is_much_newer(sets: list[BackupSet], keep: BackupSettings) -> None:
     later = NOW + GAP + timedelta(seconds=1)

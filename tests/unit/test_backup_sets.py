@@ -15,23 +15,10 @@ from hypothesis import strategies as st
 
 from occupancy_db.backup import sets
 from occupancy_db.backup.contents import Contents, Table
-from occupancy_db.backup.programs import login, run, running
-from occupancy_db.backup.sets import (
-    AHEAD,
-    DUMP,
-    GLOBALS,
-    MANIFEST,
-    PINNED,
-    BackupSet,
-    Manifest,
-    State,
-    Store,
-    Verified,
-    file_facts,
-    look,
-    new_id,
-    replace,
-)
+from occupancy_db.backup.files import replace
+from occupancy_db.backup.manifest import DUMP, GLOBALS, MANIFEST, PINNED, Manifest, Verified, file_facts
+from occupancy_db.backup.programs import libpq_environment, run_program, start_program
+from occupancy_db.backup.sets import AHEAD, BackupSet, SetState, Store, read_set, set_id
 from occupancy_db.errors import DatabaseError, ExitCode
 from occupancy_db.settings import Settings
 
@@ -54,7 +41,7 @@ def publish(store: Store, now: datetime | None = None, **changes: Any) -> Backup
     for name in (DUMP, GLOBALS):
         (partial / name).write_text(f"{name} of {partial.name}")
     body: dict[str, Any] = {
-        "format": 1, "id": new_id(partial), "database": "house", "started_at": now, "ended_at": now,
+        "format": 1, "id": set_id(partial), "database": "house", "started_at": now, "ended_at": now,
         "files": {name: file_facts(partial / name) for name in (DUMP, GLOBALS)},
         "server_version": "16.14", "server_version_num": 160014, "client_version": "16.14", "image": "ops:1",
         "superuser": "postgres", "lsn": "0/1", "database_bytes": 1, "contents": CONTENTS,
@@ -119,12 +106,12 @@ def test_a_set_is_private_and_complete_before_it_has_a_name(store: Store) -> Non
 
 def test_states_follow_from_what_is_written_down(store: Store) -> None:
     made = publish(store)
-    assert made.state is State.UNVERIFIED
+    assert made.state is SetState.UNVERIFIED
     made.mark_verified(1.0, 3)
     assert store.find("house", "latest").id == made.id
     made.mark_damaged("it rots")
     (found,) = store.sets("house")
-    assert found.state is State.DAMAGED
+    assert found.state is SetState.DAMAGED
     assert "it rots" in (found.problem or "")
     for name, code in ((made.id, None), ("latest", ExitCode.DAMAGED), ("house-x", ExitCode.DAMAGED)):
         if code is None:
@@ -171,9 +158,9 @@ def test_a_set_that_is_removed_while_it_is_looked_at_is_none(
     def late(path: Path, match: Any) -> BackupSet:
         if made.path.exists():
             store.remove(made)
-        return look(path, match)
+        return read_set(path, match)
 
-    monkeypatch.setattr(sets, "look", late)
+    monkeypatch.setattr(sets, "read_set", late)
     assert [one.id for one in store.sets("house")] == [other.id]
 
 
@@ -259,7 +246,7 @@ def pg_dump(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Script:
 async def test_what_a_program_says_has_a_meaning(pg_dump: Script, said: str, code: ExitCode) -> None:
     pg_dump(f"echo 'a first line' >&2\necho '{said}' >&2\nexit 3")
     with pytest.raises(DatabaseError) as raised:
-        await run("pg_dump")
+        await run_program("pg_dump")
     assert raised.value.code is code
     assert raised.value.what.startswith("pg_dump failed: ")
     assert "\n" not in str(raised.value)
@@ -268,21 +255,21 @@ async def test_what_a_program_says_has_a_meaning(pg_dump: Script, said: str, cod
 async def test_a_program_that_was_killed_and_one_that_is_missing(pg_dump: Script) -> None:
     pg_dump("kill -9 $$")
     with pytest.raises(DatabaseError) as raised:
-        await run("pg_dump")
+        await run_program("pg_dump")
     assert raised.value.code is ExitCode.PROGRAM
     assert "ended by signal 9" in raised.value.what
     with pytest.raises(DatabaseError) as raised:
-        await run("pg_no_such_program")
+        await run_program("pg_no_such_program")
     assert raised.value.code is ExitCode.UNSUITABLE
 
 
 async def test_a_program_does_not_outlive_its_block(pg_dump: Script) -> None:
     pg_dump("exec sleep 1000")
     with pytest.raises(ZeroDivisionError):
-        async with running("pg_dump") as process:
+        async with start_program("pg_dump") as process:
             raise ZeroDivisionError
     assert process.returncode == -signal.SIGTERM
-    task = asyncio.create_task(run("pg_dump"))
+    task = asyncio.create_task(run_program("pg_dump"))
     await asyncio.sleep(0)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -295,9 +282,11 @@ async def test_a_password_is_in_a_private_file_alone_while_it_is_needed(
     secret = "colon:back\\slash"
     monkeypatch.setenv("POSTGRES_PASSWORD", secret)
     pg_dump('env\necho "$@"\nstat -c %a "$PGPASSFILE"\ncat "$PGPASSFILE"')
-    with login(Settings(postgres_host="/run/postgresql", postgres_user="u", postgres_db="d")) as env:
+    with libpq_environment(
+        Settings(postgres_host="/run/postgresql", postgres_user="u", postgres_db="d")
+    ) as env:
         file = Path(env["PGPASSFILE"])
-        *said, mode, password = (await run("pg_dump", "--argument", env=env)).splitlines()
+        *said, mode, password = (await run_program("pg_dump", "--argument", env=env)).splitlines()
         assert secret not in "\n".join(said)
         assert "POSTGRES_PASSWORD" not in "\n".join(said)
         assert (mode, password) == ("600", r"*:*:*:*:colon\:back\\slash")

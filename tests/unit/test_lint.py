@@ -383,10 +383,10 @@ def test_the_older_release_knows_what_was_added_and_what_was_removed(history: Hi
     history.add("001_one")
     history.add("002_two", revises="001_one", phase="data")
     history.add("003_three", revises="002_two", phase="contract of 001_one", release="0.2.0")
-    assert revisions.remember([]) == "COMMENT ON TABLE alembic_version IS NULL"
+    assert revisions.history_comment([]) == "COMMENT ON TABLE alembic_version IS NULL"
     scripts = ScriptDirectory.from_config(history.config)
-    remembered = revisions.remember(revisions.chain(scripts, "003_three"))
-    assert revisions.beyond(remembered, "001_one") == [("002_two", "data"), ("003_three", "contract")]
-    assert revisions.beyond(remembered, "003_three") == []
-    assert revisions.beyond(remembered, "of_another") is None
-    assert revisions.beyond(None, "001_one") is None
+    remembered = revisions.history_comment(revisions.up_to(scripts, "003_three"))
+    assert revisions.applied_after(remembered, "001_one") == [("002_two", "data"), ("003_three", "contract")]
+    assert revisions.applied_after(remembered, "003_three") == []
+    assert revisions.applied_after(remembered, "of_another") is None
+    assert revisions.applied_after(None, "001_one") is None

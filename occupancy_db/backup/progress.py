@@ -1,4 +1,4 @@
-"""A run's phases: said as they end, and left as metrics."""
+"""The phases of a backup, restore or deployment: timed, announced and written as metrics."""
 
 import shutil
 import time
@@ -7,51 +7,54 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 
-from occupancy_db.backup.sets import DUMP, State, Store, replace
+from occupancy_db.backup.files import replace
+from occupancy_db.backup.manifest import DUMP
+from occupancy_db.backup.sets import SetState, Store
 from occupancy_db.errors import ExitCode, explain
 
 METRICS = ".backup.prom"
-"""In the directory of the sets; occupancy-job brings it to where Prometheus looks."""
+"""File in the directory of the sets; occupancy-job copies it to the directory that Prometheus reads."""
 
-Say = Callable[[str], None]
+Announce = Callable[[str], None]
+"""A function that takes a line for the operator."""
 
 
-class Run:
-    """One backup, from its beginning to its end.
+class Progress:
+    """The progress of one backup, restore or deployment.
 
     Attributes:
-        phases: Seconds by phase, those that have ended.
+        phases: Seconds by phase; the phases that have ended.
     """
 
-    def __init__(self, store: Store, database: str, say: Say) -> None:
+    def __init__(self, store: Store, database: str, announce: Announce) -> None:
         """Args: store: the sets; database: whose; say: what takes a line for a person."""
         self.phases: dict[str, float] = {}
         self._store = store
         self._database = database
-        self._say = say
+        self._announce = announce
         self._began = datetime.now(UTC)
 
     @contextmanager
     def phase(self, name: str) -> Iterator[list[str]]:
-        """Time a phase and say how it went; what the block puts into the list is said too."""
+        """Time a phase, and announce its end with the notes that the block appends to the list."""
         began = time.monotonic()
         notes: list[str] = []
         try:
             yield notes
         except BaseException:
-            self._say(f"{name}: failed after {time.monotonic() - began:.1f} s")
+            self._announce(f"{name}: failed after {time.monotonic() - began:.1f} s")
             raise
         self.phases[name] = round(time.monotonic() - began, 3)
-        self._say(f"{name}: {', '.join([f'{self.phases[name]:.1f} s', *notes])}")
+        self._announce(f"{name}: {', '.join([f'{self.phases[name]:.1f} s', *notes])}")
 
     @contextmanager
     def measured(self) -> Iterator[None]:
-        """Leave metrics when the block ends, however it ends."""
+        """Write the metrics when the block ends, with its exit code if it fails."""
         try:
             yield
         except BaseException as error:
             known = explain(error)
-            with suppress(OSError):  # what led here is worth more than what follows from it
+            with suppress(OSError):  # a second error must not hide the first
                 self._leave_metrics(known.code if known else ExitCode.FAILED)
             raise
         self._leave_metrics(ExitCode.OK)
@@ -67,7 +70,7 @@ class Run:
             *_metric("last_attempt_timestamp_seconds", "When the last run began.", self._began.timestamp()),
             *_metric("last_exit_code", "How the last run ended.", code),
             *_metric("phase_duration_seconds", "How long the last run's phases took.", self.phases, "phase"),
-            *_metric("sets", "Sets by state.", {state: states[state] for state in State}, "state"),
+            *_metric("sets", "Sets by state.", {state: states[state] for state in SetState}, "state"),
             *_metric("free_bytes", "Free disk space for sets.", free),
         ]
         verified = [(one, one.manifest, one.verified) for one in sets if one.manifest and one.verified]

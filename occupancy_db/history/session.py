@@ -1,0 +1,185 @@
+"""The sessions that maintain the tables without blocking clients."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any
+
+import asyncpg
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from occupancy_db.connection import connect
+from occupancy_db.errors import DatabaseError, ExitCode
+from occupancy_db.history.inspection import (
+    BRIEF_LOCK_SETTINGS,
+    MONTHS,
+    Month,
+    Step,
+    detach_statement,
+    finish_statements,
+    forget_month_statement,
+)
+from occupancy_db.maintenance import maintenance_lock
+from occupancy_db.months import TABLE
+from occupancy_db.retry import RetryTimeoutError, retry
+from occupancy_db.settings import Settings
+
+TABLE_LOCK_WAIT = 60.0
+"""Seconds to wait for locks that other sessions hold on the table."""
+_PAUSE = (0.02, 0.2)
+
+HOURS_AT_ONCE = 500
+"""Number of hours that are summed up in one transaction, which takes a fraction of a second."""
+
+
+class UpkeepSession:
+    """The two sessions that maintain the tables while clients read and write.
+
+    Attributes:
+        guard: Holds the maintenance lock; in autocommit mode.
+        worker: For transactions of several statements.
+    """
+
+    def __init__(self, guard: AsyncConnection, worker: AsyncConnection) -> None:
+        self.guard = guard
+        self.worker = worker
+
+    async def run(self, step: Step) -> None:
+        """Run one step, and retry while locks are in the way.
+
+        Raises:
+            DatabaseError: a lock was not obtained in time.
+        """
+        if step.kind == "create":
+            await self.transaction(*step.statements)
+            return
+        for statement in step.statements:
+            if "CONCURRENTLY" in statement:
+                await self.detach(step.table)
+            else:
+                await retry_while_locked(self.guard.execute, text(statement))
+
+    async def transaction(self, *statements: str) -> None:
+        """Run statements in one transaction, and retry while locks are in the way.
+
+        Raises:
+            DatabaseError: a lock was not obtained in time.
+        """
+
+        async def run() -> None:
+            async with self.worker.begin():
+                for statement in statements:
+                    await self.worker.execute(text(statement))
+
+        await retry_while_locked(run)
+
+    async def detach(self, name: str) -> None:
+        """Detach a partition without blocking clients.
+
+        DETACH PARTITION CONCURRENTLY marks the partition first, and then waits for the transactions that
+        still see it. If that takes too long, the mark stays, and DETACH PARTITION FINALIZE has to finish it.
+
+        Raises:
+            DatabaseError: a lock was not obtained in time.
+        """
+        statement = detach_statement(name)
+
+        async def attempt() -> None:
+            nonlocal statement
+            try:
+                await self.guard.execute(text(statement))
+            except DBAPIError:  # the next attempt may need another statement
+                (month,) = [month for month in await find_months(self.guard) if month.name == name]
+                if month.detaching:
+                    (statement, *_) = finish_statements(month)
+                raise
+
+        await retry_while_locked(attempt)
+
+    async def forget_month(self, name: str) -> int:
+        """Drop a month that has just been detached, keep its sums, and return the number of its readings.
+
+        Raises:
+            DatabaseError: a lock was not obtained in time.
+        """
+        return int(
+            await retry_while_locked(self.guard.scalar, text(forget_month_statement(name, summed=True)))
+        )
+
+
+async def find_months(connection: AsyncConnection) -> list[Month]:
+    """Return the tables of all months, the oldest first."""
+    return [Month(**row) for row in (await connection.exec_driver_sql(MONTHS)).mappings()]
+
+
+async def sum_hours(connection: AsyncConnection) -> int:
+    """Close the past hours, sum up the closed ones, and return how many were summed up.
+
+    An hour is closed five minutes after its end, so that readings which arrive a little late need no mark.
+
+    Args:
+        connection: A connection in autocommit mode; its session holds the maintenance lock.
+
+    Raises:
+        DatabaseError: a lock was not obtained in time; queries count the hours that are not summed up.
+    """
+    await retry_while_locked(connection.execute, text("SELECT hourly.close(now() - interval '5 minutes')"))
+    hours, refreshed = 0, HOURS_AT_ONCE
+    # Until few are left, and not until none is left: a client that writes late readings always marks another.
+    while refreshed == HOURS_AT_ONCE:
+        refreshed = await retry_while_locked(
+            connection.scalar, text("SELECT hourly.refresh(:hours)"), {"hours": HOURS_AT_ONCE}
+        )
+        hours += refreshed
+    if hours >= HOURS_AT_ONCE:
+        # The planner needs new statistics before autovacuum runs.
+        await retry_while_locked(connection.execute, text("VACUUM (ANALYZE) hourly.sums, hourly.marks"))
+    return hours
+
+
+@asynccontextmanager
+async def upkeep_session(settings: Settings, lock_wait: float) -> AsyncIterator[UpkeepSession]:
+    """Open the sessions that maintain the tables, and hold the maintenance lock.
+
+    Args:
+        settings: The database; its user must be the owner.
+        lock_wait: Seconds to wait for the maintenance lock.
+
+    Raises:
+        DatabaseError: another session holds the lock; the text names that session.
+    """
+    async with (
+        maintenance_lock(settings, lock_wait, server_settings=BRIEF_LOCK_SETTINGS) as guard,
+        connect(settings, "occupancy-db maintenance", server_settings=BRIEF_LOCK_SETTINGS) as worker,
+    ):
+        yield UpkeepSession(guard, worker)
+
+
+async def retry_while_locked(attempt: Callable[..., Awaitable[Any]], *arguments: Any) -> Any:
+    """Call a function, and retry while locks are in the way.
+
+    Args:
+        attempt: The function; it must be possible to call it again after a failure.
+        arguments: Its arguments.
+
+    Returns:
+        What the function returned.
+
+    Raises:
+        DatabaseError: a lock was not obtained in TABLE_LOCK_WAIT seconds.
+    """
+    try:
+        return await retry(
+            partial(attempt, *arguments),
+            catch=(asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError),
+            deadline=TABLE_LOCK_WAIT,
+            pause=_PAUSE,
+        )
+    except RetryTimeoutError as timeout:
+        raise DatabaseError(
+            ExitCode.LOCKED,
+            f"for {TABLE_LOCK_WAIT:g} s other sessions kept locks on {TABLE}",
+            "See pg_stat_activity for transactions that stay open; the next run goes on from here.",
+        ) from timeout

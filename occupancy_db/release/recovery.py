@@ -1,0 +1,136 @@
+"""Recovery from a failed deployment: take back what loses no data, and tell the operator what is left."""
+
+from dataclasses import dataclass, field
+
+from alembic.script import Script
+from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from occupancy_db.errors import DatabaseError, ExitCode
+from occupancy_db.release import steps
+from occupancy_db.release.precheck import DatabaseState
+from occupancy_db.release.results import Deployment
+from occupancy_db.release.verification import explained
+from occupancy_db.release.watch import LockWatch
+from occupancy_db.schema import revisions, runner
+from occupancy_db.schema.revisions import Phase
+from occupancy_db.settings import Settings
+
+
+@dataclass
+class _Recovery:
+    """What is left of a failed deployment.
+
+    Attributes:
+        outcome: The state of the schema, for the operator.
+        commands: The commands that lead on, the first one first.
+    """
+
+    outcome: str
+    commands: list[str] = field(default_factory=lambda: ["occupancy-db migrate"])
+
+
+async def recover(
+    error: Exception,
+    guard: AsyncConnection,
+    settings: Settings,
+    state: DatabaseState,
+    deployment: Deployment,
+    wait: float,
+) -> DatabaseError:
+    """Take back the applied revisions if that loses no data, and describe what is left.
+
+    Args:
+        error: Why the deployment failed.
+        guard: The session that holds the maintenance lock.
+        settings: The database, as its owner.
+        state: The database before the deployment.
+        deployment: What was done; its ``after`` and ``reverted`` are brought up to date.
+        wait: Seconds to wait for the locks of each revision.
+
+    Returns:
+        The error for the operator. Its details are the deployment and ``recover``, the commands that lead
+        on.
+    """
+    known = explained(error)
+    applied = state.pending[: len(deployment.revisions)]
+    failed = state.pending[len(applied) :][:1]
+    # How far a revision has come whose session was lost, is not known.
+    lost = known.code is ExitCode.UNREACHABLE and (bool(failed) or not await _answers(guard))
+    if lost:
+        recovery = _after_lost_connection(settings, state, deployment)
+    elif not applied:
+        recovery = _Recovery(f"{settings.database} is at {state.revision or 'base'}, as before")
+    elif all(one.summary.reversible for one in deployment.revisions):
+        recovery = await _take_back(guard, settings, state, deployment, applied, wait)
+    else:
+        recovery = _after_irreversible(settings, deployment, bool(failed))
+    for script in failed:
+        if _commits_midway(script):
+            recovery.outcome += (
+                f"; what {script.revision} has done so far stays, and the next run takes it up"
+            )
+    left = [script for script in applied if script.revision not in deployment.reverted]
+    if applied and not lost:
+        deployment.after = left[-1].revision if left else state.revision
+    commands = " or ".join(f"'{command}'" for command in recovery.commands)
+    hint = f"{known.hint} Then: {commands}".strip()
+    if left and deployment.backup:
+        recovery.commands.append(f"occupancy-db restore {deployment.backup} --confirm {settings.database}")
+        hint += f"; or, losing what was written since the backup, '{recovery.commands[-1]}'"
+    details = {**deployment.as_dict(), "recover": recovery.commands}
+    return DatabaseError(known.code, f"{known.what}; {recovery.outcome}", f"{hint}.", details)
+
+
+def _after_lost_connection(settings: Settings, state: DatabaseState, deployment: Deployment) -> _Recovery:
+    last = deployment.applied[-1] if deployment.revisions else state.revision or "base"
+    deployment.after = last
+    recovery = _Recovery(f"{settings.database} was at {last} when the connection was lost")
+    recovery.commands.insert(0, "occupancy-db current")
+    return recovery
+
+
+async def _take_back(
+    guard: AsyncConnection,
+    settings: Settings,
+    state: DatabaseState,
+    deployment: Deployment,
+    applied: list[Script],
+    wait: float,
+) -> _Recovery:
+    start = state.revision or "base"
+    try:
+        for script in reversed(applied):
+            await steps.take_back(settings, script, wait, LockWatch(guard))
+            deployment.reverted.append(script.revision)
+    except Exception as second:
+        recovery = _Recovery(f"and it could not be taken back to {start}: {explained(second).what}")
+        recovery.commands.insert(0, f"occupancy-db rollback --revision {start}")
+        return recovery
+    return _Recovery(f"{settings.database} was taken back to {start}")
+
+
+def _after_irreversible(settings: Settings, deployment: Deployment, step_failed: bool) -> _Recovery:
+    lossy = [one.summary.revision for one in deployment.revisions if not one.summary.reversible]
+    outcome = f"{settings.database} stays at {deployment.applied[-1]}: taking back {lossy[0]} loses data"
+    # If the verification failed instead of a revision, it is not known whether the old release works.
+    if step_failed and all(one.summary.phase != Phase.CONTRACT for one in deployment.revisions):
+        outcome += "; the release before works on beside it"
+    return _Recovery(outcome)
+
+
+async def _answers(guard: AsyncConnection) -> bool:
+    try:
+        await guard.execute(text("SELECT"))
+    except SQLAlchemyError:
+        return False
+    return True
+
+
+def _commits_midway(script: Script) -> bool:
+    """Return whether a revision commits before its end, so that a failure leaves a part of it."""
+    try:
+        return revisions.upgrade_sql(runner.alembic_config(), script).count("COMMIT;") > 1
+    except Exception:  # the revision's own Python code failed, and would fail here, too
+        return False

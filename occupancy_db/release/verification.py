@@ -1,0 +1,133 @@
+"""Whether a schema is what its revision makes it, and whether the product's users can work with it."""
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from occupancy_db.backup import contents
+from occupancy_db.backup.configuration import BackupSettings, as_user
+from occupancy_db.backup.rehearsal import throwaway_cluster
+from occupancy_db.connection import connect
+from occupancy_db.errors import DatabaseError, ExitCode, explain
+from occupancy_db.release.precheck import INVALID_INDEXES, DatabaseState
+from occupancy_db.schema import definitions, privileges, runner
+from occupancy_db.schema.definitions import Schema
+from occupancy_db.schema.privileges import USERS
+from occupancy_db.settings import Settings
+
+
+async def reference_schemas(backup: BackupSettings, state: DatabaseState) -> tuple[Schema, Schema]:
+    """Run the migrations in a throwaway cluster.
+
+    Args:
+        backup: Where throwaway clusters are made.
+        state: The database's revision.
+
+    Returns:
+        The definitions at the database's revision, and at the newest revision.
+
+    Raises:
+        DatabaseError: a migration failed.
+    """
+    async with throwaway_cluster(backup.rehearsal_dir, "postgres") as settings:
+        async with connect(settings, "occupancy-db migrate", autocommit=True) as connection:
+            for user in USERS:  # a migration may name them
+                await connection.exec_driver_sql(f"CREATE ROLE {user}")
+        try:
+            await runner.upgrade(settings, state.revision or "base")
+            before = await read_schema(settings)
+            await runner.upgrade(settings)
+            return before, await read_schema(settings)
+        except Exception as error:
+            known = explained(error)
+            what = f"tried in an empty database of their own, the migrations fail: {known.what}"
+            raise DatabaseError(known.code, what, "The live database was not touched.") from error
+
+
+async def read_schema(settings: Settings) -> Schema:
+    """Read all definitions of a database."""
+    async with connect(
+        settings, "occupancy-db migrate", server_settings=contents.SNAPSHOT_SETTINGS
+    ) as connection:
+        return await definitions.read(connection)
+
+
+async def verify(
+    guard: AsyncConnection,
+    settings: Settings,
+    backup: BackupSettings,
+    state: DatabaseState,
+    expected: Schema | None,
+) -> list[str]:
+    """Verify that the schema is what this release expects.
+
+    Args:
+        guard: A connection to the database.
+        settings: The same database, as its owner.
+        backup: Where the users' passwords are.
+        state: The database before the migrations.
+        expected: The definitions that it should have; None if they are not known.
+
+    Returns:
+        Notes for the operator.
+
+    Raises:
+        DatabaseError: the schema is different, or a user's privileges are.
+    """
+    found = await runner.current_revision(guard)
+    if found != state.head:
+        raise DatabaseError(ExitCode.DIFFERENT, f"the revision is {found} instead of {state.head}", "")
+    if invalid := (await guard.scalars(INVALID_INDEXES)).all():
+        raise DatabaseError(ExitCode.FAILED, f"INVALID indexes: {', '.join(invalid)}", "Drop them.")
+    notes = []
+    if expected:
+        missing, _ = expected.drift(await read_schema(settings))
+        if missing:
+            raise drift_error(f"the database is not what {state.head} should make it", missing)
+        notes.append("definitions as they should be")
+    # A new database gets its users and their privileges after the migrations.
+    if state.revision is not None:
+        notes.append(f"tried as {', '.join(await try_privileges(settings, backup)) or 'nobody'}")
+    return notes
+
+
+async def try_privileges(
+    settings: Settings, backup: BackupSettings, before: DatabaseState | None = None
+) -> list[str]:
+    """Verify the privileges of those users whose passwords are here.
+
+    Args:
+        settings: The database.
+        backup: Where the passwords are.
+        before: The database's state if its migrations are still to come; None after them.
+
+    Returns:
+        The names of the users.
+
+    Raises:
+        DatabaseError: a user's privileges are wrong, or it cannot log in.
+    """
+    tried = [user for user in USERS if user == settings.postgres_user or (backup.secrets_dir / user).exists()]
+    for user in tried:
+        try:
+            await privileges.verify_privileges(
+                as_user(settings, user, backup), older=before is not None and bool(before.pending)
+            )
+        except Exception as error:
+            known = explained(error)
+            raise DatabaseError(known.code, f"{user} was tried: {known.what}", known.hint) from error
+    return tried
+
+
+def drift_error(what: str, missing: list[str]) -> DatabaseError:
+    """Return the error that names the definitions which are missing; at most five of them."""
+    more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
+    return DatabaseError(
+        ExitCode.DIFFERENT,
+        f"{what}; it lacks {'; '.join(' '.join(one.split()) for one in missing[:5])}{more}",
+        "Somebody changed it by hand: put that right first.",
+    )
+
+
+def explained(error: Exception) -> DatabaseError:
+    """Return an error in words; an unknown one was raised by the Python code of a revision."""
+    what = f"{type(error).__name__}: {error}"
+    return explain(error) or DatabaseError(ExitCode.FAILED, what, "That is a mistake in the revision.")
