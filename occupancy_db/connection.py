@@ -15,8 +15,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, c
 
 from occupancy_db.driver import CONNECT_TIMEOUT as CONNECT_TIMEOUT
 from occupancy_db.driver import connect_args
-from occupancy_db.errors import caused_by, explain_connection
+from occupancy_db.errors import explain_connection
 from occupancy_db.pool import pool
+from occupancy_db.retry import RetryTimeoutError, retry
 from occupancy_db.settings import Environment, Settings
 
 RESTART_PATIENCE = 10
@@ -107,16 +108,21 @@ async def connect(
     )
     if autocommit:
         engine = engine.execution_options(isolation_level="AUTOCOMMIT")
-    deadline = asyncio.get_running_loop().time() + patience
-    while True:
-        try:
-            connection = await engine.connect()
-            break
-        except Exception as error:
-            full = caused_by(error, asyncpg.TooManyConnectionsError)
-            if not full or asyncio.get_running_loop().time() >= deadline:
-                raise explain_connection(error, settings) from error
-        await asyncio.sleep(_RESTART_PAUSE)
+
+    async def open_connection() -> AsyncConnection:
+        return await engine.connect()
+
+    try:
+        connection = await retry(
+            open_connection,
+            catch=asyncpg.TooManyConnectionsError,
+            deadline=patience,
+            pause=_RESTART_PAUSE,
+        )
+    except RetryTimeoutError as timeout:
+        raise explain_connection(timeout.failure.error, settings) from timeout.failure.error
+    except Exception as error:
+        raise explain_connection(error, settings) from error
     try:
         yield connection
     except BaseException:

@@ -1,4 +1,4 @@
-"""The partitions of ``sensor_readings``: their bounds and the statements that make them."""
+"""The partitions of ``sensor_readings``: their bounds, and the statements that create them."""
 
 from datetime import date
 
@@ -6,19 +6,19 @@ from occupancy_db.months import TABLE, following
 
 
 def bounds(month: date) -> tuple[str, str]:
-    """The first moment of a month and of the one after it, as SQL literals without quotes."""
+    """Return the start of a month and of the next one, as SQL literals without quotes."""
     return f"{month} 00:00:00+00", f"{following(month)} 00:00:00+00"
 
 
 def create_standalone(name: str, month: date) -> str:
-    """The statement that makes an empty table for one month, not yet a partition, without indexes.
+    """Return the statement that creates an empty table for one month, without indexes, and not yet attached.
 
-    Nobody else sees or waits for it. Its constraint says what the partition's bounds will say, so that ATTACH
-    need not read it.
+    No other session can wait for it. Its CHECK constraint equals the later bounds of the partition, so that
+    ATTACH PARTITION need not scan it.
 
     Args:
-        name: What to call it.
-        month: The first day of its month.
+        name: Name of the table.
+        month: First day of the month.
     """
     since, until = bounds(month)
     return f"""
@@ -30,15 +30,19 @@ def create_standalone(name: str, month: date) -> str:
 
 
 def prepare(name: str) -> str:
-    """The statement that gives a stand-alone table the keys, indexes, defaults and triggers it needs."""
+    """Return the statement that adds the keys, indexes, defaults and triggers of a partition to a table."""
     return f"SELECT hourly.prepare_partition('{name}')"
 
 
 def attach(name: str, month: date) -> str:
-    """The statement that makes a prepared table a partition.
+    """Return the statement that attaches a prepared table as a partition.
 
-    It takes SHARE UPDATE EXCLUSIVE on the table, beside which everybody reads and writes on, where CREATE
-    TABLE … PARTITION OF would take ACCESS EXCLUSIVE. Drop the constraint ``bounds`` afterwards.
+    It takes SHARE UPDATE EXCLUSIVE on the partitioned table, which does not block clients; CREATE TABLE …
+    PARTITION OF would take ACCESS EXCLUSIVE. The constraint ``bounds`` can be dropped afterwards.
+
+    Args:
+        name: Name of the table.
+        month: First day of the month.
     """
     since, until = bounds(month)
     return f"ALTER TABLE {TABLE} ATTACH PARTITION {name} FOR VALUES FROM ('{since}') TO ('{until}')"

@@ -1,4 +1,4 @@
-"""Believable development data: one person, a cat, some days; the same for the same arguments.
+"""Development data that look real: one person and a cat for some days; equal for equal arguments.
 
 The person walks from room to room in the rhythm of a day; everything else follows from these stays: the
 readings of the zones, the transitions between rooms, and predictions that are right more often than not.

@@ -1,4 +1,4 @@
-"""What a database is asked before its schema is changed, and what then stands against it."""
+"""The checks of a database before its schema is changed."""
 
 import re
 import shutil
@@ -18,17 +18,18 @@ from occupancy_db.server import POSTGRES_MAJOR
 from occupancy_db.settings import Environment, Settings
 
 LONG_TRANSACTION = 10
-"""Seconds after which a transaction is in the way."""
+"""Seconds after which an open transaction prevents a migration."""
 
 _HEADROOM = 200 * 1024**2
+"""Bytes that must stay free."""
 
 _FACTS = text("""
     SELECT current_setting('server_version') AS version,
            current_setting('server_version_num')::int / 10000 AS major,
-           obj_description(to_regclass('public.alembic_version'), 'pg_class') AS remembered
+           obj_description(to_regclass('public.alembic_version'), 'pg_class') AS comment
 """)
 INVALID_INDEXES = text("SELECT indexrelid::regclass::text FROM pg_index WHERE NOT indisvalid ORDER BY 1")
-# The indexes that a revision's SQL makes; a partition's is called the same and ends as the partition's name.
+# The indexes that a revision's SQL creates. The name of a partition's index has the suffix of the partition.
 _BUILT = re.compile(
     r"\bINDEX\s+(?:CONCURRENTLY\s+)?(?:IF\s+NOT\s+EXISTS\s+)?\"?(\w+)\"?\s+ON\b", re.IGNORECASE
 )
@@ -41,7 +42,8 @@ _LARGEST = text("""
         GROUP BY coalesce(inhparent, c.oid)
     ) AS tables
 """)
-# Our own tools take turns by the migration lock. Of other users' sessions only the monitor sees the age.
+# The product's own tools wait for each other with the maintenance lock. Only the monitoring user sees how old
+# other users' transactions are.
 _LONG = text("""
     SELECT pid, usename, application_name, state, extract(epoch FROM now() - xact_start)::int AS seconds
     FROM pg_stat_activity
@@ -53,17 +55,17 @@ _LONG = text("""
 
 @dataclass
 class DatabaseState:
-    """A database as the pre-check finds it.
+    """The result of the pre-check.
 
     Attributes:
-        revision: Its own; None if no migration has been applied.
-        head: The newest of this release.
-        pending: What lies between, the first first.
-        ahead: What it has had from a newer release, beside which this one works.
-        unverified: Whether it was migrated by a run that ended before it had proved the schema.
-        invalid: Its INVALID indexes.
-        problems: Why nothing must be begun.
-        warnings: What a person should know.
+        revision: Revision of the database; None if no migration was applied.
+        head: Newest revision of this release.
+        pending: The revisions that are to be applied, in order.
+        ahead: Revisions of a newer release, beside which this release works.
+        unverified: Whether an earlier deployment ended before it had verified the schema.
+        invalid: Names of INVALID indexes.
+        problems: Why the migrations must not be applied.
+        warnings: What the operator should know.
     """
 
     revision: str | None
@@ -76,7 +78,11 @@ class DatabaseState:
     warnings: list[str] = field(default_factory=list)
 
     def raise_problems(self) -> None:
-        """Raise what stands against it, all of it in one error."""
+        """Raise all problems as one error, with the exit code and hint of the first.
+
+        Raises:
+            DatabaseError: there is a problem.
+        """
         if self.problems:
             first = self.problems[0]
             what = "; ".join(problem.what for problem in self.problems)
@@ -87,12 +93,15 @@ class DatabaseState:
 async def check_database(
     connection: AsyncConnection, settings: Settings, backup: BackupSettings
 ) -> DatabaseState:
-    """The pre-check. A database at its newest revision is asked for nothing more.
+    """Check whether the migrations of this release can be applied; without any, little is checked.
 
     Args:
-        connection: To it.
-        settings: The same database: the monitor looks too, if its password is here.
+        connection: A connection to the database.
+        settings: The same database. The monitoring user checks sessions if its password is here.
         backup: Where passwords and backup sets are.
+
+    Raises:
+        DatabaseError: the monitoring user cannot connect.
     """
     scripts = runner.script_directory()
     heads = scripts.get_heads()
@@ -106,19 +115,19 @@ async def check_database(
     known = revisions.up_to(scripts, *heads)
     ids = [script.revision for script in known]
     if state.revision is not None and state.revision not in ids:
-        _look_ahead(state, facts.remembered)
+        _check_newer_revisions(state, facts.comment)
         return state
     state.pending = known[ids.index(state.revision) + 1 :] if state.revision else known
-    state.unverified = revisions.is_unverified(facts.remembered)
+    state.unverified = revisions.is_unverified(facts.comment)
     if not state.pending:
         return state
     if facts.major != POSTGRES_MAJOR:
         state.problems.append(
             _unsuitable(f"the server is PostgreSQL {facts.version}", f"This release is for {POSTGRES_MAJOR}.")
         )
-    _look_at_declarations(state, settings)
-    await _look_at_schema(state, connection)
-    await _look_at_sessions(state, connection, settings, backup)
+    _check_declarations(state, settings)
+    await _check_schema(state, connection)
+    await _check_sessions(state, connection, settings, backup)
     if backup.dir.is_dir():
         need, free = await connection.scalar(_LARGEST) + _HEADROOM, shutil.disk_usage(backup.dir).free
         if free < need:
@@ -127,12 +136,12 @@ async def check_database(
     return state
 
 
-def _look_ahead(state: DatabaseState, remembered: str | None) -> None:
-    state.ahead = revisions.additions(remembered, state.head)
+def _check_newer_revisions(state: DatabaseState, comment: str | None) -> None:
+    state.ahead = revisions.additions(comment, state.head)
     if state.ahead:
         state.warnings.append(f"a newer release has added {', '.join(state.ahead)}; this one works beside it")
         return
-    beyond = revisions.applied_after(remembered, state.head) or ()
+    beyond = revisions.applied_after(comment, state.head) or ()
     contracts = [revision for revision, phase in beyond if phase == Phase.CONTRACT]
     what = f"the database is at {state.revision}, which this release does not know"
     if contracts:
@@ -140,7 +149,7 @@ def _look_ahead(state: DatabaseState, remembered: str | None) -> None:
     state.problems.append(_unsuitable(what, "Use the newer release."))
 
 
-def _look_at_declarations(state: DatabaseState, settings: Settings) -> None:
+def _check_declarations(state: DatabaseState, settings: Settings) -> None:
     production = settings.environment is Environment.PRODUCTION
     pending = {script.revision for script in state.pending}
     for script in state.pending:
@@ -161,14 +170,14 @@ def _look_at_declarations(state: DatabaseState, settings: Settings) -> None:
                 state.warnings.append(what)
 
 
-async def _look_at_schema(state: DatabaseState, connection: AsyncConnection) -> None:
+async def _check_schema(state: DatabaseState, connection: AsyncConnection) -> None:
     config = runner.alembic_config()
     state.invalid = list((await connection.scalars(INVALID_INDEXES)).all())
     if state.invalid:
-        coming = "\n".join(revisions.upgrade_sql(config, script) for script in state.pending)
-        built = set(_BUILT.findall(coming))
+        pending_sql = "\n".join(revisions.upgrade_sql(config, script) for script in state.pending)
+        built = set(_BUILT.findall(pending_sql))
         for index in state.invalid:
-            # An interrupted attempt left it, and the same revision takes it up again.
+            # An interrupted attempt has left it, and the same revision completes it.
             if any(index == name or index.startswith(f"{name}_") for name in built):
                 state.warnings.append(f"the INVALID index {index} is what an interrupted migration left")
                 continue
@@ -189,7 +198,7 @@ async def _look_at_schema(state: DatabaseState, connection: AsyncConnection) -> 
     ]
 
 
-async def _look_at_sessions(
+async def _check_sessions(
     state: DatabaseState, connection: AsyncConnection, settings: Settings, backup: BackupSettings
 ) -> None:
     if settings.postgres_user != MONITOR and (backup.secrets_dir / MONITOR).exists():

@@ -1,1 +1,1 @@
-"""The schema: migrations, what they declare, definitions and privileges."""
+"""The schema: revisions and their declarations, definitions, privileges, operations for migrations."""

@@ -1,4 +1,4 @@
-"""The definitions of all that a database holds, as PostgreSQL writes them, and how two databases differ."""
+"""The definitions of all objects of a database, as PostgreSQL writes them, and their comparison."""
 
 import re
 from collections import defaultdict
@@ -8,8 +8,8 @@ from typing import NamedTuple
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-# Without oids, owners and privileges: those of a copy may be others on purpose. The search path is pg_catalog
-# alone, so that definitions name everything with its schema.
+# Without oids, owners and privileges, which may be different in a copy. The search path must be pg_catalog
+# alone, so that definitions contain the schema of every name.
 OBJECTS = """
     WITH relation AS (
         SELECT c.oid, c.relkind, format('%I.%I', n.nspname, c.relname) AS name
@@ -62,12 +62,12 @@ _MONTH = re.compile(r"(?P<table>\bpublic\.\w+?)_(?P<month>\d{4}_\d{2})$")
 
 
 class Definition(NamedTuple):
-    """What one thing is.
+    """The definition of one object.
 
     Attributes:
-        kind: As in ``indexes``.
-        relation: The table or view that it belongs to, None for functions and types.
-        text: PostgreSQL's own words. Of a month, without its name and those of its indexes and keys.
+        kind: Kind of the object, as in ``indexes``.
+        relation: The table or view that it belongs to; None for functions and types.
+        text: Definition as PostgreSQL writes it; for a month without the names of table, indexes and keys.
     """
 
     kind: str
@@ -79,8 +79,8 @@ class Schema:
     """All definitions of a database.
 
     Attributes:
-        common: Of everything but the months.
-        months: Of each month, by its table; they come and go with the calendar, and are all alike.
+        common: The definitions of all objects except the months' tables.
+        months: The definitions of each month by its table. All months should have the same definitions.
     """
 
     def __init__(self, rows: Collection[tuple[str, str | None, str]]) -> None:
@@ -99,30 +99,30 @@ class Schema:
                 self.common.add(Definition(kind, relation, definition))
 
     def drift(self, live: "Schema") -> tuple[list[str], list[str]]:
-        """How a live schema differs from this one.
+        """Compare the schema of a live database with this one.
 
         Args:
-            live: What is there.
+            live: The schema of the live database.
 
         Returns:
-            What is missing or is another; and what there is besides, on relations that this schema knows.
+            The definitions that are missing or different, and additional ones on relations of this schema.
         """
         missing = [f"{one.kind}: {one.text}" for one in self.common - live.common]
         relations = {one.relation for one in self.common} - {None}
         more = [f"{one.kind}: {one.text}" for one in live.common - self.common if one.relation in relations]
-        alike = next(iter(self.months.values()), set())
+        reference = next(iter(self.months.values()), set())
         for name, found in live.months.items():
             if any(one.kind == "tables" and one.text == "partition …" for one in found):
-                missing += [f"{one.kind} of {name}: {one.text}" for one in alike - found]
-                more += [f"{one.kind} of {name}: {one.text}" for one in found - alike]
+                missing += [f"{one.kind} of {name}: {one.text}" for one in reference - found]
+                more += [f"{one.kind} of {name}: {one.text}" for one in found - reference]
         return sorted(missing), sorted(more)
 
 
 async def read(connection: AsyncConnection) -> Schema:
-    """Every definition in a database.
+    """Read all definitions of a database.
 
     Args:
-        connection: With the search path pg_catalog.
+        connection: A connection whose search path is pg_catalog.
     """
     rows = await connection.execute(_EVERYTHING)
     return Schema([(row.kind, row.relation, row.definition) for row in rows])

@@ -1,6 +1,6 @@
-"""What makes a migration dangerous, found before it runs: squawk on its SQL, and rules of our own.
+"""The lint rules for migrations: squawk on their SQL, and rules of this project.
 
-Squawk (https://squawkhq.com/docs/rules) knows locks. The rules here are about what it does not see.
+Squawk (https://squawkhq.com/docs/rules) finds dangerous locks. The rules here find what squawk does not.
 """
 
 import ast
@@ -26,9 +26,10 @@ from occupancy_db.server import POSTGRES_MAJOR
 MAX_REVISION_LENGTH = 32
 """alembic_version.version_num is varchar(32)."""
 
-# Rules of squawk that are not ours, and why.
 _MIGRATION_OPS = "occupancy_db.schema.migration_ops"
-_NOT_OURS = {
+
+# Rules of squawk that do not apply, and the reasons.
+_EXCLUDED = {
     "require-lock-timeout": "whoever runs migrations sets it for the session",
     "require-statement-timeout": "a concurrent index may take its time",
     "prefer-robust-stmts": "a revision is a transaction",
@@ -36,10 +37,10 @@ _NOT_OURS = {
     "prefer-bigint-over-int": "keys are bigint; minutes are not",
 }
 
-# What a contract is there for; elsewhere the release that is running would miss it.
+# Allowed in a contract only: elsewhere the running release would miss what is dropped.
 _CONTRACT = {f"ban-drop-{kind}" for kind in ("column", "constraint", "function", "table", "view")}
 
-# Strings, quoted names, bodies, comments, and the ends of statements between them.
+# Strings, quoted names, function bodies, comments, and the ends of statements.
 _TOKEN = re.compile(
     r"'(?:[^']|'')*'|\"[^\"]*\"|(?P<quote>\$\w*\$).*?(?P=quote)|(?P<comment>--[^\n]*|/\*.*?\*/)|(?P<end>;)",
     re.DOTALL,
@@ -55,8 +56,8 @@ _ADDS_VALUE = re.compile(
 )
 
 
-# What can be run a second time, and the statements around it.
-_AGAIN = re.compile(
+# Statements that can be repeated, and the ones around them.
+_REPEATABLE = re.compile(
     r"(BEGIN|COMMIT|SET|RESET|SELECT|DO|COMMENT|CREATE\s+OR\s+REPLACE)\b|.*\bIF\s+(NOT\s+)?EXISTS\b"
     r"|.*\bVALIDATE\s+CONSTRAINT\b",
     re.DOTALL,
@@ -65,12 +66,12 @@ _AGAIN = re.compile(
 
 @dataclass(frozen=True)
 class Finding:
-    """What is wrong with a revision.
+    """A violation of a rule.
 
     Attributes:
-        revision: Its id.
-        rule: What a revision's ``allowed`` calls it.
-        what: For a person.
+        revision: Id of the revision.
+        rule: Name of the rule, as in a revision's ``allowed``.
+        what: Description for the developer.
     """
 
     revision: str
@@ -79,13 +80,13 @@ class Finding:
 
 
 def lint(config: Config) -> list[Finding]:
-    """Look at all revisions.
+    """Check all revisions.
 
     Args:
-        config: Alembic's, which says where they are.
+        config: Alembic's configuration.
 
     Returns:
-        What no revision may do, and what these do without giving a reason, in their order.
+        The violations that are not allowed with a reason, in the order of the revisions.
 
     Raises:
         DatabaseError: squawk is not installed.
@@ -110,11 +111,11 @@ def lint(config: Config) -> list[Finding]:
             continue
         if early := _too_early(revision, known):
             findings.append(Finding(revision.id, "contract-with-expand", early))
-        # Not Alembic's own, and for the server instead of psql (online.create_index)
+        # Without Alembic's own statements, and with a semicolon instead of psql's \gexec (migration_ops).
         text = revisions.upgrade_sql(config, script).replace("\\gexec", ";")
         statements = [one for one in split(text) if "alembic_version" not in code(one)]
         sqls[revision.id] = ";\n".join(statements) + ";\n"
-        findings += [Finding(revision.id, rule, what) for rule, what in _look(statements)]
+        findings += [Finding(revision.id, rule, what) for rule, what in _check(statements)]
     findings += _squawk(sqls, known)
     used = {(finding.revision, finding.rule) for finding in findings}
     kept = [
@@ -132,7 +133,7 @@ def lint(config: Config) -> list[Finding]:
 
 
 def split(text: str) -> list[str]:
-    """The statements of a script, without the semicolons."""
+    """Return the statements of a script, without the semicolons."""
     found, start = [], 0
     for token in _TOKEN.finditer(text):
         if token["end"]:
@@ -142,13 +143,18 @@ def split(text: str) -> list[str]:
 
 
 def code(statement: str, *, strings: bool = True) -> str:
-    """A statement without comments, and if wanted without what stands in strings and bodies."""
+    """Return a statement without comments.
+
+    Args:
+        statement: The statement.
+        strings: Whether to keep the content of strings and function bodies.
+    """
     return _TOKEN.sub(
         lambda token: " " if token["comment"] else token[0] if strings else "''", statement
     ).strip()
 
 
-def _look(statements: list[str]) -> Iterator[tuple[str, str]]:
+def _check(statements: list[str]) -> Iterator[tuple[str, str]]:
     texts = [code(statement) for statement in statements]
     commits = texts.count("COMMIT") > 1
     for text in texts:
@@ -162,19 +168,19 @@ def _look(statements: list[str]) -> Iterator[tuple[str, str]]:
         if re.search(r"CREATE\s+TABLE\s[^;]*\sPARTITION\s+OF\b", text, re.IGNORECASE):
             yield (
                 "partition-of",
-                f"{start}…: locks everybody out of the table; make a table, then ATTACH it (partitions.py)",
+                f"{start}…: locks all clients out; create a table and attach it, as in history/partitions.py",
             )
-        if commits and not _AGAIN.match(bare):
+        if commits and not _REPEATABLE.match(bare):
             yield (
                 "commits-midway",
                 f"{start}…: would be done, and not be stamped, if the rest fails: a revision of its own",
             )
-        # What is in a body runs now only if it is that of DO; one that commits goes step by step.
+        # The body of DO runs at once, that of a function does not; a body that commits works in batches.
         runs = text if bare.startswith("DO") and not re.search(r"\bCOMMIT\b", text, re.IGNORECASE) else bare
         if not function and _WRITES.search(runs):
             yield (
                 "unbatched-write",
-                f"{start}…: locks its rows until the revision ends; use online.backfill",
+                f"{start}…: locks its rows until the revision ends; use migration_ops.backfill",
             )
         for value in _ADDS_VALUE.findall(text):
             if any(value in other for other in texts if other is not text):
@@ -185,7 +191,7 @@ def _look(statements: list[str]) -> Iterator[tuple[str, str]]:
 
 
 def _imports(script: Script) -> Iterator[str]:
-    """Models change and revisions do not: what they import must stay as it is."""
+    """Revisions do not change, so they must not import what may change, as models do."""
     for node in ast.walk(ast.parse(Path(script.path).read_text(encoding="utf-8"))):
         names = []
         if isinstance(node, ast.Import):
@@ -232,7 +238,7 @@ def _squawk(sqls: dict[str, str], known: dict[str, Revision]) -> Iterator[Findin
                     program,
                     "--reporter=json",
                     f"--pg-version={POSTGRES_MAJOR}.0",
-                    f"--exclude={','.join(_NOT_OURS)}",
+                    f"--exclude={','.join(_EXCLUDED)}",
                 ),
                 *sorted(map(str, Path(directory).iterdir())),
             ],

@@ -1,21 +1,21 @@
-"""For migrations: indexes and changes of rows beside writers who must not notice.
+"""Operations for migrations that do not block clients: concurrent indexes, and changes of rows in batches.
 
-They commit as they go, and can be run again: what an interruption left is taken up, or taken away and made
-anew. A revision that uses one holds nothing else that could not be run twice.
+They commit while they run, and can be repeated after an interruption: what is left is completed, or removed
+and created again. A revision that uses one must not contain other statements that cannot be repeated.
 
-What stands here is called by migrations that have been shipped: their meaning must stay.
+Released migrations call these functions: their meaning must not change.
 """
 
 import re
 
 from alembic import op
 
-# A concurrent index waits for everybody who was there before it, and nobody waits for it.
+# CREATE INDEX CONCURRENTLY waits for all older transactions, but no session waits for it.
 _UNHURRIED = "SET lock_timeout = '10min'"
 _BRIEFLY = "SET lock_timeout = '100ms'"
 
-# Of each leaf of a table that has no part in the index yet: its name, and what its own index is called. A
-# plain table is a leaf of its own.
+# For each leaf partition that has no part of the index yet: its name, and the name of its index. A table that
+# is not partitioned is its own leaf.
 _LEAVES = """
     SELECT relid::regclass AS leaf, '{name}' || regexp_replace(relname, '^{table}', '') AS index
     FROM (SELECT relid FROM pg_partition_tree('{table}') UNION SELECT '{table}'::regclass) AS tree
@@ -59,7 +59,7 @@ BEGIN
                 page := page + {pages};
             END LOOP;
         END LOOP;
-        -- A row that somebody changed meanwhile has moved behind where this had been.
+        -- A row that was updated meanwhile may have moved to a page that was processed before.
         EXIT WHEN changed_in_all = 0;
     END LOOP;
 END
@@ -68,18 +68,22 @@ $$
 
 
 def create_index(name: str, table: str, definition: str, *, unique: bool = False) -> None:
-    """Build an index while everybody reads and writes; on a partitioned table one partition after the other.
+    """Create an index without blocking clients; on a partitioned table one partition after the other.
 
-    PostgreSQL refuses CONCURRENTLY on a partitioned table. So the partitions are indexed concurrently, then
-    the table itself without them (ON ONLY, which takes no time), then the indexes are attached. That waits
-    for locks briefly; who runs the migration tries again. An INVALID index of that name, which an interrupted
-    build leaves and IF NOT EXISTS would keep, is dropped first.
+    PostgreSQL refuses CONCURRENTLY on a partitioned table. Therefore the partitions are indexed concurrently,
+    then the index of the table is created without them (ON ONLY, which takes no time), then the partitions'
+    indexes are attached. The last two steps wait for locks only briefly; the runner tries the revision again.
+    An INVALID index of that name is dropped first: an interrupted build leaves one, and IF NOT EXISTS would
+    keep it.
 
     Args:
-        name: The index; a partition's is called the same and ends as the partition's own name does.
-        table: The table, in the schema public.
+        name: Name of the index. The names of the partitions' indexes have the suffix of the partition.
+        table: Name of the table, in the schema public.
         definition: What follows ON <table>, as in ``(room, timestamp DESC) WHERE state``.
-        unique: Whether it is unique; of a partitioned table it must contain the partition key.
+        unique: Whether the index is unique; on a partitioned table it must then contain the partition key.
+
+    Raises:
+        ValueError: a name is not a plain identifier of at most 55 characters.
     """
     kind = "UNIQUE INDEX" if unique else "INDEX"
     leaves = _LEAVES.format(name=_safe(name), table=_safe(table))
@@ -92,7 +96,7 @@ def create_index(name: str, table: str, definition: str, *, unique: bool = False
         )
         _run_each(f"SELECT format({_literal(build)}, index, leaf) FROM ({leaves}) AS leaves")
         _run(_BRIEFLY)
-        # A plain table has its index by now: this passes it by.
+        # A table that is not partitioned has its index by now, and IF NOT EXISTS skips it.
         _run(f"CREATE {kind} IF NOT EXISTS {name} ON ONLY {table} {definition}")
         _run_each(
             f"SELECT format('ALTER INDEX {name} ATTACH PARTITION %I', index) FROM ({leaves}) AS leaves "
@@ -102,10 +106,16 @@ def create_index(name: str, table: str, definition: str, *, unique: bool = False
 
 
 def drop_index(name: str) -> None:
-    """Drop an index of a table that is not partitioned while everybody reads and writes.
+    """Drop an index of a table that is not partitioned, without blocking clients.
 
-    That of a partitioned table PostgreSQL drops only together with its partitions' (``DROP INDEX``), under
-    ACCESS EXCLUSIVE and in no time.
+    An index of a partitioned table can only be dropped together with those of the partitions, by ``DROP
+    INDEX``, which takes ACCESS EXCLUSIVE for a moment.
+
+    Args:
+        name: Name of the index.
+
+    Raises:
+        ValueError: the name is not a plain identifier of at most 55 characters.
     """
     with op.get_context().autocommit_block():
         _run(_UNHURRIED)
@@ -114,14 +124,17 @@ def drop_index(name: str) -> None:
 
 
 def backfill(table: str, set_: str, where: str, *, pages: int = 100, pause: float = 0.02) -> None:
-    """Change the rows that need it, a few pages a transaction, until none does.
+    """Update rows in batches, a transaction for each batch, until no row matches the condition.
 
     Args:
-        table: The table, in the schema public; of a partitioned one each partition.
+        table: Name of the table, in the schema public; of a partitioned table all partitions are updated.
         set_: What follows SET.
-        where: Which rows still need it. It must be false once they are changed.
-        pages: Of 8 KiB, a transaction: a hundred hold some thousand readings.
-        pause: Seconds between two transactions that changed something.
+        where: Condition of the rows to update. It must be false for updated rows.
+        pages: Size of a batch in pages of 8 KiB; a hundred contain some thousand readings.
+        pause: Seconds between two transactions that have updated rows.
+
+    Raises:
+        ValueError: the name is not a plain identifier of at most 55 characters.
     """
     done = {"set": set_.replace("%", "%%"), "where": where.replace("%", "%%")}
     with op.get_context().autocommit_block():
@@ -129,7 +142,7 @@ def backfill(table: str, set_: str, where: str, *, pages: int = 100, pause: floa
 
 
 def _run(statement: str) -> None:
-    """As it stands: what looks like a parameter is none."""
+    """Run a statement as it is, without parameters."""
     context = op.get_context()
     if context.as_sql:
         context.impl.static_output(f"{statement};\n")

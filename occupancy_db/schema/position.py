@@ -12,7 +12,7 @@ _ASSIGNMENT = re.compile(r"^(revision|down_revision)\b[^=\n]*=\s*(.+)$", re.MULT
 
 _TABLE = """
     SELECT to_regclass('public.alembic_version') IS NOT NULL AS present,
-           obj_description(to_regclass('public.alembic_version'), 'pg_class') AS remembered
+           obj_description(to_regclass('public.alembic_version'), 'pg_class') AS comment
 """
 
 
@@ -90,7 +90,7 @@ async def applied(connection: Any) -> tuple[list[str], str | None]:
     if not table["present"]:
         return [], None
     rows = await connection.fetch("SELECT version_num FROM public.alembic_version ORDER BY version_num")
-    return [row["version_num"] for row in rows], table["remembered"]
+    return [row["version_num"] for row in rows], table["comment"]
 
 
 async def find(connection: Any) -> Position:
@@ -104,9 +104,9 @@ async def find(connection: Any) -> Position:
         asyncpg.PostgresError: the user may not read Alembic's table.
     """
     ids = chain()
-    found, remembered = await applied(connection)
+    found, comment = await applied(connection)
     if len(found) > 1:
         raise UnclearError(", ".join(found))
     revision = found[0] if found else None
-    ahead = [] if revision is None or revision in ids else revisions.additions(remembered, ids[-1])
+    ahead = [] if revision is None or revision in ids else revisions.additions(comment, ids[-1])
     return Position(revision, ids[-1], ahead)

@@ -1,4 +1,4 @@
-"""What each user of the product must be able to do in the database, what it must not, and the proof."""
+"""The privileges of the product's users, and the statements that verify them."""
 
 import asyncpg
 from sqlalchemy.exc import DBAPIError
@@ -16,61 +16,61 @@ _READING = (
     "VALUES (now(), 'office', 'probe', false, 'probe')"
 )
 _VIEWS = ["SELECT count(*) FROM room_occupancy_status", "SELECT count(*) FROM sensor_reading_stats"]
-_MAY = {
+_ALLOWED = {
     OWNER: ["SELECT version_num FROM alembic_version", "CREATE TABLE rights_probe ()"],
     "occupancy_app": [_READING, *_VIEWS],
     "occupancy_readonly": _VIEWS,
     BACKUP_USER: ["SELECT count(*) FROM hourly.sums"],
     MONITOR: ["SELECT count(*) FROM pg_stat_activity"],
 }
-_MAY_NOT = {
+_FORBIDDEN = {
     "occupancy_app": ["CREATE TABLE rights_probe ()", "DELETE FROM alembic_version"],
     "occupancy_readonly": [_READING],
     BACKUP_USER: [_READING],
     MONITOR: ["SELECT count(*) FROM public.sensor_readings"],
 }
 
-_NOT_THERE = (
+_UNDEFINED = (
     asyncpg.UndefinedTableError,
     asyncpg.UndefinedColumnError,
     asyncpg.UndefinedFunctionError,
     asyncpg.InvalidSchemaNameError,
 )
 
-USERS = list(_MAY)
+USERS = list(_ALLOWED)
 
 CONNECTION_WAIT = 30.0
-"""Seconds to wait for a connection where all of a user's are taken: that is no lack of rights."""
+"""Seconds to wait for a connection while a user's connection limit is reached."""
 
 
 async def verify_privileges(settings: Settings, *, older: bool = False) -> None:
-    """Do as one of the product's users what it is there for, and what it must not; nothing stays.
+    """Run statements that a user must and must not be allowed to run, and roll all of them back.
 
     Args:
         settings: The database, as one of USERS.
-        older: Whether the schema is of an older revision: what is not there yet is not tried.
+        older: Whether the schema is of an older revision: statements on undefined objects then do not count.
 
     Raises:
-        DatabaseError: it may do what it must not, or cannot log in.
-        sqlalchemy.exc.DBAPIError: it may not do what it must.
+        DatabaseError: the user may run a forbidden statement, or cannot log in.
+        sqlalchemy.exc.DBAPIError: the user may not run a statement that it must be allowed to run.
     """
     user = settings.postgres_user
     session = {"default_transaction_read_only": "off", "timezone": "UTC"}
     async with connect(
         settings, "occupancy-db rights", server_settings=session, patience=CONNECTION_WAIT
     ) as connection:
-        for statement in _MAY[user]:
+        for statement in _ALLOWED[user]:
             try:
                 await connection.exec_driver_sql(statement)
             except DBAPIError as error:
-                if not (older and caused_by(error, *_NOT_THERE)):
+                if not (older and caused_by(error, *_UNDEFINED)):
                     raise
             await connection.rollback()
-        for statement in _MAY_NOT.get(user, ()):
+        for statement in _FORBIDDEN.get(user, ()):
             try:
                 await connection.exec_driver_sql(statement)
             except DBAPIError as error:
-                if not caused_by(error, asyncpg.InsufficientPrivilegeError, *(_NOT_THERE if older else ())):
+                if not caused_by(error, asyncpg.InsufficientPrivilegeError, *(_UNDEFINED if older else ())):
                     raise
             else:
                 raise DatabaseError(

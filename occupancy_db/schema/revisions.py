@@ -1,4 +1,4 @@
-"""What each revision says of itself, and the SQL that it runs."""
+"""The declarations of revisions in their docstrings, and the SQL that they run."""
 
 import io
 import re
@@ -11,7 +11,7 @@ if TYPE_CHECKING:  # importing Alembic takes longer than a command needs to quer
     from alembic.script import Script, ScriptDirectory
 
 FIELDS = ("Intent", "Locks", "Reversible", "Phase", "Release")
-"""Of a revision's docstring, in the template's order."""
+"""Fields of a revision's docstring, in the order of the template."""
 
 LOCKS = (
     "none",
@@ -24,17 +24,19 @@ LOCKS = (
     "EXCLUSIVE",
     "ACCESS EXCLUSIVE",
 )
-"""What a revision may take on tables that are in use (PostgreSQL manual, "Table-Level Locks")."""
+"""Table-level locks, the weakest first (PostgreSQL's manual, 13.3.1 Table-Level Locks)."""
 
 _FIELD = re.compile(rf"^({'|'.join(FIELDS)}):[ \t]*(.*(?:\n[ \t]+.*)*)", re.MULTILINE)
+# The text is stored in databases, and must not change.
 _UNVERIFIED = "; unproved"
 _PHASE = re.compile(r"(expand|data)\b|contract of (\w+)")
 
 
 class Phase(StrEnum):
-    """What a revision means for the release that is still running.
+    """The phase of a revision in the change of a schema that is in use.
 
-    ``expand`` adds what it does not know, ``data`` moves rows, ``contract`` removes what it may still use.
+    ``expand`` adds objects that the running release does not use, ``data`` changes rows, ``contract`` removes
+    objects that the running release may still use.
     """
 
     EXPAND = "expand"
@@ -43,10 +45,10 @@ class Phase(StrEnum):
 
 
 class UndeclaredError(ValueError):
-    """A revision does not say what it must.
+    """The declaration of a revision is incomplete.
 
     Attributes:
-        problems: What is missing or cannot be read, a line each.
+        problems: Fields that are missing or invalid, a line each.
     """
 
     def __init__(self, problems: list[str]) -> None:
@@ -56,16 +58,16 @@ class UndeclaredError(ValueError):
 
 @dataclass(frozen=True)
 class Revision:
-    """A revision's docstring, as a program reads it.
+    """The declaration of a revision.
 
     Attributes:
-        id: Alembic's.
-        phase: Its part in a change.
-        contracts: The revision whose expansion it ends; None unless it contracts.
-        reversible: Whether ``downgrade`` brings everything back, the data included.
+        id: Id of the revision.
+        phase: Phase of the revision.
+        contracts: Id of the revision that added what this one removes; None unless the phase is contract.
+        reversible: Whether ``downgrade`` restores the previous state, with all data.
         locks: The strongest of LOCKS that it takes on a table in use.
-        release: The first version of the product that has it, as numbers.
-        allowed: The rules of lint that it breaks knowingly, with the reason.
+        release: First version of the product that contains it, as numbers.
+        allowed: The lint rules that it breaks on purpose, with the reason of each.
     """
 
     id: str
@@ -78,10 +80,10 @@ class Revision:
 
 
 def declaration(script: "Script") -> Revision:
-    """What a revision says of itself.
+    """Read the declaration of a revision.
 
     Raises:
-        UndeclaredError: it does not say all of it.
+        UndeclaredError: a field is missing or invalid.
     """
     found = {name: " ".join(value.split()) for name, value in _FIELD.findall(script.longdoc)}
     problems = [
@@ -117,12 +119,12 @@ def declaration(script: "Script") -> Revision:
 
 
 def up_to(scripts: "ScriptDirectory", *heads: str) -> "list[Script]":
-    """The revisions that lead to these, the first first."""
+    """Return the revisions that lead to the given ones, which are included, the oldest first."""
     return list(scripts.iterate_revisions(heads, "base"))[::-1] if heads else []
 
 
 def upgrade_sql(config: "Config", script: "Script") -> str:
-    """What Alembic would run to apply a revision, transactions and version stamp included."""
+    """Return the SQL that Alembic would run to apply a revision, with transactions and the version stamp."""
     from alembic import command
 
     revises = script.down_revision
@@ -133,14 +135,13 @@ def upgrade_sql(config: "Config", script: "Script") -> str:
 
 
 def history_comment(heads: "list[Script]", *, unverified: bool = False) -> str:
-    """The statement that leaves in the database how it came to its revision.
+    """Return the statement that records the applied revisions and their phases as a comment.
 
-    The release before this one does not know the newest revisions. With their phases beside the stamp it can
-    tell whether it works on.
+    An older release does not know the newest revisions. Their phases tell it whether it can work beside them.
 
     Args:
-        heads: The chain up to the revision that is stamped.
-        unverified: Whether it is still to be seen that the schema is what it should be.
+        heads: The revisions up to the one that is stamped, the oldest first.
+        unverified: Whether the schema still has to be verified.
     """
     if not heads:
         return "COMMENT ON TABLE alembic_version IS NULL"
@@ -153,41 +154,41 @@ def history_comment(heads: "list[Script]", *, unverified: bool = False) -> str:
     return f"COMMENT ON TABLE alembic_version IS '{', '.join(phases)}{_UNVERIFIED if unverified else ''}'"
 
 
-def is_unverified(remembered: str | None) -> bool:
-    """Whether a run that ended early left a schema that nobody has looked at since.
+def is_unverified(comment: str | None) -> bool:
+    """Return whether an interrupted deployment has left a schema that was not verified.
 
     Args:
-        remembered: What history_comment() left.
+        comment: The comment that history_comment() has set; None if there is none.
     """
-    return (remembered or "").endswith(_UNVERIFIED)
+    return (comment or "").endswith(_UNVERIFIED)
 
 
-def applied_after(remembered: str | None, head: str | None) -> list[tuple[str, str]] | None:
-    """What a database has had applied after a revision: ids and phases, oldest first.
+def applied_after(comment: str | None, head: str | None) -> list[tuple[str, str]] | None:
+    """Return the ids and phases of the revisions that were applied after a revision, the oldest first.
 
     Args:
-        remembered: What history_comment() left.
+        comment: The comment that history_comment() has set; None if there is none.
         head: The newest revision of this release.
 
     Returns:
-        None if that revision is not in it.
+        None if that revision was not applied.
     """
-    applied = re.findall(r"(\w+) \((\w+)\)", remembered or "")
+    applied = re.findall(r"(\w+) \((\w+)\)", comment or "")
     ids = [revision for revision, _ in applied]
     return applied[ids.index(head) + 1 :] if head in ids else None
 
 
-def additions(remembered: str | None, head: str | None) -> list[str]:
-    """The revisions of a newer release that only add to the schema, so that this release works beside them.
+def additions(comment: str | None, head: str | None) -> list[str]:
+    """Return the revisions of a newer release if they only add to the schema: this release works beside them.
 
     Args:
-        remembered: What history_comment() left.
+        comment: The comment that history_comment() has set; None if there is none.
         head: The newest revision of this release.
 
     Returns:
         Their ids, oldest first; empty if one of them contracts, or if the head is not among those applied.
     """
-    applied = applied_after(remembered, head) or []
+    applied = applied_after(comment, head) or []
     if any(phase not in {Phase.EXPAND, Phase.DATA} for _, phase in applied):
         return []
     return [revision for revision, _ in applied]

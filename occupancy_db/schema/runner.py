@@ -1,4 +1,4 @@
-"""Run migrations, one runner at a time."""
+"""Running Alembic's commands under the maintenance lock."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,13 +20,13 @@ from occupancy_db.settings import Settings
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run did.
+    """What a run of migrations has done.
 
     Attributes:
-        before: The revision found, None for an empty database.
-        after: The revision left.
-        reverted: The revisions taken back, in order.
-        applied: The revisions applied, in order, after those taken back.
+        before: Revision before the run; None for an empty database.
+        after: Revision after the run; None for an empty database.
+        reverted: Ids of the revisions that were taken back, in order.
+        applied: Ids of the revisions that were applied afterwards, in order.
     """
 
     before: str | None
@@ -48,7 +48,7 @@ def alembic_config() -> Config:
 
 
 def script_directory() -> ScriptDirectory:
-    """The revisions on disk."""
+    """Return the revisions on disk."""
     return ScriptDirectory.from_config(alembic_config())
 
 
@@ -58,10 +58,10 @@ async def upgrade(settings: Settings, revision: str = "head", lock_wait: float =
     Args:
         settings: The database.
         revision: What Alembic understands: an id, ``head``, ``+1``.
-        lock_wait: Seconds to wait for another runner.
+        lock_wait: Seconds to wait for the maintenance lock.
 
     Raises:
-        DatabaseError: no connection, or another runner holds the lock for too long.
+        DatabaseError: no connection, or another session holds the maintenance lock.
         sqlalchemy.exc.DBAPIError: a migration failed; the revision it belongs to is rolled back.
         alembic.util.CommandError: unknown revision.
     """
@@ -69,25 +69,33 @@ async def upgrade(settings: Settings, revision: str = "head", lock_wait: float =
 
 
 async def recreate(settings: Settings, lock_wait: float = LOCK_WAIT) -> Outcome:
-    """Remove everything the migrations made, data included, and make it anew; errors as for ``upgrade``.
+    """Remove everything that the migrations created, with all data, and create it again.
 
-    What they did not make stays: the way down is theirs, not a DROP SCHEMA.
+    Other objects stay, because the downgrades of the migrations run, and not DROP SCHEMA.
+
+    Args:
+        settings: The database.
+        lock_wait: Seconds to wait for the maintenance lock.
+
+    Raises:
+        DatabaseError: no connection, or another session holds the maintenance lock.
+        sqlalchemy.exc.DBAPIError: a migration failed; it is rolled back, those before it are not.
     """
     return await _run(settings, [(command.downgrade, "base"), (command.upgrade, "head")], lock_wait)
 
 
 async def current_revision(connection: AsyncConnection) -> str | None:
-    """The revision of a database, None if no migration has been applied."""
+    """Return the revision of a database; None if no migration was applied."""
     return await connection.run_sync(lambda sync: MigrationContext.configure(sync).get_current_revision())
 
 
 async def with_alembic(connection: AsyncConnection, run: Callable[[Config], Any], **attributes: Any) -> None:
-    """Call one of Alembic's commands on an open connection.
+    """Run one of Alembic's commands on an open connection.
 
     Args:
-        connection: What env.py will use.
+        connection: The connection that env.py uses.
         run: Calls the command with the configuration.
-        attributes: More for env.py.
+        attributes: Additional attributes of the configuration, which env.py reads.
     """
 
     def call(sync: Connection) -> None:
