@@ -140,7 +140,10 @@ def test_a_table_that_is_only_called_like_a_month_is_left_alone(database: Databa
     cursor.execute(f"CREATE TABLE {name(-7)} (mine text)")
     for command in (["partitions", "status"], ["partitions", "maintain"]):
         assert answer(database, *command)["strays"] == [name(-7), name(-6)]
-    assert "is named like a partition but is not one: it is left alone" in database.cli("partitions", "maintain").stdout
+    assert (
+        "is named like a partition but is not one: it is left alone"
+        in database.cli("partitions", "maintain").stdout
+    )
     cleaned = answer(database, "cleanup", "--months", "1", "--no-dry-run")
     assert name(-6) not in cleaned["tables"]["sensor_readings"]["dropped"]
     cursor.execute(f"SELECT mine FROM {name(-7)}")
