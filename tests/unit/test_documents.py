@@ -78,6 +78,15 @@ def test_the_architecture_fits_two_screens() -> None:
     assert len((ROOT / "ARCHITECTURE.md").read_text().splitlines()) <= 110
 
 
+def test_the_architecture_names_every_package_role_and_directory() -> None:
+    named_there = set(re.findall(r"`([\w/.-]+?)/?`", (ROOT / "ARCHITECTURE.md").read_text()))
+    package = {path.stem for path in (ROOT / "occupancy_db").iterdir() if path.suffix in ("", ".py")}
+    roles = {f"roles/{path.name}" for path in (ROOT / "roles").iterdir()}
+    directories = {"playbooks", "provisioning", "compose", "migrations", "tests", "molecule", "bench"}
+    private = {name for name in package if name.startswith("_")}
+    assert (package - private) | roles | directories <= named_there
+
+
 # Links
 
 
