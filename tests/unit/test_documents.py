@@ -14,6 +14,7 @@ import yaml
 from typer.main import get_command
 
 from occupancy_db.cli.app import app
+from provisioning import run_tags
 from tests.documents import (
     DOCUMENTS,
     PAGES,
@@ -76,6 +77,15 @@ def test_the_readme_is_short() -> None:
 
 def test_the_architecture_fits_two_screens() -> None:
     assert len((ROOT / "ARCHITECTURE.md").read_text().splitlines()) <= 110
+
+
+def test_the_architecture_names_every_package_role_and_directory() -> None:
+    named_there = set(re.findall(r"`([\w/.-]+?)/?`", (ROOT / "ARCHITECTURE.md").read_text()))
+    package = {path.stem for path in (ROOT / "occupancy_db").iterdir() if path.suffix in ("", ".py")}
+    roles = {f"roles/{path.name}" for path in (ROOT / "roles").iterdir()}
+    directories = {"playbooks", "provisioning", "compose", "migrations", "tests", "molecule", "bench"}
+    private = {name for name in package if name.startswith("_")}
+    assert (package - private) | roles | directories <= named_there
 
 
 # Links
@@ -172,26 +182,15 @@ def test_playbooks_exist() -> None:
     assert without(playbooks, {path.name for path in (ROOT / "playbooks").glob("*.yml")}) == {}
 
 
-def tags(node: Any) -> set[str]:
-    """All tags in a YAML file of tasks or plays."""
-    if isinstance(node, list):
-        return set().union(*map(tags, node))
-    if not isinstance(node, dict):
-        return set()
-    own = node.get("tags", [])
-    return {*([own] if isinstance(own, str) else own)}.union(*map(tags, node.values()))
-
-
-def all_tags() -> set[str]:
-    files = [*(ROOT / "playbooks").glob("*.yml"), *(ROOT / "roles").glob("*/tasks/*.yml")]
-    return set().union(*(tags(yaml.safe_load(path.read_text())) for path in files))
-
-
 def test_tags_exist() -> None:
     lists = named(r"--(?:skip-)?tags[ =]([a-z_,-]+)")
     used = {tag: where for text, where in lists.items() for tag in text.split(",")}
-    assert set(used) >= {"backup", "restore", "migrate"}
-    assert without(used, all_tags()) == {}
+    assert set(used) >= {"backup", "migrate", "tuning"}
+    assert without(used, {*run_tags.ROLES, *run_tags.JOBS}) == {}
+
+
+def test_the_tags_of_operations_are_listed() -> None:
+    assert set(run_tags.JOBS) <= set(inline_code(ROOT / "docs/hosts.md"))
 
 
 def specs() -> dict[str, dict[str, Any]]:
