@@ -43,11 +43,7 @@ class Table:
             width: Characters in a line; None for no limit.
         """
         shown = list(range(len(self.columns)))
-        widths = {
-            n: max(len(self.columns[n].title), *(len(row[n]) for row in self.rows), 0) if self.rows else
-            len(self.columns[n].title)
-            for n in shown
-        }  # fmt: skip
+        widths = {n: max(1, len(self.columns[n].title), *(len(row[n]) for row in self.rows)) for n in shown}
         if width is not None:
             shown, widths = self._fit(widths, width)
         lines = [self._line([self.columns[n].title for n in shown], shown, widths)]
