@@ -11,21 +11,23 @@ from occupancy_db.driver import LOCK_WAIT
 from occupancy_db.history import inspection
 from occupancy_db.settings import Settings
 
+Months = Annotated[
+    int, typer.Option(min=1, max=1200, metavar="NUMBER", help="Months of sensor readings to keep.")
+]
+TransitionsMonths = Annotated[
+    int | None,
+    typer.Option(min=1, max=1200, metavar="NUMBER", help="Months of room transitions to keep; default: all."),
+]
+PredictionsMonths = Annotated[
+    int | None,
+    typer.Option(min=1, max=1200, metavar="NUMBER", help="Months of predictions to keep; default: all."),
+]
+
 
 def cleanup(
-    months: Annotated[
-        int, typer.Option(min=1, max=1200, metavar="NUMBER", help="Months of sensor readings to keep.")
-    ] = 6,
-    transitions_months: Annotated[
-        int | None,
-        typer.Option(
-            min=1, max=1200, metavar="NUMBER", help="Months of room transitions to keep; default: all."
-        ),
-    ] = None,
-    predictions_months: Annotated[
-        int | None,
-        typer.Option(min=1, max=1200, metavar="NUMBER", help="Months of predictions to keep; default: all."),
-    ] = None,
+    months: Months = 6,
+    transitions_months: TransitionsMonths = None,
+    predictions_months: PredictionsMonths = None,
     dry_run: Annotated[bool, typer.Option(help="Only show what would be removed.")] = True,
     lock_wait: LockWait = LOCK_WAIT,
     json: Json = False,
