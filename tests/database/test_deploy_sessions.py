@@ -211,7 +211,7 @@ async def test_a_session_in_the_way_is_named_before_anything_is_begun(
         cursor.execute("SELECT count(*) FROM predictions")
     old = """
         SELECT 1 FROM pg_stat_activity
-        WHERE application_name = 'a forgotten shell' AND now() - xact_start > interval '0.2 s'
+        WHERE application_name = 'a forgotten shell' AND clock_timestamp() - xact_start > interval '0.2 s'
     """
     as_superuser = migration_host.database.cluster.connect(migration_host.database.name)
     with as_superuser.cursor() as cursor:
