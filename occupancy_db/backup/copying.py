@@ -85,6 +85,6 @@ async def compare(settings: Settings, name: str, saved: Contents) -> Contents:
         raise DatabaseError(
             ExitCode.DIFFERENT,
             f"{name} does not restore what was saved: {'; '.join(lines[:5])}{more}",
-            "Use another set, and keep this one for whoever looks into it.",
+            "Use another set, and keep this one for an investigation.",
         )
     return found

@@ -94,7 +94,7 @@ async def require_no_superuser(connection: AsyncConnection, name: str) -> None:
         who = "; ".join(f'pid {row.pid}, "{row.application_name}"' for row in rows)
         raise DatabaseError(
             ExitCode.LOCKED,
-            f"a superuser is connected to {name}, whom nobody else may send away: {who}",
+            f"a superuser is connected to {name}, and only a superuser may end its session: {who}",
             "End that session, then try again. Nothing was changed.",
         )
 

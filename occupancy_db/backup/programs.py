@@ -26,7 +26,11 @@ _MEANINGS = [
     ),
     ("unrecognized compression algorithm", ExitCode.UNSUITABLE, "Correct BACKUP_COMPRESSION, as in gzip:3."),
     ("invalid compression specification", ExitCode.UNSUITABLE, "Correct BACKUP_COMPRESSION, as in gzip:3."),
-    ("permission denied", ExitCode.PERMISSION, "Run 'make up', which gives every user its rights again."),
+    (
+        "permission denied",
+        ExitCode.PERMISSION,
+        "Run 'make up', which grants every user its privileges again.",
+    ),
     ("Permission denied", ExitCode.PERMISSION, "Check the path and its permissions."),
     (
         "password authentication failed",

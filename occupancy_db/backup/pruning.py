@@ -65,7 +65,7 @@ def plan(sets: Sequence[BackupSet], keep: BackupSettings, now: datetime) -> list
         if backup.pinned is not None:
             reasons[backup.id].append("pinned")
         if backup.state is SetState.DAMAGED:
-            reasons[backup.id].append("damaged: yours to look at")
+            reasons[backup.id].append("damaged: to be inspected")
         if backup.state is SetState.UNVERIFIED and not (verified and verified[-1].made_at > backup.made_at):
             reasons[backup.id].append("nothing newer is verified")
     return [

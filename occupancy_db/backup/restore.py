@@ -277,7 +277,7 @@ async def _preflight(
         raise DatabaseError(
             ExitCode.CONFIGURATION,
             f"users of the product are missing: {', '.join(missing)}",
-            "Run 'make up', which makes them. Nothing was changed.",
+            "Run 'make up', which creates them. Nothing was changed.",
         )
     await require_no_superuser(connection, names.live)
     return await find_databases(connection, names)
@@ -325,9 +325,9 @@ async def _save_live(
     except DatabaseError as error:
         raise DatabaseError(
             error.code,
-            f"no safety backup of the live database could be made, which was not touched: {error.what}",
-            f"{error.hint} If it is beyond saving, restore with --without-safety-backup; "
-            f"it is kept for {KEEP_REPLACED.days} day all the same.",
+            f"no safety backup of the live database could be made; it was not changed: {error.what}",
+            f"{error.hint} If the live database cannot be dumped, restore with --without-safety-backup; "
+            f"it is still kept for {KEEP_REPLACED.days} day.",
         ) from error
     return made
 
@@ -379,5 +379,5 @@ async def _verify_exchange(
         raise DatabaseError(
             error.code,
             f"the restored database failed in its place, and was taken back: {error.what}",
-            f"{names.live} is what it was before.",
+            f"{names.live} is unchanged.",
         ) from error

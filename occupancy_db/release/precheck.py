@@ -131,7 +131,7 @@ async def check_database(
     if backup.dir.is_dir():
         need, free = await connection.scalar(_LARGEST) + _HEADROOM, shutil.disk_usage(backup.dir).free
         if free < need:
-            what = f"{free / 1e6:,.0f} MB are free, and a table rewritten may take {need / 1e6:,.0f} MB"
+            what = f"{free / 1e6:,.0f} MB are free, and rewriting a table may take {need / 1e6:,.0f} MB"
             state.problems.append(DatabaseError(ExitCode.NO_SPACE, what, "Free some, then try again."))
     return state
 
@@ -156,9 +156,9 @@ def _check_declarations(state: DatabaseState, settings: Settings) -> None:
         try:
             contracts = revisions.declaration(script).contracts
         except UndeclaredError as error:
-            what = f"{script.revision} does not say what it is: {error}"
+            what = f"{script.revision} has no complete declaration: {error}"
             if production:
-                state.problems.append(_unsuitable(what, "Run 'occupancy-db lint' where it was written."))
+                state.problems.append(_unsuitable(what, "Run 'occupancy-db lint' in the checkout."))
             else:
                 state.warnings.append(what)
             continue
@@ -179,13 +179,13 @@ async def _check_schema(state: DatabaseState, connection: AsyncConnection) -> No
         for index in state.invalid:
             # An interrupted attempt has left it, and the same revision completes it.
             if any(index == name or index.startswith(f"{name}_") for name in built):
-                state.warnings.append(f"the INVALID index {index} is what an interrupted migration left")
+                state.warnings.append(f"the INVALID index {index} was left by an interrupted migration")
                 continue
             state.problems.append(
                 DatabaseError(
                     ExitCode.FAILED,
                     f"the index {index} is INVALID",
-                    f"Build it anew (REINDEX INDEX CONCURRENTLY {index}) or drop it.",
+                    f"Rebuild it (REINDEX INDEX CONCURRENTLY {index}) or drop it.",
                 )
             )
     state.problems += [

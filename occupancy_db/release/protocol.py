@@ -174,7 +174,7 @@ async def _prepare(
     if not state.pending:
         return _Prepared(state, at_end)
     if not save:
-        state.warnings.append("no backup: told so")
+        state.warnings.append("no backup was made, as requested")
         return _Prepared(state, at_end)
     with progress.measured():
         made = await create.make_set(as_user(settings, BACKUP_USER, backup), backup, progress)
@@ -186,7 +186,7 @@ def _no_backup_reason(settings: Settings, backup: BackupSettings) -> str | None:
     """Return why no backup set can be made here, or None if one can."""
     for directory in (backup.dir, backup.rehearsal_dir):
         if not os.access(directory, os.W_OK):
-            return f"{directory} is not there, or not for us"
+            return f"{directory} does not exist, or this user may not write to it"
     if settings.postgres_user != BACKUP_USER and not (backup.secrets_dir / BACKUP_USER).exists():
         return f"the password of {BACKUP_USER} is not in {backup.secrets_dir}"
     if not shutil.which("initdb"):
@@ -200,7 +200,7 @@ def _refuse_if_overtaken(settings: Settings, prepared: DatabaseState, now: Datab
             ExitCode.LOCKED,
             f"{settings.database} went from {prepared.revision or 'base'} to {now.revision or 'base'} "
             "meanwhile",
-            "Somebody else migrates it: run again when that has ended. Nothing was changed.",
+            "Another process migrates it: run the command again when it has ended. Nothing was changed.",
         )
 
 
@@ -231,7 +231,7 @@ async def _record_verification(
     """Let the database remember that its schema was verified."""
     if state.unverified and prepared.expected is None:
         deployment.warnings.append(
-            "an earlier run has not proved the schema, and here it can't be: see the host"
+            "an earlier run has not proved the schema, which is only possible on the host"
         )
         return
     heads = [deployment.after] if deployment.after else []

@@ -116,7 +116,7 @@ def _after_irreversible(settings: Settings, deployment: Deployment, step_failed:
     outcome = f"{settings.database} stays at {deployment.applied[-1]}: taking back {lossy[0]} loses data"
     # If the verification failed instead of a revision, it is not known whether the old release works.
     if step_failed and all(one.summary.phase != Phase.CONTRACT for one in deployment.revisions):
-        outcome += "; the release before works on beside it"
+        outcome += "; the previous release works with it"
     return _Recovery(outcome)
 
 

@@ -122,12 +122,12 @@ def drift_error(what: str, missing: list[str]) -> DatabaseError:
     more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
     return DatabaseError(
         ExitCode.DIFFERENT,
-        f"{what}; it lacks {'; '.join(' '.join(one.split()) for one in missing[:5])}{more}",
-        "Somebody changed it by hand: put that right first.",
+        f"{what}; missing: {'; '.join(' '.join(one.split()) for one in missing[:5])}{more}",
+        "The schema was changed by hand: correct it first.",
     )
 
 
 def explained(error: Exception) -> DatabaseError:
     """Return an error in words; an unknown one was raised by the Python code of a revision."""
     what = f"{type(error).__name__}: {error}"
-    return explain(error) or DatabaseError(ExitCode.FAILED, what, "That is a mistake in the revision.")
+    return explain(error) or DatabaseError(ExitCode.FAILED, what, "This is an error in the revision.")

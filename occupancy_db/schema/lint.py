@@ -30,7 +30,7 @@ _MIGRATION_OPS = "occupancy_db.schema.migration_ops"
 
 # Rules of squawk that do not apply, and the reasons.
 _EXCLUDED = {
-    "require-lock-timeout": "whoever runs migrations sets it for the session",
+    "require-lock-timeout": "the runner sets it for the session",
     "require-statement-timeout": "a concurrent index may take its time",
     "prefer-robust-stmts": "a revision is a transaction",
     "prefer-text-field": "a length is a rule of the schema, as a CHECK would be",
@@ -163,7 +163,7 @@ def _check(statements: list[str]) -> Iterator[tuple[str, str]]:
         if function and re.search(r"\bIMMUTABLE\b", bare) and _NOW.search(text):
             yield (
                 "immutable-now",
-                f"{start}…: a function of the present is not immutable, and an index of it goes wrong",
+                f"{start}…: a function of the current time is not immutable: an index on it becomes wrong",
             )
         if re.search(r"CREATE\s+TABLE\s[^;]*\sPARTITION\s+OF\b", text, re.IGNORECASE):
             yield (
@@ -173,7 +173,7 @@ def _check(statements: list[str]) -> Iterator[tuple[str, str]]:
         if commits and not _REPEATABLE.match(bare):
             yield (
                 "commits-midway",
-                f"{start}…: would be done, and not be stamped, if the rest fails: a revision of its own",
+                f"{start}…: stays without the version stamp if the rest fails: use a separate revision",
             )
         # The body of DO runs at once, that of a function does not; a body that commits works in batches.
         runs = text if bare.startswith("DO") and not re.search(r"\bCOMMIT\b", text, re.IGNORECASE) else bare
@@ -186,7 +186,7 @@ def _check(statements: list[str]) -> Iterator[tuple[str, str]]:
             if any(value in other for other in texts if other is not text):
                 yield (
                     "enum-value-in-use",
-                    f"{start}…: nobody can use {value} before it is committed: a revision of its own",
+                    f"{start}…: {value} cannot be used before it is committed: use a separate revision",
                 )
 
 

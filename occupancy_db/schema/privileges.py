@@ -76,6 +76,6 @@ async def verify_privileges(settings: Settings, *, older: bool = False) -> None:
                 raise DatabaseError(
                     ExitCode.PERMISSION,
                     f"{user} may do what it must not: {statement}",
-                    "Run 'make up', which gives every user its rights again; then try again.",
+                    "Run 'make up', which grants every user its privileges again; then try again.",
                 )
             await connection.rollback()
