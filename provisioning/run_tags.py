@@ -16,6 +16,9 @@ JOBS = ("migrate", "restore", "restore-rollback", "rotate-passwords", "rotate-tl
 SPECIAL = ("all", "always", "never", "tagged", "untagged")
 """Ansible's own."""
 
+MOLECULE = ("molecule-notest", "notest")
+"""Molecule passes these to --skip-tags in every run."""
+
 MIGRATIONS = frozenset({"migrate", "migrations"})
 """Alone, they select playbooks/migrate.yml."""
 
@@ -26,7 +29,7 @@ def unknown(tags: Sequence[str]) -> str:
     Args:
         tags: Those of --tags and --skip-tags.
     """
-    known = (*ROLES, *JOBS, *SPECIAL)
+    known = (*ROLES, *JOBS, *SPECIAL, *MOLECULE)
     problems = []
     for tag in tags:
         if tag in known:

@@ -144,6 +144,10 @@ def test_what_runs_as_root_leaves_no_bytecode_in_the_environment_of_the_project(
 # Tags
 
 
+def test_the_tags_of_molecule_are_accepted() -> None:
+    assert run_tags.unknown(["molecule-notest", "notest"]) == ""
+
+
 def test_a_tag_that_is_misspelt_is_refused_with_the_nearest() -> None:
     problem = run_tags.unknown(["tunning", "backup"])
     assert "no tag tunning (did you mean tuning?)" in problem

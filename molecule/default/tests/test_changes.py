@@ -228,7 +228,7 @@ def test_changes_of_users_by_hand_are_undone(
         "ALTER ROLE occupancy_readonly CREATEDB",
         "ALTER ROLE occupancy_monitor PASSWORD 'another password'",
         "GRANT pg_read_all_data TO occupancy_monitor",
-        "GRANT CREATE ON SCHEMA public TO occupancy_app",
+        "GRANT TRUNCATE ON sensor_readings TO occupancy_app",
     ):
         superuser(statement)
     # The tasks for users, memberships and the privileges of the database
@@ -237,7 +237,7 @@ def test_changes_of_users_by_hand_are_undone(
     assert server.query("occupancy_monitor", "SELECT 1") == [(1,)]
     assert superuser("SELECT rolcreatedb FROM pg_roles WHERE rolname = 'occupancy_readonly'") == "f"
     assert superuser("SELECT pg_has_role('occupancy_monitor', 'pg_read_all_data', 'member')") == "f"
-    assert superuser("SELECT has_schema_privilege('occupancy_app', 'public', 'CREATE')") == "f"
+    assert superuser("SELECT has_table_privilege('occupancy_app', 'sensor_readings', 'TRUNCATE')") == "f"
     assert changed(play("--tags", "access"), server) == 0
 
 
