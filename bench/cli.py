@@ -51,6 +51,8 @@ QUERIES = (
     "partitions maintain --dry-run",
     "cleanup --dry-run",
     "migrate --plan",
+    "migrate",
+    "init",
 )
 
 

@@ -11,21 +11,23 @@ from occupancy_db.driver import LOCK_WAIT
 from occupancy_db.history import inspection
 from occupancy_db.settings import Settings
 
+Months = Annotated[
+    int, typer.Option(min=1, max=1200, metavar="NUMBER", help="Months of sensor readings to keep.")
+]
+TransitionsMonths = Annotated[
+    int | None,
+    typer.Option(min=1, max=1200, metavar="NUMBER", help="Months of room transitions to keep; default: all."),
+]
+PredictionsMonths = Annotated[
+    int | None,
+    typer.Option(min=1, max=1200, metavar="NUMBER", help="Months of predictions to keep; default: all."),
+]
+
 
 def cleanup(
-    months: Annotated[
-        int, typer.Option(min=1, max=1200, metavar="NUMBER", help="Months of sensor readings to keep.")
-    ] = 6,
-    transitions_months: Annotated[
-        int | None,
-        typer.Option(
-            min=1, max=1200, metavar="NUMBER", help="Months of room transitions to keep; default: all."
-        ),
-    ] = None,
-    predictions_months: Annotated[
-        int | None,
-        typer.Option(min=1, max=1200, metavar="NUMBER", help="Months of predictions to keep; default: all."),
-    ] = None,
+    months: Months = 6,
+    transitions_months: TransitionsMonths = None,
+    predictions_months: PredictionsMonths = None,
     dry_run: Annotated[bool, typer.Option(help="Only show what would be removed.")] = True,
     lock_wait: LockWait = LOCK_WAIT,
     json: Json = False,
@@ -48,17 +50,7 @@ def cleanup(
         from occupancy_db.history import retention
 
         result = asyncio.run(retention.cleanup(settings, wanted, dry_run=False, lock_wait=lock_wait))
-    verb = "would be removed" if dry_run else "removed"
-    lines = []
-    for table, found in result.items():
-        before, after = size(found.bytes_before), size(found.bytes_after)
-        months_dropped = len(found.dropped or [])
-        plural = "s" if months_dropped > 1 else ""
-        dropped = f", with {months_dropped} whole month{plural}" if months_dropped else ""
-        lines.append(
-            f"{found.rows:,} {table.replace('_', ' ')} before {found.cutoff:%Y-%m-%d %H:%M} UTC "
-            f"{verb}{dropped}: {before} → {after}"
-        )
+    lines = [_describe(table, found, dry_run=dry_run) for table, found in result.items()]
     if dry_run and any(found.rows for found in result.values()):
         lines.append("run again with --no-dry-run to remove them")
     readings = result["sensor_readings"]
@@ -72,4 +64,15 @@ def cleanup(
             "tables": {table: found.as_dict() for table, found in result.items()},
         },
         *lines,
+    )
+
+
+def _describe(table: str, found: inspection.TableCleanup, *, dry_run: bool) -> str:
+    months_dropped = len(found.dropped or [])
+    plural = "s" if months_dropped > 1 else ""
+    dropped = f", with {months_dropped} whole month{plural}" if months_dropped else ""
+    return (
+        f"{found.rows:,} {table.replace('_', ' ')} before {found.cutoff:%Y-%m-%d %H:%M} UTC "
+        f"{'would be removed' if dry_run else 'removed'}{dropped}: "
+        f"{size(found.bytes_before)} → {size(found.bytes_after)}"
     )

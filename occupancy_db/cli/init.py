@@ -3,15 +3,12 @@
 import asyncio
 from typing import Annotated
 
-import asyncpg
 import typer
-from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError
 
 from occupancy_db.cli.migrate import report, run
 from occupancy_db.cli.options import refuse_in_production
 from occupancy_db.cli.output import Json
-from occupancy_db.connection import connect
+from occupancy_db.driver import connect_driver
 from occupancy_db.errors import DatabaseError, ExitCode, caused_by
 from occupancy_db.settings import Settings
 
@@ -40,11 +37,21 @@ def init(
 
 async def _create_if_missing(settings: Settings) -> None:
     try:
-        async with connect(settings, "occupancy-db init"):
+        async with connect_driver(settings, "occupancy-db init"):
             return
     except DatabaseError as error:
         if error.code is not ExitCode.DATABASE_MISSING:
             raise
+    await _create(settings)
+
+
+async def _create(settings: Settings) -> None:
+    import asyncpg
+    from sqlalchemy import text
+    from sqlalchemy.exc import DBAPIError
+
+    from occupancy_db.connection import connect
+
     async with connect(settings, "occupancy-db init", database="postgres", autocommit=True) as connection:
         name = connection.dialect.identifier_preparer.quote(settings.database)
         try:

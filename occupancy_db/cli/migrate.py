@@ -1,6 +1,7 @@
 """``occupancy-db migrate``."""
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -8,7 +9,8 @@ import typer
 from occupancy_db.cli.options import LockWait
 from occupancy_db.cli.output import Json, out
 from occupancy_db.driver import LOCK_WAIT, connect_driver
-from occupancy_db.release.results import ReleasePlan
+from occupancy_db.errors import DatabaseError
+from occupancy_db.release.results import Deployment, ReleasePlan
 from occupancy_db.schema import position
 from occupancy_db.settings import Settings
 
@@ -40,10 +42,7 @@ def migrate(
 
 def run(settings: Settings, *, save: bool = True, wait: float = LOCK_WAIT) -> None:
     """Migrate the schema to this release and print what was done; see ``protocol.deploy``."""
-    from occupancy_db.backup.configuration import BackupSettings
-    from occupancy_db.release import protocol
-
-    done = asyncio.run(protocol.deploy(settings, BackupSettings(), out.step, wait=wait, save=save))
+    done = asyncio.run(_deploy(settings, save=save, wait=wait))
     if not done.applied:
         ahead = f", ahead of this release by {', '.join(done.ahead)}" if done.ahead else ""
         line = f"{settings.database}: already at {done.after or 'base'}{ahead}, nothing to do"
@@ -54,17 +53,35 @@ def run(settings: Settings, *, save: bool = True, wait: float = LOCK_WAIT) -> No
 
 async def _plan(settings: Settings) -> ReleasePlan:
     """The plan of ``planning.plan``; without importing Alembic if there is nothing to apply."""
-    try:
-        async with connect_driver(settings, "occupancy-db migrate") as connection:
-            found = await position.find(connection)
-    except position.UnclearError:
-        found = None
+    found = await _position(settings)
     if found is not None and found.revision == found.head:
         return ReleasePlan(settings.database, found.revision, found.revision)
     from occupancy_db.backup.configuration import BackupSettings
     from occupancy_db.release import planning
 
     return await planning.plan(settings, BackupSettings())
+
+
+async def _deploy(settings: Settings, *, save: bool, wait: float) -> Deployment:
+    """The result of ``protocol.deploy``; without importing Alembic if there is nothing to do."""
+    found = None
+    with suppress(DatabaseError):  # the protocol waits where all connections are in use
+        found = await _position(settings)
+    if found is not None and found.revision == found.head and not found.unverified:
+        return Deployment(settings.database, found.revision, found.revision, [], [], {})
+    from occupancy_db.backup.configuration import BackupSettings
+    from occupancy_db.release import protocol
+
+    return await protocol.deploy(settings, BackupSettings(), out.step, wait=wait, save=save)
+
+
+async def _position(settings: Settings) -> position.Position | None:
+    """The position of the database; None if only Alembic can find it."""
+    try:
+        async with connect_driver(settings, "occupancy-db migrate") as connection:
+            return await position.find(connection)
+    except position.UnclearError:
+        return None
 
 
 def _show(plan: ReleasePlan) -> None:

@@ -43,11 +43,7 @@ class Table:
             width: Characters in a line; None for no limit.
         """
         shown = list(range(len(self.columns)))
-        widths = {
-            n: max(len(self.columns[n].title), *(len(row[n]) for row in self.rows), 0) if self.rows else
-            len(self.columns[n].title)
-            for n in shown
-        }  # fmt: skip
+        widths = {n: max(1, len(self.columns[n].title), *(len(row[n]) for row in self.rows)) for n in shown}
         if width is not None:
             shown, widths = self._fit(widths, width)
         lines = [self._line([self.columns[n].title for n in shown], shown, widths)]
@@ -80,11 +76,11 @@ class Table:
         return shown, narrow
 
     def _least(self, n: int) -> int:
-        words = [word for row in self.rows for word in row[n].split()]
-        longest = max(map(len, [*words, *self.columns[n].title.split()]), default=0)
-        # A number or a size is one value: "1.2 MB" is not broken.
+        """The narrowest that a column is wrapped to: a short value, as "1.2 MB", is not broken."""
+        longest = max((len(word) for row in self.rows for word in row[n].split()), default=0)
         whole = max((len(row[n]) for row in self.rows), default=0)
-        return whole if whole <= _NARROWEST else min(max(longest, _NARROWEST), 24)
+        least = whole if whole <= _NARROWEST else min(max(longest, _NARROWEST), 2 * _NARROWEST)
+        return max(least, len(self.columns[n].title))
 
     def _line(self, texts: list[str], shown: list[int], widths: dict[int, int]) -> str:
         cells = [

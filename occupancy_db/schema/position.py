@@ -28,16 +28,13 @@ class Position:
         revision: The revision of the database; None if no migration has been applied.
         head: The newest revision of this release.
         ahead: The revisions of a newer release that only add to the schema; empty if there are none.
+        unverified: Whether the last run of migrations ended before it had verified the schema.
     """
 
     revision: str | None
     head: str
     ahead: list[str] = field(default_factory=list)
-
-    @property
-    def up_to_date(self) -> bool:
-        """Whether this release has nothing to apply."""
-        return bool(self.ahead) or self.revision == self.head
+    unverified: bool = False
 
 
 def migrations_directory() -> Path:
@@ -109,4 +106,4 @@ async def find(connection: Any) -> Position:
         raise UnclearError(", ".join(found))
     revision = found[0] if found else None
     ahead = [] if revision is None or revision in ids else revisions.additions(comment, ids[-1])
-    return Position(revision, ids[-1], ahead)
+    return Position(revision, ids[-1], ahead, revisions.is_unverified(comment))

@@ -19,7 +19,7 @@ import trustme
 from tests.database.cluster import Cluster
 from tests.database.conftest import create
 from tests.database.tunnel import tls_tunnel
-from tests.database.users import OWNER, make_users, password
+from tests.database.users import OWNER, grant, make_users, password
 from tests.documents import DOCUMENTS, Block, blocks_to_run, inline_code, scratch_checkout
 
 PATH = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
@@ -83,6 +83,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         cluster.execute(f"ALTER ROLE occupancy_app PASSWORD '{APP_PASSWORD}'")
         create(cluster, TEMPLATE)
         migrate(cluster, tmp_path_factory.mktemp("template"))
+        grant(cluster, TEMPLATE)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         ca.issue_cert("localhost").configure_cert(context)
         with tls_tunnel(context, cluster.host, cluster.port) as port:

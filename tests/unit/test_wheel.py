@@ -63,7 +63,7 @@ def test_installed_migrations_are_executable_without_the_checkout(tools: Install
     script = (
         "from occupancy_db.schema import revisions, runner\n"
         "for script in runner.script_directory().walk_revisions():\n"
-        "    print(script.path, len(revisions.sql(runner.alembic_config(), script)))\n"
+        "    print(script.path, len(revisions.upgrade_sql(runner.alembic_config(), script)))\n"
     )
     result = tools.run("python", "-c", script)
     assert result.returncode == 0, result.stderr
