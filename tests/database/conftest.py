@@ -35,7 +35,7 @@ MONTH_END = timedelta(minutes=12)
 
 
 def wait_for_new_month() -> None:
-    """If the month ends within the time of a run, wait for the new one: a run and its expectations are of one month."""
+    """If the month ends within the time of a run, wait: the tests and their expectations are of one month."""
     now = datetime.now(UTC)
     left = datetime.combine(following(month_of(now), 1), datetime.min.time(), UTC) - now
     if left < MONTH_END:
