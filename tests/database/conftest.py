@@ -34,8 +34,8 @@ MONTH_END = timedelta(minutes=12)
 """About as long as a run takes."""
 
 
-def let_the_month_end() -> None:
-    """Wait for the new month where the old one ends soon: a run's months, and what it expects, are of one."""
+def wait_for_new_month() -> None:
+    """If the month ends within the time of a run, wait: the tests and their expectations are of one month."""
     now = datetime.now(UTC)
     left = datetime.combine(following(month_of(now), 1), datetime.min.time(), UTC) - now
     if left < MONTH_END:
@@ -43,7 +43,7 @@ def let_the_month_end() -> None:
         time.sleep(left.total_seconds() + 1)
 
 
-let_the_month_end()  # before the tests' own modules say what is now
+wait_for_new_month()  # before the tests' own modules say what is now
 
 
 @dataclass(frozen=True)

@@ -182,7 +182,7 @@ def test_a_restore_that_cannot_be_taken_back_says_what_to_do(fault_env: FaultEnv
     superuser.close()
     assert ended.returncode == ExitCode.AUTHENTICATION
     command = f"restore-rollback --confirm {LIVE}"
-    assert f"occupancy-db {command}" in ended.stderr
+    assert command in ended.stderr
     done = fault_env.host.cli(*command.split())
     assert done.returncode == 0, done.stderr
     fault_env.assert_survived("restore")
