@@ -95,7 +95,10 @@ def test_the_tag_of_a_role_is_its_name() -> None:
 def test_without_tags_no_batch_is_run() -> None:
     found = plays(run("site", "--list-tasks"))
     assert found["Migrate the hosts in batches"] == found["Prepare the table of the migrations"] == []
-    assert "postgres : Write the files of the Compose project" in found["Provision PostgreSQL for the occupancy system"]
+    assert (
+        "postgres : Write the files of the Compose project"
+        in found["Provision PostgreSQL for the occupancy system"]
+    )
 
 
 def test_the_tag_migrate_selects_the_plays_of_the_playbook_migrate() -> None:
