@@ -352,3 +352,26 @@ def test_the_site_builds_without_a_warning_and_generated_pages_are_in_step(
         name_of(path) for path in GENERATED if path.read_text() != (checkout / name_of(path)).read_text()
     ]
     assert changed == [], "run make docs"
+
+
+# Messages
+
+OF_POSTGRESQL = {
+    "pg_hba.conf rejects connection", "no encryption", "SSL encryption", "too many connections for role",
+    "already exists",
+}  # fmt: skip
+
+
+def test_messages_in_troubleshooting_are_those_of_the_product() -> None:
+    folders = ("occupancy_db", "provisioning", "playbooks", "roles")
+    sources = [path for folder in folders for path in (ROOT / folder).rglob("*.*") if path.suffix in SOURCES]
+    text = " ".join(re.sub(r"[\"'\s{}]+", " ", path.read_text()) for path in sources)
+    cells = re.findall(r"^\| ([^|]+) \|", (ROOT / "docs/troubleshooting.md").read_text(), re.MULTILINE)
+    quoted = [code for cell in cells for code in re.findall(r"`([^`]+)`", cell)]
+    parts = [part.strip(" .") for message in quoted for part in re.split(r"…|\b5432\b", message)]
+    missing = [part for part in parts if part and re.sub(r"[\"'\s{}]+", " ", part) not in text]
+    assert len(quoted) > 20
+    assert set(missing) - OF_POSTGRESQL == set()
+
+
+SOURCES = {".py", ".yml", ".sh", ".sql", ".j2"}
