@@ -4,11 +4,12 @@ import asyncio
 from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated
 
+import asyncpg
 import typer
 
 from occupancy_db.cli.options import LockWait
 from occupancy_db.cli.output import Json, out
-from occupancy_db.driver import LOCK_WAIT, connect_driver
+from occupancy_db.driver import LOCK_WAIT, SESSION_SETTINGS, connect_driver
 from occupancy_db.errors import DatabaseError
 from occupancy_db.release.results import Deployment, ReleasePlan
 from occupancy_db.schema import position
@@ -65,7 +66,8 @@ async def _plan(settings: Settings) -> ReleasePlan:
 async def _deploy(settings: Settings, *, save: bool, wait: float) -> Deployment:
     """The result of ``protocol.deploy``; without importing Alembic if there is nothing to do."""
     found = None
-    with suppress(DatabaseError):  # the protocol waits where all connections are in use
+    # The protocol waits where all connections are in use or a lock is held, and explains other errors.
+    with suppress(DatabaseError, asyncpg.PostgresError):
         found = await _position(settings)
     if found is not None and found.revision == found.head and not found.unverified:
         return Deployment(settings.database, found.revision, found.revision, [], [], {})
@@ -78,7 +80,7 @@ async def _deploy(settings: Settings, *, save: bool, wait: float) -> Deployment:
 async def _position(settings: Settings) -> position.Position | None:
     """The position of the database; None if only Alembic can find it."""
     try:
-        async with connect_driver(settings, "occupancy-db migrate") as connection:
+        async with connect_driver(settings, "occupancy-db migrate", SESSION_SETTINGS) as connection:
             return await position.find(connection)
     except position.UnclearError:
         return None
