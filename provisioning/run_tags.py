@@ -16,7 +16,7 @@ JOBS = ("migrate", "restore", "restore-rollback", "rotate-passwords", "rotate-tl
 SPECIAL = ("all", "always", "never", "tagged", "untagged")
 """Ansible's own."""
 
-MOLECULE = ("molecule-notest", "notest")
+MOLECULE = ("molecule-idempotence-notest", "molecule-notest", "notest")
 """Molecule passes these to --skip-tags in every run."""
 
 MIGRATIONS = frozenset({"migrate", "migrations"})
