@@ -1,6 +1,6 @@
 """The table at the end of playbooks/migrate.yml.
 
-A callback, and not a last play: after a batch that failed whole Ansible begins no other play.
+A callback and not a last play: after a batch in which every host failed, Ansible begins no other play.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from rich.table import Table
 DOCUMENTATION = """
 name: migrations
 type: aggregate
-short_description: What became of each host
-description: Prints a table where a playbook has said which hosts it is about (set_stats, migrations_hosts).
+short_description: The result of the migrations on each host
+description: Prints a table after a playbook that has set the stat migrations_hosts to the names of its hosts.
 """
 
 
 class CallbackModule(CallbackBase):
-    """What Ansible looks for."""
+    """The callback that Ansible loads."""
 
     CALLBACK_VERSION = 2.0
     CALLBACK_TYPE = "aggregate"
@@ -36,14 +36,15 @@ class CallbackModule(CallbackBase):
         self._failures: dict[str, str] = {}
 
     def v2_runner_on_failed(self, result: CallbackTaskResult, ignore_errors: bool = False) -> None:
-        """Keep why a host failed: its first failure, in one line."""
-        said = result.result.get("msg") or result.result.get("stderr") or "see above"
+        """Keep the first failure of a host as one line."""
+        # The message of a command that failed says no more than that.
+        said = result.result.get("stderr") or result.result.get("msg") or "see above"
         self._failures.setdefault(result.host.get_name(), " ".join(str(said).split()))
 
     v2_runner_item_on_failed = v2_runner_on_failed
 
     def v2_playbook_on_stats(self, stats: AggregateStats) -> None:
-        """Print the table, where there is one."""
+        """Print the table if the playbook has named its hosts."""
         hosts = stats.custom.get("_run", {}).get("migrations_hosts")
         if not hosts:
             return
@@ -59,9 +60,9 @@ class CallbackModule(CallbackBase):
                 "" if lock is None else f"{lock:g} ms",
                 self._outcome(host, done, stats),
             )
-        # A pipe has no width: what reads it may fold lines itself.
+        # A pipe has no width.
         width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 200
-        console = Console(file=io.StringIO(), width=width, markup=False, emoji=False)  # [a-z] is no style
+        console = Console(file=io.StringIO(), width=width, markup=False, emoji=False)  # [a-z] is not a style
         console.print(table)
         self._display.display(console.file.getvalue())  # type: ignore[attr-defined]  # the StringIO of above
 
