@@ -7,8 +7,8 @@ from occupancy_db.server import tuning
 MEMORY = 2048
 """Of the container, in MB."""
 
-# What pgtune (pgtune.leopard.in.ua) says for PostgreSQL 16, Linux, mixed, 2 GB, 2 cores, SSD; it takes it for granted
-# that the server was built with lz4, so pglz is put in its place where it was not.
+# The settings of pgtune (pgtune.leopard.in.ua) for PostgreSQL 16, Linux, mixed, 2 GB, 2 cores, SSD. pgtune assumes a
+# build with lz4; for other builds contenders() replaces it.
 PGTUNE = {
     "max_connections": "100",
     "shared_buffers": "512MB",
@@ -28,20 +28,20 @@ PGTUNE = {
 }
 
 SQLALCHEMY = Pool(5, 10)
-"""Of who does not say: create_async_engine's pool_size and max_overflow. pgtune has no word about pools."""
+"""Defaults of create_async_engine's pool_size and max_overflow. pgtune does not recommend a pool."""
 AT_ONCE = sum(map(len, home.PLACES.values()))
-"""A zone each: all sensors of the home report."""
+"""Number of readings of a burst: one of each zone of the home."""
 BURSTS = 60
-"""Of one turn: how often they all do."""
+"""Number of bursts in one turn."""
 SCALE = 50
-"""Of pgbench: 750 MB."""
+"""Scale of pgbench, which is 750 MB."""
 
 
 def contenders(codec: tuning.WalCompression) -> dict[str, dict[str, str]]:
-    """Settings by whom they are from.
+    """Return the compared settings by their origin.
 
     Args:
-        codec: The best that the server's build has.
+        codec: The best compression method of the server's build.
     """
     ours = tuning.plan(tuning.Request(cores=2, memory=MEMORY, wal_compression=codec))
     lz4 = codec is tuning.WalCompression.LZ4

@@ -1,4 +1,4 @@
-"""A home whose history grows by ten million readings a year, ending now; equal for equal ends."""
+"""Generated readings of a home: ten million a year, up to now; equal for equal end times."""
 
 import json
 from collections.abc import Iterator
@@ -25,12 +25,12 @@ STEP = 3153.6
 _JITTER = 3000
 
 PIECE = 10_000
-"""Rows are made in pieces, counted from the newest, so that the newest million is the same in every size."""
+"""Rows of a piece. Pieces are counted from the newest, so the newest rows are equal in all sizes."""
 _PIECES_AT_ONCE = 10
 
 HEADER = b"timestamp,room,zone,state,source_entity,confidence\n"
 COLUMNS = ("timestamp", "room", "zone", "state", "source_entity", "confidence")
-"""Of the files, and of records()."""
+"""Columns of the files and of records()."""
 
 PREDICTIONS = 100_000
 
@@ -93,7 +93,7 @@ def write(path: Path, since: int, until: int, end: datetime) -> None:
 
 
 def records(since: int, end: datetime) -> Iterator[tuple[Any, ...]]:
-    """The newest rows as tuples: those of the files, from a row on that is counted as for write()."""
+    """Return the newest rows as tuples, equal to those of the files; arguments as for write()."""
     for piece in range(since // PIECE - 1, -1, -1):
         random = Random(piece)
         moments = _moments(piece, random, end)
@@ -102,12 +102,12 @@ def records(since: int, end: datetime) -> Iterator[tuple[Any, ...]]:
 
 
 def readings(since: int, end: datetime) -> Iterator[Reading]:
-    """The same as the product's client gives them."""
+    """Return the same rows as Reading objects."""
     return (Reading(*record) for record in records(since, end))
 
 
 def predictions(end: datetime) -> Iterator[tuple[Any, ...]]:
-    """Predictions of occupancy: when, room, type, confidence, probability, horizon, distribution as JSON."""
+    """Return predictions: time, room, type, confidence, probability, horizon, distribution as JSON."""
     random = Random(PREDICTIONS)
     rooms = list(PLACES)
     for number in range(PREDICTIONS, 0, -1):

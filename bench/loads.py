@@ -1,4 +1,4 @@
-"""How fast readings come in: the bare COPY, our two ways, and the best that the manual's schema can do."""
+"""The speed of loading readings: plain COPY, the product's import and ingest, and the manual's schema."""
 
 import asyncio
 import gc
@@ -20,7 +20,7 @@ from occupancy_db.readings import ingest
 BATCH = 5_000
 CONCURRENT = 4
 PIECE = 250_000
-"""Rows after which the other schema has its turn."""
+"""Number of rows after which the other schema takes its turn."""
 ORM_BATCHES = 5
 _BLOCK = 1 << 20
 
@@ -43,12 +43,12 @@ Load = dict[str, float]
 
 
 def load(rows: int, seconds: float) -> Load:
-    """What a measurement says."""
+    """Return the result of a measurement."""
     return {"rows": rows, "seconds": round(seconds, 3), "rows_per_second": round(rows / seconds)}
 
 
 async def copy(server: Server, database: str, table: str, files: list[Path]) -> Load:
-    """COPY files into a table, over TLS."""
+    """Measure COPY of files into a table, over TLS."""
     rows, seconds = 0, 0.0
     connection = await server.connect(database)
     try:
@@ -71,7 +71,7 @@ async def _blocks(path: Path) -> AsyncIterator[bytes]:
 
 
 def run_import(server: Server, database: str, files: list[Path]) -> Load:
-    """``occupancy-db import``, as a person runs it: the interpreter's start counts."""
+    """Measure ``occupancy-db import`` with the start of the interpreter."""
     start = time.perf_counter()
     done = _occupancy_db(server, database, "--json", "import", *map(str, files))
     seconds = time.perf_counter() - start
@@ -80,7 +80,7 @@ def run_import(server: Server, database: str, files: list[Path]) -> Load:
 
 
 def migrate(server: Server, database: str) -> None:
-    """``occupancy-db migrate``."""
+    """Run ``occupancy-db migrate``."""
     _occupancy_db(server, database, "migrate")
 
 
@@ -98,7 +98,7 @@ def _occupancy_db(server: Server, database: str, *arguments: str) -> str:
 
 
 async def live(server: Server, ours: str, theirs: str, rows: int, end: datetime) -> tuple[Load, Load]:
-    """The newest rows in batches, now into one database, now into the other, so that noise meets both.
+    """Measure the newest rows in batches, alternately in both databases, so that noise affects both.
 
     Ours come in by ``occupancy_db.readings.ingest``, on the application's own pool. Into the manual's schema
     the same batches are copied as they are, with the same pool; the rows are tuples already.
@@ -128,7 +128,7 @@ async def live(server: Server, ours: str, theirs: str, rows: int, end: datetime)
 
 
 async def _open_hours(server: Server, database: str, since: datetime) -> None:
-    """As it was when these rows came in: their hours had not been over, and not been closed."""
+    """Reopen the hours of the live rows, as they were when such rows arrive."""
     connection = await server.connect(database)
     await connection.execute(
         "UPDATE hourly.watermark SET closed_before = date_bin('1 hour', $1::timestamptz, 'epoch')", since
@@ -140,7 +140,7 @@ async def _open_hours(server: Server, database: str, since: datetime) -> None:
 
 
 async def orm_manual(server: Server, database: str, end: datetime) -> Load:
-    """Objects in sessions, one after the other, as the manual's application writes them."""
+    """Measure inserts of ORM objects, one session after the other, as the manual's application does."""
     engine = create_engine(server.settings(database))
     rows = list(home.records(ORM_BATCHES * home.PIECE, end))[: ORM_BATCHES * BATCH]
     try:

@@ -1,4 +1,4 @@
-"""Measure what writers notice of migrations: each shipped one, and an index on a full partitioned table.
+"""Measure inserts during migrations: each released one, and an index on a large partitioned table.
 
 Writes ``bench/results/migrate.json``: everything, and ``figures``.
 """
@@ -73,7 +73,7 @@ TARGETS = {
 
 
 class Bench:
-    """One database, and what was measured in it.
+    """One database, and its measurements.
 
     Attributes:
         revisions: By revision: rows in the table, seconds, attempts, the slowest write meanwhile in ms.
@@ -83,7 +83,7 @@ class Bench:
     """
 
     def __init__(self, server: Server) -> None:
-        """Args: server: where."""
+        """Args: server: the server."""
         self._server = server
         # Of a developer: as of production, without the questions.
         self._settings = server.settings(DATABASE).model_copy(update={"environment": Environment.DEVELOPMENT})
@@ -92,7 +92,7 @@ class Bench:
         self.seconds = 0.0
 
     async def count(self) -> int:
-        """The readings that there are."""
+        """Return the number of readings."""
         connection = await self._server.connect(DATABASE)
         try:
             return int(await connection.fetchval("SELECT count(*) FROM sensor_readings"))
@@ -100,7 +100,7 @@ class Bench:
             await connection.close()
 
     async def deploy(self) -> None:
-        """Bring the database to the newest revision beside the writers."""
+        """Migrate the database to the newest revision during inserts."""
         rows = await self.count()
         ends: list[tuple[str, float]] = []
         say = lambda line: ends.append((line.split(":")[0], time.perf_counter()))  # noqa: E731
@@ -134,7 +134,7 @@ class Bench:
 
 
 async def measure(server: Server, rows: int, work: Path) -> dict[str, Any]:
-    """Everything, one thing at a time."""
+    """Measure everything, one thing at a time, and return the details."""
     end = datetime.now(UTC).replace(microsecond=0)
     shipped = [script.revision for script in runner.script_directory().walk_revisions()][::-1]
     await server.create_owner()

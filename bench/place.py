@@ -1,4 +1,4 @@
-"""Where a benchmark runs: alone, with room on the disk, and far from anybody's database."""
+"""The place of a benchmark: one at a time, with enough disk space, and without a developer's database."""
 
 import fcntl
 import os
@@ -25,7 +25,7 @@ console = Console(stderr=True)
 
 @contextmanager
 def step(what: str) -> Iterator[None]:
-    """Say what is being done, and how long it took."""
+    """Print a step while it runs, and its duration afterwards."""
     start = time.perf_counter()
     with console.status(what):
         yield
@@ -34,12 +34,12 @@ def step(what: str) -> Iterator[None]:
 
 @contextmanager
 def workplace(gigabytes: int) -> Iterator[Path]:
-    """An empty directory to work in, which is gone afterwards; ends the program where it cannot work.
+    """Yield an empty working directory, which is removed afterwards; exits if a benchmark cannot run.
 
     Args:
-        gigabytes: GiB of disk that are needed.
+        gigabytes: Disk space that is needed, in GiB.
     """
-    # Nothing of what leads the developer's tools to a database may lead this to one.
+    # The developer's environment must not lead the benchmark to the developer's database.
     for name in Settings.model_fields:
         os.environ.pop(name.upper(), None)
     CACHE.mkdir(parents=True, exist_ok=True)
@@ -61,7 +61,7 @@ def workplace(gigabytes: int) -> Iterator[Path]:
 
 
 def machine() -> dict[str, Any]:
-    """What the figures were measured on."""
+    """Return the hardware and the Python version."""
     models = [
         line.partition(":")[2].strip()
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()

@@ -1,4 +1,4 @@
-"""How fast the answers come, and what a reading takes on disk."""
+"""The times of the queries, and the size of the readings on disk."""
 
 import statistics
 import time
@@ -22,7 +22,7 @@ QUERIES = {
 
 RUNS = 21
 _WARM = 2
-# Where a query takes seconds, fewer runs tell the same.
+# A query that takes seconds is run less often.
 _ENOUGH_SECONDS = 15.0
 _ENOUGH_RUNS = _WARM + 2
 
@@ -43,7 +43,7 @@ PREDICTION_COLUMNS = (
 
 
 async def add_predictions(server: Server, database: str, end: datetime) -> None:
-    """Fill the predictions."""
+    """Insert the predictions."""
     connection = await server.connect(database)
     try:
         await connection.copy_records_to_table(
@@ -54,7 +54,7 @@ async def add_predictions(server: Server, database: str, end: datetime) -> None:
 
 
 async def size(server: Server, database: str) -> dict[str, int]:
-    """Bytes of the readings: tables (TOAST and maps included), indexes, hourly sums."""
+    """Return the bytes of the readings: tables with TOAST and maps, indexes, hourly sums."""
     connection = await server.connect(database)
     try:
         return dict(await connection.fetchrow(SIZE))
@@ -63,7 +63,7 @@ async def size(server: Server, database: str) -> dict[str, int]:
 
 
 async def measure(server: Server, databases: list[str]) -> dict[str, dict[str, dict[str, float]]]:
-    """Run the queries in databases alternately, so that whatever disturbs one disturbs the other.
+    """Run the queries in the databases alternately, so that a disturbance affects all of them.
 
     Each is sent as a plain statement, so planning is part of it, and its rows arrive.
 

@@ -13,7 +13,7 @@ RESULTS = plots.RESULTS
 Details = dict[str, Any]
 Figures = dict[str, float]
 
-# What a figure means, and what it should be: at least, or at most.
+# The meaning of each figure, and its target: at least, or at most.
 TARGETS: dict[str, tuple[str, str, float]] = {
     "live_vs_manual": ("live path, times as fast as the manual's schema", "≥", 3),
     "import_vs_manual": ("import, times as fast as COPY into the manual's schema", "≥", 5),
@@ -30,7 +30,7 @@ TARGETS: dict[str, tuple[str, str, float]] = {
 
 
 def figures(details: Details) -> Figures:
-    """What the details come to."""
+    """Return the figures of the details."""
     loads, answers, rows = details["loads"], details["queries"]["ours"], details["rows"]
 
     def times(faster: str, slower: str) -> float:
@@ -70,13 +70,13 @@ def _bytes_per_row(details: Details, database: str) -> float:
 
 
 def met(name: str, value: float) -> bool:
-    """Whether a figure is what it should be."""
+    """Return whether a figure meets its target."""
     _, sense, target = TARGETS[name]
     return value >= target if sense == "≥" else value <= target
 
 
 def write(details: Details) -> None:
-    """Write all files, and show the figures."""
+    """Write all files, and print the figures."""
     found = figures(details)
     RESULTS.mkdir(exist_ok=True)
     text = json.dumps({"figures": found, **details}, indent=2, ensure_ascii=False)

@@ -1,4 +1,4 @@
-"""A throwaway server: a container and a volume of its own, TLS with a certificate made for it, SCRAM."""
+"""A throwaway server with a container and a volume of its own, TLS and SCRAM."""
 
 import json
 import secrets
@@ -45,11 +45,11 @@ cat >"$PGDATA/server.pem"
 
 
 class NoEngineError(Exception):
-    """There is nothing to run the server with."""
+    """Docker is not available."""
 
 
 class Server:
-    """A running PostgreSQL; gone at the end of its ``with``, whatever ends it.
+    """A running PostgreSQL server, which is removed when the ``with`` block ends.
 
     Attributes:
         name: Of the container and of its volume.

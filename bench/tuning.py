@@ -1,4 +1,4 @@
-"""Measure our settings beside PostgreSQL's own and pgtune's, in turns, and what happens when memory runs short.
+"""Measure the product's settings beside PostgreSQL's defaults and pgtune's, and the memory in the worst case.
 
 Writes ``bench/results/tuning.json`` with everything and ``figures``, and a report.
 """
@@ -39,7 +39,7 @@ Details = dict[str, Any]
 
 
 async def probe(server: Server) -> tuning.WalCompression:
-    """Ask a server how it can compress the WAL."""
+    """Return the best WAL compression method of a server's build."""
     connection = await server.connect("postgres", "postgres")
     values = await connection.fetchval("SELECT enumvals FROM pg_settings WHERE name = 'wal_compression'")
     await connection.close()
@@ -47,7 +47,7 @@ async def probe(server: Server) -> tuning.WalCompression:
 
 
 async def load(server: Server, files: list[Path], end: datetime) -> None:
-    """Give a server a home's history, and pgbench's tables."""
+    """Load the history of a home, and pgbench's tables."""
     await server.create_owner()
     await server.create_database("ours")
     loads.migrate(server, "ours")
@@ -60,7 +60,7 @@ async def load(server: Server, files: list[Path], end: datetime) -> None:
 
 
 async def product(server: Server, readings: list[Reading], pool: Pool) -> float:
-    """Again and again every zone's reading comes in at once, and whoever wrote it asks a question; units a second.
+    """Measure bursts of one reading per zone, each followed by a query; returns units per second.
 
     The readings' hour is open, as it is when readings come in; afterwards they are taken away, so that every turn
     finds the same history.
@@ -92,7 +92,7 @@ async def product(server: Server, readings: list[Reading], pool: Pool) -> float:
 
 
 async def pgbench(server: Server, seconds: int, *arguments: str) -> float:
-    """Transactions a second."""
+    """Run pgbench, and return transactions per second."""
     said = await asyncio.to_thread(
         server.pgbench, "pgbench", "--no-vacuum", "--client=4", "--jobs=2", f"--time={seconds}", *arguments
     )
@@ -105,7 +105,7 @@ async def pgbench(server: Server, seconds: int, *arguments: str) -> float:
 async def compare(
     servers: dict[str, Server], rounds: int, bursts: int, seconds: int, end: datetime
 ) -> Details:
-    """All workloads with all settings, in turns; who begins changes from round to round."""
+    """Measure all workloads with all settings, in turns; each round begins with another server."""
     readings = list(home.readings(home.PIECE, end))[: bursts * AT_ONCE]
     pool = pool_size(Environment.PRODUCTION, cores=2)
     workloads: dict[str, Callable[[str], Awaitable[float]]] = {
@@ -129,7 +129,7 @@ async def compare(
 
 
 async def crowd(server: Server, plan: tuning.Plan) -> Details:
-    """Every connection that there may be has run the product's queries, and sorts as much as it may, all at once.
+    """Let all connections that the server allows run the product's queries, and then sort at the same time.
 
     Beside them a table is being indexed with all of maintenance_work_mem.
     """
@@ -174,7 +174,7 @@ _EVENTS = "cat /sys/fs/cgroup/memory/memory.oom_control 2>/dev/null || cat /sys/
 
 
 def _memory(server: Server) -> int:
-    """What the kernel cannot take back, in MB: the processes' own memory, and the shared one."""
+    """Return the memory that the kernel cannot reclaim, in MB: private and shared memory of the processes."""
     said = dict(line.split() for line in server.execute("sh", "-c", _STAT).splitlines())
     own = said.get("total_rss", said.get("anon"))
     shared = said.get("shmem", said.get("total_shmem", 0))
@@ -187,7 +187,7 @@ def _kills(server: Server) -> int:
 
 
 async def measure(work: Path, rows: int, rounds: int, bursts: int, seconds: int) -> Details:
-    """Everything, one thing at a time."""
+    """Measure everything, one thing at a time, and return the details."""
     end = datetime.now(UTC).replace(microsecond=0)
     with step(f"{rows:,} rows as CSV"):
         file = work / "readings.csv"

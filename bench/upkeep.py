@@ -1,4 +1,4 @@
-"""What upkeep and retention cost the writers beside them, and what retention gives back."""
+"""The latency of inserts during upkeep and retention, and the space that retention frees."""
 
 import asyncio
 import time
@@ -19,7 +19,7 @@ _FURTHER_MONTHS = 24
 
 
 async def beside_upkeep(server: Server, database: str) -> dict[str, dict[str, float]]:
-    """How long single rows take: with nothing else, while months are made, while all hours are summed up."""
+    """Measure single-row inserts: alone, while partitions are created, and while all hours are summed up."""
     settings = server.settings(database)
 
     async def quiet() -> None:
@@ -49,7 +49,7 @@ async def _beside(server: Server, database: str, work: Callable[[], Awaitable[No
 
 
 async def retire_ours(server: Server, database: str) -> dict[str, Any]:
-    """``retention.cleanup`` beside writers.
+    """Measure ``retention.cleanup`` during inserts.
 
     Returns:
         ``months_s``, from the first detached month to the last dropped one; ``trim_s``, the rows of the month
@@ -94,7 +94,7 @@ async def retire_ours(server: Server, database: str) -> dict[str, Any]:
 
 
 async def retire_manual(server: Server, database: str) -> dict[str, Any]:
-    """The manual's DELETE beside the same writers, and the VACUUM that it leaves to somebody."""
+    """Measure the manual's DELETE during the same inserts, and the VACUUM that it needs afterwards."""
     before = sum((await queries.size(server, database)).values())
     connection = await server.connect(database)
     try:

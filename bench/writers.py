@@ -32,7 +32,7 @@ VALUES ($1, 'bedroom', 'bed', $2, 'binary_sensor.fp2_bedroom_bed', 0.95)
 
 
 class Writers:
-    """The process, as something to do other things beside."""
+    """The process with the writers; it runs until the block ends."""
 
     def __init__(self, server: Server, database: str, user: str = OWNER, rate: int = 0) -> None:
         """Name the database to write to, and how fast; 0 is as fast as the pauses let them."""
