@@ -45,7 +45,7 @@ cat >"$PGDATA/server.pem"
 
 
 class NoEngineError(Exception):
-    """Docker is not available."""
+    """There is no engine with the image of the server."""
 
 
 class Server:

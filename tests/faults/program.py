@@ -12,6 +12,7 @@ import importlib
 import inspect
 import json
 import os
+import pkgutil
 import re
 import sys
 import time
@@ -20,6 +21,7 @@ from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import Any, Self
 
+import occupancy_db
 from occupancy_db.cli import main
 
 POLL = 0.01
@@ -68,9 +70,16 @@ def set_clock(days: int) -> None:
         def now(cls, tz: tzinfo | None = None) -> Self:
             return super().now(tz) + timedelta(days=days)
 
+    # A command imports its modules when it runs: they must be there before.
+    for found in pkgutil.walk_packages(occupancy_db.__path__, "occupancy_db."):
+        if not found.name.endswith("__main__"):
+            importlib.import_module(found.name)
+    changed = set()
     for name, module in list(sys.modules.items()):
         if name.startswith("occupancy_db.") and getattr(module, "datetime", None) is datetime:
             module.datetime = Clock  # type: ignore[attr-defined]
+            changed.add(name)
+    assert changed >= {f"occupancy_db.backup.{name}" for name in ("create", "sets")}, changed
 
 
 if __name__ == "__main__":
