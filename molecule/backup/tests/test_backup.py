@@ -274,7 +274,7 @@ def test_a_dropped_table_is_restored_and_the_restore_is_rolled_back(
     server.query("occupancy", "DROP TABLE sensor_readings CASCADE")
     run = play("--tags", "restore", restore_set="latest", restore_confirm="occupancy")
     assert changed(run) > 0
-    for phase in ("compare: ", "try: ", "exchange: ", "occupancy is occupancy-2"):
+    for phase in ("compare: ", "try: ", "exchange: ", "occupancy was restored from occupancy-2"):
         assert phase in run.stdout
     assert superuser(CONTENTS) == saved["contents"]
     assert server.query("occupancy_readonly", "SELECT count(*) FROM sensor_readings")[0][0] > 500
