@@ -39,14 +39,14 @@ ROWS = [
     "(prediction_made_at, room, prediction_type, confidence, expected_vacancy_minutes) "
     "SELECT now() - n * interval '1 hour', 'office', 'vacancy', 0.5, n FROM generate_series(1, 5000) AS n",
 ]
-FINGERPRINT = " UNION ALL ".join(
-    f"SELECT '{table}', count(*), md5(string_agg(concat_ws(' ', {columns}), ';' ORDER BY id)) FROM {table}"
-    for table, columns in {
-        "sensor_readings": "id, timestamp, room, zone, state, confidence, source_entity",
-        "room_transitions": "id, timestamp, from_room, to_room, transition_duration_seconds",
-        "predictions": "id, prediction_made_at, room, prediction_type, confidence, expected_vacancy_minutes",
-    }.items()
-)
+COLUMNS = {
+    "sensor_readings": "id, timestamp, room, zone, state, confidence, source_entity",
+    "room_transitions": "id, timestamp, from_room, to_room, transition_duration_seconds",
+    "predictions": "id, prediction_made_at, room, prediction_type, confidence, expected_vacancy_minutes",
+}
+TABLE = "SELECT '{}', count(*), md5(string_agg(concat_ws(' ', {}), ';' ORDER BY id)) FROM {}"
+# A parallel plan returns the tables in any order.
+FINGERPRINT = " UNION ALL ".join(TABLE.format(name, COLUMNS[name], name) for name in COLUMNS) + " ORDER BY 1"
 
 
 def run(database: Database, *statements: str) -> list[tuple[Any, ...]]:

@@ -40,6 +40,7 @@ CONTENTS = """
     UNION ALL SELECT md5(string_agg(t::text, ',' ORDER BY id)) FROM predictions AS t
     UNION ALL SELECT format('%s hours, %s readings', count(*), sum(reading_count)) FROM sensor_reading_stats
     UNION ALL SELECT version_num FROM alembic_version
+    ORDER BY 1
 """
 saved: dict[str, str] = {}
 """The content of the database after it was filled."""
