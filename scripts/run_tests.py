@@ -119,6 +119,9 @@ def stages(level: str, only: str = "") -> list[Stage]:
 
 
 COUNT = re.compile(r"\b(\d+) (passed|failed|skipped|errors?)\b")
+# The last line of pytest ("1 failed, 119 passed in 4.2s") or of lint.sh ("7 passed, 0 failed"). Molecule prints
+# further lines with counts, of scenarios.
+TOTAL = re.compile(r"^=* ?(?:\d+ [a-z]+(?:, )?)+(?: in [\d.]+s.*)?$")
 SKIPPED = re.compile(
     r"^(?:SKIPPED \[(?P<count>\d+)\] (?P<test>.+)|lint: skipped (?P<check>.+))$", re.MULTILINE
 )
@@ -133,7 +136,7 @@ def count(output: str, code: int) -> tuple[int, int, list[str]]:
     """
     numbers: dict[str, int] = {}
     for line in output.splitlines():  # the last line with numbers is the total
-        if (found := COUNT.findall(line)) and re.search(r"\bpassed|failed|errors?\b", line):
+        if TOTAL.match(line.strip()) and (found := COUNT.findall(line)):
             numbers = {}
             for number, word in found:
                 numbers[word.rstrip("s")] = numbers.get(word.rstrip("s"), 0) + int(number)

@@ -62,6 +62,8 @@ def test_test_full_runs_all_faults_and_test_a_sample() -> None:
         (PYTEST, 1, (5, 1, ["tests/unit/test_a.py:7: no Docker here (2 times)"])),
         ("==== 12 passed in 4.0s ====\nINFO destroy: Executed: Successful\n", 0, (12, 0, [])),
         ("== 3 passed, 2 errors in 1.0s ==\n", 1, (3, 2, [])),
+        ("= 1 failed, 9 passed in 62.7s (0:01:02) =\nERROR Molecule: 1 scenario (1 failed)\n", 1, (9, 1, [])),
+        ("INFO Executed: Failed\n5 passed, 2 warnings in 0.1s\n", 0, (5, 0, [])),
         (
             "lint: skipped compose: no Compose\n7 passed, 0 failed, 1 skipped\n",
             0,

@@ -68,7 +68,7 @@ def test_a_port_in_use_and_a_cluster_of_another_major_version_are_named(
     host.check_output("mkdir -p /srv/fifteen/pgdata && echo 15 > /srv/fifteen/pgdata/PG_VERSION")
     host.check_output("systemd-run --unit=squatter /usr/bin/python3 -m http.server 5999")
     try:
-        wait_for(lambda: host.socket("tcp://5999").is_listening, "the program on port 5999")
+        wait_for(lambda: host.socket("tcp://0.0.0.0:5999").is_listening, "the program on port 5999")
         output = refused(occupancy_port=5999, occupancy_data_dir="/srv/fifteen")
     finally:
         host.check_output("systemctl stop squatter")
