@@ -119,8 +119,8 @@ def stages(level: str, only: str = "") -> list[Stage]:
 
 
 COUNT = re.compile(r"\b(\d+) (passed|failed|skipped|errors?)\b")
-# The last line of pytest ("1 failed, 119 passed in 4.2s") or of lint.sh ("7 passed, 0 failed"). Molecule prints
-# further lines with counts, of scenarios.
+# The last line of pytest ("1 failed, 119 passed in 4.2s") or of lint.sh ("7 passed, 0 failed"). Molecule also
+# prints lines with counts, of scenarios.
 TOTAL = re.compile(r"^=* ?(?:\d+ [a-z]+(?:, )?)+(?: in [\d.]+s.*)?$")
 SKIPPED = re.compile(
     r"^(?:SKIPPED \[(?P<count>\d+)\] (?P<test>.+)|lint: skipped (?P<check>.+))$", re.MULTILINE
