@@ -89,9 +89,11 @@ async def test_the_time_to_wait_for_a_lock_begins_when_it_is_first_refused(
     with holder.cursor() as cursor:
         cursor.execute("LOCK TABLE predictions IN ACCESS SHARE MODE")
 
-    attempt = (
-        "SELECT max(query_start) FROM pg_stat_activity WHERE query LIKE 'DO $$ BEGIN PERFORM pg_sleep(0.2)%'"
-    )
+    # The trial in an empty database runs the same statement.
+    attempt = """
+        SELECT max(query_start) FROM pg_stat_activity
+        WHERE query LIKE 'DO $$ BEGIN PERFORM pg_sleep(0.2)%' AND datname = current_database()
+    """
 
     def started() -> Any:
         return migration_host.query(attempt)[0]
@@ -172,7 +174,10 @@ async def test_without_the_lock_nothing_goes_on(migration_host: MigrationHost, r
     lost = """
         SELECT pg_terminate_backend(pid) FROM pg_stat_activity
         WHERE application_name = 'occupancy-db migration lock' AND datname = current_database()
-          AND EXISTS (SELECT FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep(3600)%')
+          AND EXISTS (
+              SELECT FROM pg_stat_activity
+              WHERE query LIKE 'SELECT pg_sleep(3600)%' AND state = 'active' AND datname = current_database()
+          )
     """
 
     async def end_it() -> None:
