@@ -1,4 +1,4 @@
-"""The plan of occupancy_db.server.tuning for a host, from the variables of the roles."""
+"""Calculates the plan of occupancy_db.server.tuning for a host from the variables of the roles."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from occupancy_db.server import tuning
 
 
 def plan(request: Mapping[str, Any]) -> dict[str, Any]:
-    """The result of occupancy_db.server.tuning.plan as facts.
+    """Return the result of occupancy_db.server.tuning.plan as facts.
 
     Args:
         request: `host` (facts of the probe), `cpus`, `memory` (MB, 0 for the default), `disk`, `workload`,
             `environment`, `users`, `wal_compression`, `huge_pages` and `overrides` (settings by name).
 
     Returns:
-        The plan. If the request cannot be met, `refused` says why, for preflight, and nothing else is there.
+        The plan. If the request cannot be met, the only key is `refused`, the reason for preflight.
     """
     try:
         return _plan(request)
@@ -33,7 +33,7 @@ def _plan(request: Mapping[str, Any]) -> dict[str, Any]:
     if request["disk"] != "auto":
         disk = tuning.Disk(request["disk"])
     if memory > (most := request["host"]["memory_mb"]):
-        raise tuning.BudgetError(f"the container is to have {memory} MB of memory, and the host has {most}")
+        raise tuning.BudgetError(f"occupancy_memory_mb is {memory}, but the host has {most} MB of memory")
     found = tuning.plan(
         tuning.Request(
             cores=cores,

@@ -35,7 +35,7 @@ Processes = Annotated[
     int, typer.Option(min=1, metavar="NUMBER", help="Processes of the application; each has a pool.")
 ]
 WalCompression = Annotated[
-    tuning.WalCompression, typer.Option(help="The best method that the server was built with.")
+    tuning.WalCompression, typer.Option(help="The best method that the server's build supports.")
 ]
 HugePages = Annotated[bool, typer.Option("--huge-pages", help="Reserve huge pages on the host.")]
 Override = Annotated[
@@ -110,7 +110,7 @@ def _data(request: tuning.Request, plan: tuning.Plan) -> dict[str, Any]:
 
 
 def _default_environment() -> Environment:
-    """That of the host which the checkout's .env belongs to, otherwise the roles' default."""
+    """Return the environment in the checkout's .env, or the default of the roles."""
     settings = Settings()
     return settings.environment if "environment" in settings.model_fields_set else Environment.PRODUCTION
 
@@ -129,7 +129,7 @@ def _show_calculated(request: tuning.Request) -> None:
     """Show what the formula calculates for a request whose overrides were refused."""
     try:
         plan = tuning.plan(request)
-    except tuning.BudgetError:  # the memory is too small without them too
+    except tuning.BudgetError:  # the memory is too small without overrides, too
         return
     out.result({}, *_explained(plan), "these are the values without --set, which is refused:")
 
@@ -157,4 +157,4 @@ def _explained(plan: tuning.Plan) -> list[Any]:
         for setting in found:
             table.add(group, setting.name, setting, setting.reason, setting.source)
     limits = ", ".join(f"{name} {limit}" for name, limit in plan.connections.items())
-    return [table, f"connections: {limits}", f"memory at worst: {plan.budget}"]
+    return [table, f"connections: {limits}", f"memory in the worst case: {plan.budget}"]

@@ -1,4 +1,4 @@
-"""The machine that the server runs on: its hardware, and the container's default memory limit."""
+"""The hardware of the server's machine, and the default memory limit of its container."""
 
 import os
 import re
@@ -10,19 +10,19 @@ LEAST_MEMORY = 512
 """Smallest memory limit of the container, in MB."""
 
 SYSTEM_MEMORY = 512
-"""MB that are left to the operating system."""
+"""Memory of the operating system, in MB."""
 
 MOST_MEMORY_BY_DEFAULT = 4096
 """Largest memory limit of the container that is chosen by default, in MB."""
 
 CORES_BY_DEFAULT = 2
-"""Cores of the container by default, as the role's ``occupancy_cpus``."""
+"""Cores of the container by default; the default of the variable ``occupancy_cpus`` is the same."""
 
 _MEMORY_STEP = 64
 
 
 def default_memory(machine: int) -> int:
-    """Return the container's default memory limit in MB: half of what the operating system leaves.
+    """Return the container's default memory limit in MB: half of the memory beside the operating system.
 
     The other half is for the containers of the jobs (up to 768 MB), Home Assistant and the page cache. The
     default is at most 4 GB, because a year of a home's readings is 1.5 GB. It is a multiple of 64 MB, so that
@@ -38,10 +38,10 @@ def default_memory(machine: int) -> int:
 def disk_kind(device: str, rotational: bool) -> Disk:
     """Return the kind of a disk from what the kernel reports.
 
-    Virtual disks are reported as rotational whatever hardware they are on, so they count as SSD.
+    The kernel reports all virtual disks as rotational, so they count as SSD.
 
     Args:
-        device: The kernel's name of the device, like sda or vda1; may be empty.
+        device: Name of the device in the kernel, for example sda or vda1; may be empty.
         rotational: queue/rotational of the device.
     """
     return Disk.HDD if rotational and not device.startswith(("vd", "xvd")) else Disk.SSD
@@ -63,7 +63,7 @@ def probe(path: Path = Path("/")) -> Machine:
         raise OSError("/proc/meminfo has no MemTotal")
     number = path.stat().st_dev
     device = Path(f"/sys/dev/block/{os.major(number)}:{os.minor(number)}").resolve()
-    # A partition has no queue directory: that of its disk is one level up.
+    # A partition has no queue directory; its disk, one level up, has it.
     flags = [place / "queue/rotational" for place in (device, device.parent)]
     rotational = next(
         (flag.read_text(encoding="ascii").strip() == "1" for flag in flags if flag.exists()), False

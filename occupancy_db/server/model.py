@@ -18,7 +18,7 @@ a session that has only connected keeps 1.7 MB.
 """
 
 SERVER_MEMORY = 24
-"""MB that the server's own processes take."""
+"""Memory of the server's own processes, in MB."""
 
 BACKGROUND_PROCESSES = 20
 """Number of processes besides the sessions for which PostgreSQL reserves entries in the lock table."""
@@ -42,8 +42,9 @@ class Workload(StrEnum):
 class WalCompression(StrEnum):
     """Compression methods for full-page images in the WAL, the preferred one first.
 
-    lz4 needs the least CPU time. pglz is in every build, but needs so much CPU time that it pays on slow
-    disks only: with pgbench (TPC-B-like) on two cores and an SSD it costs a seventh of the transactions.
+    lz4 needs the least CPU time. Every build has pglz, but it needs so much CPU time that it is useful
+    on slow disks only: with pgbench (TPC-B-like) on two cores and an SSD, it reduces the transaction rate by
+    a seventh.
     """
 
     LZ4 = "lz4"
@@ -52,7 +53,7 @@ class WalCompression(StrEnum):
 
 
 class BudgetError(ValueError):
-    """The requested settings do not fit into the available memory or disk; the text shows the arithmetic."""
+    """The requested settings exceed the memory or the disk; the text shows the calculation."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class Machine:
 
     Attributes:
         cores: Cores that this process may use.
-        memory: Memory of the whole machine in MB, whatever limit applies to this process.
+        memory: Memory of the whole machine in MB; a limit of this process is ignored.
         disk: Kind of disk that holds the data.
         disk_size: Size of the file system that holds the data, in MB.
     """
@@ -108,8 +109,8 @@ class Request:
         clients: All database users except the superuser, by name.
         wal_compression: Best compression method that the server's build supports.
         huge_pages: Whether the host reserves huge pages for the shared memory.
-        overrides: Settings that the operator has chosen, by PostgreSQL's names. They are taken as they are,
-            and the other values are calculated from what they leave.
+        overrides: Settings that the operator has chosen, by PostgreSQL's names. They are not changed; the
+            other values are calculated from the memory that they leave.
     """
 
     cores: float
@@ -149,7 +150,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Budget:
-    """Memory that the server may take in the worst case, in MB.
+    """Memory that the server may use in the worst case, in MB.
 
     Attributes:
         limit: Memory limit of the container.
@@ -191,7 +192,7 @@ class Budget:
 
     @property
     def fixed(self) -> float:
-        """Everything but the sessions."""
+        """The memory of everything except the sessions."""
         return (
             self.shared
             + self.overhead
@@ -205,7 +206,7 @@ class Budget:
         return self.fixed + self.sessions * (self.session + self.factor * self.work)
 
     def __str__(self) -> str:
-        """Return the arithmetic for the operator."""
+        """Return the calculation for the operator."""
         return (
             f"shared_buffers {self.shared:.0f} + the server itself {self.overhead:.0f}"
             f" + {self.sessions} sessions x ({self.session:.2f} + {self.factor:g} x work_mem {self.work:.2f})"

@@ -1,4 +1,4 @@
-"""Settings that the operator has chosen: how the tuning formula reads them, and how it applies them."""
+"""Settings that the operator has chosen: parsing them, and applying them to the calculated settings."""
 
 import re
 from collections.abc import Mapping
@@ -7,7 +7,7 @@ from occupancy_db.server.model import BudgetError, Setting
 
 _MEMORY_UNITS = {"B": 1 / 2**20, "kB": 1 / 2**10, "MB": 1.0, "GB": 2.0**10, "TB": 2.0**20}
 
-# MB of a number without a unit, by setting.
+# Size of the default unit in MB, by setting.
 _MEMORY = {
     "shared_buffers": 8 / 2**10,
     "wal_buffers": 8 / 2**10,
@@ -51,37 +51,52 @@ def _number(name: str, text: str) -> float | None:
     """Return one override as a number, or None if the budget does not depend on it."""
     if name in _COUNTS:
         if not re.fullmatch(r"[0-9]+", text):
-            raise BudgetError(f"{name} is {text!r}, which is no count")
+            raise BudgetError(f"{name} is {text!r}, which is not a whole number")
         return float(text)
     if name == "hash_mem_multiplier":
         if not re.fullmatch(r"[0-9]+(\.[0-9]+)?", text):
-            raise BudgetError(f"{name} is {text!r}, which is no number")
+            raise BudgetError(f"{name} is {text!r}, which is not a number")
         return float(text)
     if name in _AUTOMATIC and text == "-1":
         return -1.0
     if name in _MEMORY:
         parts = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*(B|kB|MB|GB|TB)?", text)
         if parts is None or not float(parts[1]):
-            raise BudgetError(f"{name} is {text!r}, which is no amount of memory like 64MB")
+            raise BudgetError(f"{name} is {text!r}, which is not an amount of memory such as 64MB")
         return float(parts[1]) * (_MEMORY_UNITS[parts[2]] if parts[2] else _MEMORY[name])
     return None
 
 
 def applied(settings: tuple[Setting, ...], overrides: Mapping[str, object]) -> tuple[Setting, ...]:
-    """Replace calculated values with the operator's, and append the settings that the formula does not know.
+    """Replace calculated values with the operator's, and append the operator's other settings.
 
     Args:
-        settings: What the formula has calculated.
+        settings: The calculated settings.
         overrides: The operator's values, by the setting's name in lower case.
     """
+    given = numeric(overrides)
     known = [
-        Setting(each.name, overrides[each.name], "", f"instead of {each}: {each.reason}", "postgres_settings")
+        Setting(
+            each.name, overrides[each.name], "", _reason(each, each.name not in given), "postgres_settings"
+        )
         if each.name in overrides
         else each
         for each in settings
     ]
     names = {each.name for each in settings}
     return (*known, *(
-        Setting(name, value, "", "the operator's", "postgres_settings")
+        Setting(name, value, "", "set by the operator", "postgres_settings")
         for name, value in overrides.items() if name not in names
     ))  # fmt: skip
+
+
+def _reason(setting: Setting, calculated: bool) -> str:
+    """Return the reason of an override.
+
+    Args:
+        setting: What the formula returned.
+        calculated: Whether its value is calculated; the formula takes some overrides as they are.
+    """
+    if calculated:
+        return f"set by the operator; calculated: {setting}, {setting.reason}"
+    return f"set by the operator; otherwise {setting.reason}"

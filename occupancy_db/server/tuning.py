@@ -1,7 +1,7 @@
 """The tuning formula: server settings, container limits, kernel parameters and pools that fit together.
 
 The role ``tuning`` renders its result, ``occupancy-db tune`` prints it, and :mod:`occupancy_db.connection`
-uses the same pool sizes. The formula is pure arithmetic; only :func:`probe` reads this machine. Memory is in
+uses the same pool sizes. The formula only calculates; only :func:`probe` reads this machine. Memory is in
 MB of 1,048,576 bytes.
 """
 
@@ -64,7 +64,7 @@ LEAST_WAL = 32
 LOCKS_PER_TRANSACTION = 128
 
 LOCK_MEMORY = 384 / 2**20
-"""MB of shared memory for each lock of each session: a lock and two holders."""
+"""Shared memory for each lock of each session, in MB: a lock and two holders."""
 
 _MOST_WAL = {Workload.MIXED: 4096, Workload.INGEST: 8192, Workload.DASHBOARDS: 2048}
 
@@ -133,7 +133,7 @@ class _Shares:
 
 @dataclass(frozen=True)
 class _Connections:
-    """Who may open how many connections.
+    """The connections of users and pools.
 
     Attributes:
         pool: Connection pool of each application process.
@@ -150,18 +150,18 @@ def plan(request: Request) -> Plan:
     """Calculate all values.
 
     Args:
-        request: The machine, and what the operator wants.
+        request: The machine, and the operator's choices.
 
     Raises:
-        BudgetError: the values do not fit, or an override is not a number; the text shows the arithmetic.
+        BudgetError: the values do not fit, or an override is not a number; the text shows the calculation.
     """
     if request.memory < LEAST_MEMORY:
         raise BudgetError(
-            f"the container needs {LEAST_MEMORY} MB of memory at least, and has {request.memory}"
+            f"the container needs at least {LEAST_MEMORY} MB of memory, but has {request.memory} MB"
         )
     if request.cores <= 0:
-        raise BudgetError(f"the container needs a core or a part of one, and has {request.cores:g}")
-    # PostgreSQL ignores the case of a setting's name.
+        raise BudgetError(f"the container needs more than 0 cores, but has {request.cores:g}")
+    # PostgreSQL ignores the case of setting names.
     wanted = {name.lower(): value for name, value in request.overrides.items()}
     given = overrides.numeric(wanted)
     shares = _shares(request, given)
@@ -225,7 +225,7 @@ def _shares(request: Request, given: Mapping[str, float]) -> _Shares:
 
 
 def _connections(request: Request, given: Mapping[str, float], shares: _Shares) -> _Connections:
-    """Return what the pools and the users need, as far as the memory suffices for the smallest sessions."""
+    """Return the connections of pools and users, as many as the memory allows with the least work_mem."""
     least = shares.budget(0, 0.0)
     least_session = least.session + shares.factor * given.get("work_mem", LEAST_WORK_MEM)
     affordable = int((shares.memory - least.fixed) / least_session)
@@ -243,7 +243,7 @@ def _connections(request: Request, given: Mapping[str, float], shares: _Shares) 
     connections = int(given.get("max_connections", max(needed, rounded)))
     if connections < needed:
         raise BudgetError(
-            f"max_connections {connections} is less than what users and pools may open:"
+            f"max_connections {connections} is less than the connections of users and pools:"
             f" {' + '.join(f'{name} {limit}' for name, limit in limits.items())}"
             f" + {shares.reserved} reserved = {needed}"
         )
@@ -257,7 +257,7 @@ def _budget(given: Mapping[str, float], shares: _Shares, sessions: int) -> Budge
     work = given.get("work_mem", max(LEAST_WORK_MEM, min(MOST_WORK_MEM, int(share * 1024) / 1024)))
     budget = shares.budget(sessions, work)
     if budget.total > shares.memory:
-        raise BudgetError(f"this does not fit into the container: {budget}")
+        raise BudgetError(f"the settings exceed the memory of the container: {budget}")
     return budget
 
 
@@ -275,9 +275,7 @@ def _wal_sizes(request: Request, given: Mapping[str, float]) -> tuple[int, int]:
     least = int(given.get("min_wal_size", max(LEAST_WAL, most // 4)))
     for name, size in (("max_wal_size", most), ("min_wal_size", least)):
         if size < LEAST_WAL:
-            raise BudgetError(
-                f"{name} {size} MB is less than two files of the WAL: 2 x 16 MB = {LEAST_WAL} MB"
-            )
+            raise BudgetError(f"{name} {size} MB is less than two WAL segments: 2 x 16 MB = {LEAST_WAL} MB")
     return most, least
 
 
@@ -319,7 +317,7 @@ def _wal_settings(request: Request, most: int, least: int) -> Values:
 
 
 def _fixed_settings(request: Request, shares: _Shares) -> Values:
-    """Return the settings that depend on the disk alone, or on nothing."""
+    """Return the settings that depend on the disk and the autovacuum workers only, or that are constant."""
     ssd = request.disk is Disk.SSD
     return {
         "random_page_cost": (2 if ssd else 4, ""),

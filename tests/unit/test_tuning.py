@@ -1,4 +1,4 @@
-"""The formula: whatever the machine and whatever the operator wants, it fits or it is refused."""
+"""The tuning formula: for every machine and every override, the plan fits into the memory or is refused."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -31,7 +31,7 @@ def value(plan: tuning.Plan, name: str) -> Any:
 
 
 def megabytes(plan: tuning.Plan, name: str) -> float:
-    """A setting as PostgreSQL would read it, by another way than the formula's own."""
+    """Return a setting in MB, parsed as PostgreSQL does and not by the formula's code."""
     (setting,) = [setting for setting in plan.settings if setting.name == name]
     number, unit = (
         str(setting),
@@ -44,7 +44,7 @@ def megabytes(plan: tuning.Plan, name: str) -> float:
 
 
 def check(request: Request) -> tuning.Plan:
-    """What must hold of every plan, worked out from what is rendered and not from what the formula kept."""
+    """Check the memory, connections and sizes of a plan, calculated from its rendered settings."""
     plan = tuning.plan(request)
     shared = megabytes(plan, "shared_buffers")
     sessions = int(value(plan, "max_connections")) + int(value(plan, "max_parallel_workers"))
@@ -74,13 +74,13 @@ def check(request: Request) -> tuning.Plan:
     reserved = int(request.overrides.get("superuser_reserved_connections", 3))  # type: ignore[call-overload]
     reserved += int(request.overrides.get("reserved_connections", 0))  # type: ignore[call-overload]
     assert sum(plan.connections.values()) + reserved <= int(value(plan, "max_connections"))
-    # The container has room for what is shared in it, the disk for the WAL
+    # /dev/shm and the WAL
     (shm,) = [setting for setting in plan.container if setting.name == "shm_size"]
     assert 64 <= shm.value < request.memory  # type: ignore[operator]
     if request.disk_size is not None:
         assert megabytes(plan, "max_wal_size") <= max(512, request.disk_size / 10)
     assert 2 * 16 <= megabytes(plan, "min_wal_size") <= megabytes(plan, "max_wal_size")
-    # Nothing is without its reason
+    # Reasons and sources
     for setting in (*plan.settings, *plan.container, *plan.host, *plan.application):
         assert setting.reason
         assert setting.source
@@ -115,7 +115,7 @@ def test_processes_and_users_fit_or_are_refused(request: Request, processes: int
     try:
         check(replace(request, clients=clients))
     except BudgetError as error:
-        assert "does not fit" in str(error) or "is less than" in str(error)
+        assert "exceed the memory" in str(error) or "is less than" in str(error)
         assert " = " in str(error)
 
 
@@ -139,7 +139,7 @@ overrides = st.fixed_dictionaries(
 
 
 @given(machines, overrides)
-def test_an_override_fits_and_is_taken_or_is_refused_with_the_arithmetic(
+def test_an_override_is_applied_or_refused_with_the_calculation(
     request: Request, overrides: Mapping[str, object]
 ) -> None:
     try:
@@ -154,17 +154,19 @@ def test_an_override_fits_and_is_taken_or_is_refused_with_the_arithmetic(
 
 
 @given(machines)
-def test_more_memory_is_never_less_of_anything(request: Request) -> None:
+def test_more_memory_never_reduces_a_setting(request: Request) -> None:
     small, large = tuning.plan(request), tuning.plan(replace(request, memory=request.memory * 2))
     for name in ("shared_buffers", "maintenance_work_mem", "autovacuum_work_mem", "effective_cache_size"):
         assert megabytes(large, name) >= megabytes(small, name)
     assert large.pool.most >= small.pool.most
 
 
-def test_a_refusal_shows_the_arithmetic() -> None:
+def test_a_refusal_shows_the_calculation() -> None:
     with pytest.raises(BudgetError) as refused:
         tuning.plan(Request(2, 1024, overrides={"work_mem": "64MB"}))
-    assert str(refused.value).startswith("this does not fit into the container: shared_buffers 256 + ")
+    assert str(refused.value).startswith(
+        "the settings exceed the memory of the container: shared_buffers 256 + "
+    )
     assert "x work_mem 64.00" in str(refused.value)
     assert str(refused.value).endswith(" MB of 1024 MB")
     with pytest.raises(BudgetError, match=r"max_connections 20 .* occupancy_app 6 .* 3 reserved = 37$"):
@@ -195,45 +197,50 @@ def test_a_refusal_shows_the_arithmetic() -> None:
         Request(2, 1024, overrides={"max_locks_per_transaction": "64MB"}),
     ],
 )
-def test_what_is_no_machine_and_no_amount_is_refused(request_: Request) -> None:
+def test_invalid_machines_and_overrides_are_refused(request_: Request) -> None:
     with pytest.raises(BudgetError):
         tuning.plan(request_)
 
 
-def test_what_an_override_leaves_is_worked_out_anew() -> None:
+def test_other_settings_are_calculated_from_the_memory_that_an_override_leaves() -> None:
     usual = tuning.plan(Request(2, 2 * GIB))
     more = tuning.plan(Request(2, 2 * GIB, overrides={"shared_buffers": "1GB", "log_temp_files": "1MB"}))
     assert megabytes(more, "work_mem") < megabytes(usual, "work_mem")
-    assert more.settings[-1] == Setting("log_temp_files", "1MB", "", "the operator's", "postgres_settings")
+    assert more.settings[-1] == Setting(
+        "log_temp_files", "1MB", "", "set by the operator", "postgres_settings"
+    )
     (shared,) = [setting for setting in more.settings if setting.name == "shared_buffers"]
-    assert "instead of 1024MB" in shared.reason
+    assert shared.reason == "set by the operator; otherwise a quarter of the container's memory limit"
+    cost = tuning.plan(Request(2, 2 * GIB, overrides={"random_page_cost": "1.1"})).settings
+    (reason,) = [setting.reason for setting in cost if setting.name == "random_page_cost"]
+    assert reason.startswith("set by the operator; calculated: 2, the cost of random reads")
 
 
-def test_a_small_wal_is_one_that_the_server_starts_with() -> None:
+def test_min_wal_size_is_at_least_what_the_server_accepts() -> None:
     plan = tuning.plan(Request(2, 1024, overrides={"max_wal_size": "100MB"}))
     assert megabytes(plan, "min_wal_size") == 32
 
 
-def test_more_locks_leave_less_for_the_rest() -> None:
+def test_more_locks_reduce_work_mem() -> None:
     usual = tuning.plan(Request(2, 2 * GIB))
     more = tuning.plan(Request(2, 2 * GIB, overrides={"max_locks_per_transaction": 1024}))
     assert 0 < megabytes(usual, "work_mem") - megabytes(more, "work_mem") < 1
     assert more.budget.total <= more.budget.limit
 
 
-def test_a_hash_may_take_more_and_then_there_is_less_for_each() -> None:
+def test_a_larger_hash_mem_multiplier_reduces_work_mem() -> None:
     usual = tuning.plan(Request(2, 2 * GIB))
     more = tuning.plan(Request(2, 2 * GIB, overrides={"Hash_Mem_Multiplier": 4}))
     assert megabytes(more, "work_mem") == pytest.approx(megabytes(usual, "work_mem") * 1.5 / 2.5, rel=0.01)
     assert value(more, "hash_mem_multiplier") == 4
 
 
-def test_the_wal_that_is_kept_follows_the_wal_that_may_be() -> None:
+def test_min_wal_size_is_calculated_from_an_override_of_max_wal_size() -> None:
     plan = tuning.plan(Request(2, 2 * GIB, disk_size=20 * GIB, overrides={"max_wal_size": "512MB"}))
     assert (value(plan, "max_wal_size"), value(plan, "min_wal_size")) == ("512MB", 128)
 
 
-def test_the_smallest_host_serves_developers_too() -> None:
+def test_the_smallest_host_has_pools_for_development() -> None:
     plan = check(Request(2, 512, environment=Kind.DEVELOPMENT))
     assert 5 <= plan.pool.most < 15
     assert check(Request(2, 1024, environment=Kind.DEVELOPMENT)).pool == Pool(5, 10)
@@ -248,25 +255,23 @@ def test_the_smallest_host_serves_developers_too() -> None:
         (WalCompression.PGLZ, Disk.HDD, "pglz"),
     ],
 )
-def test_the_wal_is_compressed_where_that_costs_less_than_it_saves(
+def test_wal_compression_depends_on_the_build_and_the_disk(
     codec: WalCompression, disk: Disk, expected: str
 ) -> None:
     plan = tuning.plan(Request(2, 1024, disk=disk, wal_compression=codec))
     assert value(plan, "wal_compression") == expected
 
 
-# What was promised
-
 DURABLE = {"fsync", "full_page_writes", "synchronous_commit", "wal_level", "wal_sync_method", "commit_delay"}
 
 
 @given(machines)
-def test_durability_is_left_as_it_was_shipped(request: Request) -> None:
+def test_settings_of_durability_are_not_changed(request: Request) -> None:
     assert DURABLE & {setting.name for setting in tuning.plan(request).settings} == set()
 
 
 @given(machines)
-def test_the_host_is_told_nothing_that_docker_needs(request: Request) -> None:
+def test_only_vm_parameters_of_the_kernel_are_set(request: Request) -> None:
     names = {setting.name for setting in tuning.plan(request).host}
     assert {name for name in names if not name.startswith("vm.")} == set()
     assert ("vm.nr_hugepages" in names) is request.huge_pages
@@ -290,7 +295,7 @@ def test_pools(environment: Kind, cores: float, processes: int, expected: Pool) 
 @pytest.mark.parametrize(
     ("machine", "limit"), [(900, 512), (2048, 768), (2100, 768), (4096, 1792), (8192, 3840), (65536, 4096)]
 )
-def test_the_container_leaves_room_for_the_rest_of_the_host(machine: int, limit: int) -> None:
+def test_the_default_memory_leaves_memory_for_the_host(machine: int, limit: int) -> None:
     assert tuning.default_memory(machine) == limit
 
 
@@ -303,11 +308,11 @@ def test_the_container_leaves_room_for_the_rest_of_the_host(machine: int, limit:
         ("", False, Disk.SSD),
     ],
 )
-def test_disks(device: str, rotational: bool, kind: Disk) -> None:
+def test_the_kind_of_a_disk(device: str, rotational: bool, kind: Disk) -> None:
     assert tuning.disk_kind(device, rotational) is kind
 
 
-def test_this_machine_is_looked_at(tmp_path: Path) -> None:
+def test_the_hardware_of_this_machine_is_read(tmp_path: Path) -> None:
     machine = tuning.probe(tmp_path)
     assert machine.cores >= 1
     assert machine.memory >= 256
@@ -316,7 +321,7 @@ def test_this_machine_is_looked_at(tmp_path: Path) -> None:
         tuning.probe(tmp_path / "nowhere")
 
 
-# What pgtune (pgtune.leopard.in.ua) says for PostgreSQL 16, Linux, mixed, 2 cores, 100 connections, SSD:
+# Results of pgtune (pgtune.leopard.in.ua) for PostgreSQL 16, Linux, mixed, 2 cores, 100 connections, SSD:
 # memory, then shared_buffers, effective_cache_size and maintenance_work_mem in MB, and work_mem in kB.
 PGTUNE = [
     (1 * GIB, 256, 768, 64, 4096),
@@ -329,19 +334,19 @@ PGTUNE = [
 
 
 @pytest.mark.parametrize(("memory", "shared", "cache", "maintenance", "work"), PGTUNE)
-def test_beside_pgtune(memory: int, shared: int, cache: int, maintenance: int, work: int) -> None:
+def test_comparison_with_pgtune(memory: int, shared: int, cache: int, maintenance: int, work: int) -> None:
     plan = tuning.plan(Request(2, memory))
     assert megabytes(plan, "shared_buffers") == shared
     assert megabytes(plan, "effective_cache_size") == cache
     # PostgreSQL 16 cannot use more than 1 GB for a VACUUM, and an index build here is of one month.
     assert megabytes(plan, "maintenance_work_mem") == min(maintenance, 1024)
-    # As many connections as users and pools need, instead of 100, leave more for each. pgtune never goes
-    # below 4 MB: at 1 GiB its 100 sessions come to 256 + 40 + 100 x (4.5 + 1.5 x 4) + 64 = 1410 MB.
+    # Fewer connections than pgtune's 100 leave more memory for each. The least work_mem of pgtune is 4 MB:
+    # at 1 GiB, its 100 sessions need 256 + 40 + 100 x (4.5 + 1.5 x 4) + 64 = 1410 MB.
     assert value(plan, "max_connections") < 100
     assert value(plan, "work_mem") > work
-    # pgtune's 1.1 takes index scans where a bitmap scan of the hours that are not summed up is faster.
+    # With pgtune's 1.1 the planner chooses index scans where a bitmap scan of the open hours is faster.
     assert value(plan, "random_page_cost") == 2
-    # The same: what the disk and the WAL are like
+    # The disk and the WAL are as in pgtune.
     assert value(plan, "effective_io_concurrency") == 200
     assert (megabytes(plan, "min_wal_size"), megabytes(plan, "max_wal_size")) == (1024, 4096)
     assert value(plan, "jit") == "off"

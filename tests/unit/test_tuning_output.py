@@ -1,4 +1,4 @@
-"""What the playbook and the command make of the tuning formula's result."""
+"""The result of the tuning formula in facts, rendered files and the output of the command."""
 
 import json
 from pathlib import Path
@@ -19,10 +19,7 @@ from occupancy_db.server.tuning import (
 ROOT = Path(__file__).parents[2]
 
 
-# What is said twice is said alike
-
-
-def test_the_roles_of_the_playbook_are_those_of_the_formula() -> None:
+def test_the_formula_and_the_playbook_have_the_same_users() -> None:
     roles = yaml.safe_load((ROOT / "roles/occupancy/vars/main.yml").read_text())["occupancy_roles"]
     theirs = {
         role["name"]: Client(role["connections"], 1 if "pools" in role else 0)  # of one process
@@ -34,13 +31,13 @@ def test_the_roles_of_the_playbook_are_those_of_the_formula() -> None:
     assert {name: theirs[name] for name in ours} == ours
 
 
-def test_the_command_takes_as_many_cores_as_the_roles() -> None:
+def test_the_command_and_the_roles_have_the_same_default_of_cores() -> None:
     defaults = yaml.safe_load((ROOT / "roles/occupancy/defaults/main.yml").read_text())
     assert defaults["occupancy_cpus"] == tuning.CORES_BY_DEFAULT
 
 
 def filtered(**changes: Any) -> dict[str, Any]:
-    """What the playbook's filter makes of a host."""
+    """Return the facts that the playbook's filter calculates for a host."""
     namespace: dict[str, Any] = {}
     exec((ROOT / "roles/tuning/filter_plugins/tuning.py").read_text(), namespace)  # noqa: S102
     request = {
@@ -53,7 +50,7 @@ def filtered(**changes: Any) -> dict[str, Any]:
     return found
 
 
-def test_the_playbook_gets_it_as_facts() -> None:
+def test_the_playbook_gets_the_plan_as_facts() -> None:
     facts = filtered()
     texts = {setting["name"]: setting["text"] for setting in facts["settings"]}
     assert facts["refused"] == ""
@@ -68,21 +65,21 @@ def test_the_playbook_gets_it_as_facts() -> None:
 
 
 def rendered(template: str, **variables: Any) -> str:
-    """As Ansible renders."""
+    """Render a template with the settings of Ansible."""
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, autoescape=False)  # noqa: S701
     source = (ROOT / "roles" / template).read_text()
     return environment.from_string(source).render(ansible_managed="written by a test", **variables)
 
 
-def test_settings_stand_under_their_reasons() -> None:
+def test_each_setting_has_its_reason_as_a_comment() -> None:
     facts = filtered(overrides={"log_line_prefix": "it's %m "})
     text = rendered("postgres/templates/postgresql.conf.j2", postgres_tuning=facts)
-    assert "# a quarter of the container's memory (20.4.1)\nshared_buffers = '416MB'\n" in text
-    assert "# the operator's (postgres_settings)\nlog_line_prefix = 'it''s %m '\n" in text
+    assert "# a quarter of the container's memory limit (20.4.1)\nshared_buffers = '416MB'\n" in text
+    assert "# set by the operator (postgres_settings)\nlog_line_prefix = 'it''s %m '\n" in text
     assert facts["budget"] in text
 
 
-def test_the_kernel_is_told_what_it_allows_and_why() -> None:
+def test_kernel_parameters_have_their_reason_as_a_comment() -> None:
     text = rendered(
         "tuning/templates/sysctl.conf.j2",
         tuning_plan=filtered(),
@@ -95,10 +92,10 @@ def test_the_kernel_is_told_what_it_allows_and_why() -> None:
     assert "# From tuning_sysctl\nvm.overcommit_memory = 2\n" in text
 
 
-def test_the_playbook_gets_a_refusal_as_text() -> None:
-    assert "does not fit" in filtered(overrides={"work_mem": "1GB"})["refused"]
+def test_the_playbook_gets_the_reason_of_a_refusal() -> None:
+    assert "exceed the memory" in filtered(overrides={"work_mem": "1GB"})["refused"]
     assert filtered(memory=4096)["refused"] == (
-        "the container is to have 4096 MB of memory, and the host has 3900"
+        "occupancy_memory_mb is 4096, but the host has 3900 MB of memory"
     )
 
 
@@ -109,6 +106,6 @@ def test_the_command_explains_and_refuses() -> None:
     explained = run.invoke(app, ["tune", "--memory", "1024", "--explain"])
     for setting in tuning.plan(Request(2, 1024)).settings:
         assert setting.name in explained.output
-    assert "memory at worst: shared_buffers 256" in explained.output
+    assert "memory in the worst case: shared_buffers 256" in explained.output
     refused = run.invoke(app, ["tune", "--memory", "1024", "--set", "work_mem=1GB"])
     assert refused.exit_code == ExitCode.CONFIGURATION
