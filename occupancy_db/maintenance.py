@@ -42,7 +42,7 @@ async def maintenance_lock(
     """
     async with connect(
         settings,
-        "occupancy-db migration lock",
+        "occupancy-db maintenance lock",
         server_settings={**server_settings, "idle_session_timeout": "0"},
         autocommit=True,
     ) as connection:
@@ -57,7 +57,7 @@ async def maintenance_lock(
             holder = await _holder(connection)
             raise DatabaseError(
                 ExitCode.LOCKED,
-                f"another session holds the migration lock of {settings.where}: {holder}",
+                f"another session holds the maintenance lock of {settings.where}: {holder}",
                 f"Waited {wait:g} s. Let it finish, or end it with pg_terminate_backend.",
             ) from None
         yield connection  # closing the session releases the lock

@@ -173,7 +173,7 @@ async def test_without_the_lock_nothing_goes_on(migration_host: MigrationHost, r
     )
     lost = """
         SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-        WHERE application_name = 'occupancy-db migration lock' AND datname = current_database()
+        WHERE application_name = 'occupancy-db maintenance lock' AND datname = current_database()
           AND EXISTS (
               SELECT FROM pg_stat_activity
               WHERE query LIKE 'SELECT pg_sleep(3600)%' AND state = 'active' AND datname = current_database()

@@ -73,13 +73,13 @@ def test_a_migration_holds_its_lock(fault_env: FaultEnvironment) -> None:
         set={"occupancy_db.backup.create:LOCK_WAIT": 0.3},
     ).finish()
     assert refused.returncode == ExitCode.LOCKED
-    assert "another session holds the migration lock" in refused.stderr
+    assert "another session holds the maintenance lock" in refused.stderr
     assert fault_env.host.unfinished() == []
 
     waiting = fault_env.start("backup", "create")
     wait_for(
         lambda: len(
-            fault_env.host.query("SELECT 1 FROM pg_stat_activity WHERE application_name ~ 'migration lock'")
+            fault_env.host.query("SELECT 1 FROM pg_stat_activity WHERE application_name ~ 'maintenance lock'")
         ),
         "the run that waits",
     )
