@@ -30,7 +30,7 @@ def problems(request: Mapping[str, Any], specs: Specs) -> list[str]:
         Sentences, an empty list if the host can be provisioned. Values are judged only where all of a role's
         variables have the right type.
     """
-    found = unknown(request["names"], specs)
+    found: list[str] = []
     values: dict[str, Any] = dict(request["extra"])
     usable = []
     for role, variables in request["variables"].items():
@@ -39,6 +39,8 @@ def problems(request: Mapping[str, Any], specs: Specs) -> list[str]:
         found += wrong
         if variables and not wrong:
             usable.append(role)
+    foreign = values["occupancy_foreign_variables"] if "occupancy" in usable else []
+    found = unknown(request["names"], specs, foreign) + found
     if "occupancy" not in usable:
         return found
     checked = Request(

@@ -1,9 +1,10 @@
-"""The roles' variables: their types by argument_specs, and names that no role has."""
+"""The variables of the roles: their types by argument_specs, and names that belong to no role."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping
+from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -110,12 +111,13 @@ def _constraints(option: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def unknown(names: Iterable[str], specs: Specs) -> list[str]:
-    """A sentence for each variable with a role's prefix that no role knows: a misspelt name has no effect.
+def unknown(names: Iterable[str], specs: Specs, foreign: Iterable[str] = ()) -> list[str]:
+    """A sentence for each variable with the prefix of a role that belongs to none: it would have no effect.
 
     Args:
         names: The names that the inventory, the command line and earlier tasks have set for a host.
         specs: The options of all roles.
+        foreign: Names of variables of other software; ``*`` stands for any characters.
     """
     options = {name for role in specs.values() for name in role} | set(RUN)
     known = {*options, *RESULTS, *INPUTS, *specs, *fixed_names()}
@@ -123,7 +125,12 @@ def unknown(names: Iterable[str], specs: Specs) -> list[str]:
     for name in sorted(set(names) - known):
         if not name.startswith(tuple(f"{role}_" for role in specs)) or name.startswith("__"):
             continue
+        if any(fnmatchcase(name, pattern) for pattern in foreign):
+            continue
         near = difflib.get_close_matches(name, sorted(options), n=1)
-        hint = f"did you mean {near[0]}?" if near else "the roles' READMEs list all variables."
-        problems.append(f"{name} is no variable of these roles: {hint}")
+        hint = f"did you mean {near[0]}?" if near else "docs/reference/roles.md lists all variables."
+        problems.append(
+            f"{name} is not a variable of these roles: {hint} If it belongs to other software, add it to "
+            "occupancy_foreign_variables."
+        )
     return problems
