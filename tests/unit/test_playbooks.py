@@ -134,8 +134,8 @@ def test_the_inventory_group_is_a_variable(tmp_path: Path) -> None:
         assert re.findall(r"^      (home-berlin)$", text, re.MULTILINE), text
 
 
-def test_what_runs_as_root_leaves_no_bytecode_in_the_environment_of_the_project() -> None:
-    for path in PLAYBOOKS:
+def test_modules_that_run_as_root_write_no_bytecode_into_the_environment_of_the_project() -> None:
+    for path in [*PLAYBOOKS, *(ROOT / "molecule/shared").glob("*.yml")]:
         for play in yaml.safe_load(path.read_text()):
             if "ansible_python_interpreter" in play.get("vars", {}):
                 assert play["environment"] == {"PYTHONDONTWRITEBYTECODE": "1"}, path

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -250,11 +249,14 @@ def test_a_run_waits_for_a_server_that_is_starting(server: Server, host: Host, t
     with log.open("w") as output, subprocess.Popen(
         command, cwd=ROOT, env=environment | {"PYTHONPATH": str(ROOT)}, stdout=output, stderr=output
     ) as run:  # fmt: skip
-        deadline = time.monotonic() + 300
-        while "Wait until the server answers (" not in log.read_text():
-            assert run.poll() is None, log.read_text()[-3000:]
-            assert time.monotonic() < deadline, log.read_text()[-3000:]
-            time.sleep(0.2)
+        wait_for(
+            lambda: "Wait until the server answers (" in log.read_text() or run.poll() is not None,
+            "the task that waits for the server",
+            limit=300,
+            interval=0.2,
+            explain=lambda: log.read_text()[-3000:],
+        )
+        assert run.poll() is None, log.read_text()[-3000:]
         host.check_output("docker start occupancy-postgres-1")
         assert run.wait(timeout=300) == 0, log.read_text()[-3000:]
     assert f"{server.name} " in log.read_text().split("PLAY RECAP")[1]
