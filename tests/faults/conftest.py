@@ -1,4 +1,4 @@
-"""Faults: the fixtures are those of tests/database, with a server of its own that may be ended."""
+"""Fixtures of the fault tests: those of tests/database, with a separate server that tests may kill."""
 
 from collections import Counter
 from collections.abc import Iterator

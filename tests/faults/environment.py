@@ -1,4 +1,4 @@
-"""Commands that are held at the place of a fault, and assertions of what must be true afterwards."""
+"""Commands that are paused at the place of a fault, and assertions about the state after the fault."""
 
 import json
 import os
@@ -21,11 +21,11 @@ CONFIRMED = ("--confirm", LIVE, "--without-safety-backup")
 KEEP_ONE = {f"BACKUP_KEEP_{kind}": 0 for kind in ("HOURLY", "DAILY", "WEEKLY", "MONTHLY")} | {
     "BACKUP_KEEP_LAST": 1
 }
-"""With these a run that succeeds removes every set but its own; one that fails must remove none."""
+"""With these variables, a successful run removes all earlier sets; a failed run must remove none."""
 
 
 class Process:
-    """A command that runs beside the test, and can be held at a place in its code."""
+    """A command in a separate process, which can be paused at a place in its code."""
 
     def __init__(
         self,
@@ -53,11 +53,11 @@ class Process:
         self._held = "hold" in fault
 
     def wait_until_held(self) -> None:
-        """Wait until the command is held at its place."""
+        """Wait until the command has reached its place, and is paused."""
         if self._held:
             wait_for(
                 lambda: self._files["reached"].exists() or self.process.poll() is not None,
-                "the command at its place",
+                "the command at the place of the fault",
                 explain=self._files["stderr"].read_text,
             )
             assert self._files["reached"].exists(), self.finish().stderr
@@ -66,7 +66,7 @@ class Process:
         self._files["go"].touch()
 
     def finish(self) -> CompletedProcess[str]:
-        """Let the command go on, and wait for its end."""
+        """Resume the command, and wait for its end."""
         self.resume()
         code = self.process.wait(LIMIT)
         return CompletedProcess(
@@ -93,7 +93,7 @@ class Process:
 
 
 def alive(pids: dict[int, str]) -> dict[int, str]:
-    """Those that still run. Zombies do not count."""
+    """Return the processes that still run, without zombies."""
     found = {}
     for pid, name in pids.items():
         with suppress(OSError):
@@ -113,7 +113,7 @@ class FaultEnvironment:
         self.live = self.read_live()
 
     def start(self, *arguments: str, environment: Mapping[str, Any] | None = None, **fault: Any) -> "Process":
-        """Start a command beside the test, with a fault as program.py describes it."""
+        """Start a command in a separate process, with a fault as described in program.py."""
         process = Process(self.host, *arguments, environment=environment, **fault)
         self.started.append(process)
         process.wait_until_held()
@@ -133,12 +133,16 @@ class FaultEnvironment:
         return oid, self.host.fingerprint()
 
     def assert_unchanged(self) -> None:
-        """The sets and the live database are what they were."""
+        """Assert that the backup sets and the live database have not changed."""
         assert {name: tree(self.host.sets / name) for name in self.sets} == self.sets
         assert self.read_live() == self.live
 
     def assert_survived(self, proof: str = "verify") -> None:
-        """After every fault, sets and database are what they were, and the last set can be used."""
+        """Assert that sets and database have not changed, and that the last set can be used.
+
+        Args:
+            proof: How to use the last set or the commands: verify, restore or create.
+        """
         self.assert_unchanged()
         states = self.host.states()
         assert all(states[name] == "verified" for name in self.sets), states
@@ -151,16 +155,16 @@ class FaultEnvironment:
             self.assert_backup_works()
 
     def assert_backup_works(self) -> None:
-        """A new backup is made, verified, and leaves no temporary files."""
+        """Assert that a new backup is created and verified, and leaves no temporary files."""
         done = self.host.backup("create", "--json")
         assert done.returncode == 0, done.stderr
         assert json.loads(done.stdout)["state"] == "verified"
-        # What a killed process had in its own temporary directory goes with its container.
+        # A container is removed with its temporary directory, so files there may remain.
         left = [path for path in self.host.unfinished() if not path.startswith(str(self.host.temporary))]
         assert left == []
 
     def assert_restore_works(self) -> None:
-        """The last verified set can be restored."""
+        """Assert that the last verified set can be restored."""
         cleaned = self.host.cli("restore-cleanup")
         assert cleaned.returncode == 0, cleaned.stderr
         assert self.host.databases() <= {LIVE, f"{LIVE}_replaced"}
@@ -175,7 +179,7 @@ def unverified(fault_env: FaultEnvironment) -> list[str]:
     return [name for name, state in fault_env.host.states().items() if state == "unverified"]
 
 
-# Where a command can be held: what is called there, and with what.
+# Places where a command can be paused: the function that is called, and a pattern of its arguments.
 CREATING = {
     "check": ("occupancy_db.backup.create:run_program", "--schema-only"),
     "decode": ("occupancy_db.backup.create:run_program", "--file=/dev/null', .*db.dump"),
@@ -183,7 +187,7 @@ CREATING = {
     "published": ("occupancy_db.backup.create:rehearse", ""),
     "rehearse, restoring": ("occupancy_db.backup.rehearsal:restore_dump", ""),
     "rehearse, comparing": ("occupancy_db.backup.rehearsal:compare", ""),
-    "write it down": ("occupancy_db.backup.files:sync", r"\.verified\.json\.new"),
+    "record the verification": ("occupancy_db.backup.files:sync", r"\.verified\.json\.new"),
 }
 RESTORING = {
     "before anything": ("occupancy_db.backup.restore:_restore_beside_live", ""),
@@ -192,14 +196,14 @@ RESTORING = {
     "prepare": ("occupancy_db.backup.restore:_grant", ""),
     "try": ("occupancy_db.schema.privileges:verify_privileges", "occupancy_readonly"),
     "before the exchange": ("occupancy_db.backup.restore:exchange", ""),
-    # Both names have been changed in a transaction that is then not committed.
+    # Both databases have been renamed in a transaction that is then not committed.
     "in the exchange": ("sqlalchemy.ext.asyncio:AsyncConnection.exec_driver_sql", "replaced at"),
 }
 
 
 @contextmanager
 def changed(backup_host: BackupHost, change: str, back: str) -> Iterator[None]:
-    """Change something that belongs to the whole server, for the time of the block."""
+    """Change something of the whole server, and revert the change at the end of the block."""
     backup_host.cluster.execute(change)
     try:
         yield
@@ -216,7 +220,7 @@ WAITING_DUMP = (
 def dump_that_waits(
     fault_env: FaultEnvironment, *arguments: str, environment: Mapping[str, Any] | None = None
 ) -> Iterator[Process]:
-    """A pg_dump that waits, until the block ends, for a lock on a catalog that only pg_dump reads."""
+    """Start a pg_dump that waits, until the block ends, for a lock on a catalog that only pg_dump reads."""
     process = fault_env.start(
         *(arguments or ("backup", "create")), environment=environment,
         hold="occupancy_db.backup.create:run_program", when="--snapshot=",

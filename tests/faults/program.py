@@ -1,9 +1,9 @@
-"""``occupancy-db`` as a process of its own, with one thing in it made different by the variable FAULT (JSON).
+"""``occupancy-db`` in a separate process, with the changes that the variable FAULT (JSON) describes.
 
-``hold`` MODULE:NAME  is stopped when called with arguments that match ``when``: it writes the file
-                      ``reached``, and goes on once ``go`` is there, both in ``directory``
-``days``              its clock is so many days off
-``set``               other values, by MODULE:NAME
+``hold`` MODULE:NAME  pauses the call of this function with arguments that match ``when``: writes the file
+                      ``reached``, and continues when the file ``go`` exists, both in ``directory``
+``days``              shifts the clock by this number of days
+``set``               replaces values, by MODULE:NAME
 """
 
 import asyncio
@@ -28,10 +28,11 @@ POLL = 0.01
 
 
 def find(place: str) -> tuple[Any, str]:
-    """The object that has an attribute, and the attribute's name.
+    """Return the object that has an attribute, and the name of the attribute.
 
     Raises:
-        AttributeError: there is no such attribute. A fault that is put nowhere would be survived by anything.
+        AttributeError: there is no such attribute. Otherwise the fault would never happen, and the test
+            would pass.
     """
     module, names = place.split(":")
     *path, name = names.split(".")
@@ -70,7 +71,7 @@ def set_clock(days: int) -> None:
         def now(cls, tz: tzinfo | None = None) -> Self:
             return super().now(tz) + timedelta(days=days)
 
-    # A command imports its modules when it runs: they must be there before.
+    # A command imports its modules when it runs. Import all of them first.
     for found in pkgutil.walk_packages(occupancy_db.__path__, "occupancy_db."):
         if not found.name.endswith("__main__"):
             importlib.import_module(found.name)

@@ -1,4 +1,4 @@
-"""Corrupted backup sets: none passes verification, none is restored, and the live database is not touched."""
+"""Corrupted backup sets fail verification and are not restored; the live database does not change."""
 
 import json
 import shutil
@@ -17,12 +17,13 @@ from tests.database.prefork import Prefork
 
 FILES = [DUMP, GLOBALS, MANIFEST, VERIFIED]
 
-# Corrupts a set with the help of another good one and of chance; returns what was done, and its name then.
+# Corrupts a set. Arguments: the set, an intact set, and a source of random numbers. Returns a description, and
+# the name of the set afterwards.
 Corruption = Callable[[Path, Path, Random], tuple[str, str]]
 
 
 def editing(change: Callable[[bytearray, Random], str]) -> Callable[[str], Corruption]:
-    """A corruption of a file's bytes, for each file by its name."""
+    """Return a function that makes a corruption of the bytes of a file, given by its name."""
 
     def of(name: str) -> Corruption:
         def corrupt(target: Path, _: Path, chance: Random) -> tuple[str, str]:
@@ -55,16 +56,16 @@ def cut(content: bytearray, chance: Random) -> str:
     start = chance.randrange(len(content) - 1)
     end = min(start + chance.randrange(1, 512), len(content) - 1)
     del content[start:end]
-    return f"bytes {start} to {end} are gone"
+    return f"bytes {start} to {end} removed"
 
 
 @editing
 def overwrite(content: bytearray, chance: Random) -> str:
-    """A sector that reads as zeros, or as somebody else's."""
+    """Replace a sector with zeros or with random bytes."""
     start = chance.randrange(0, len(content), 512)
     length = len(content[start : start + 512])
     content[start : start + 512] = bytes(length) if chance.random() < 0.5 else chance.randbytes(length)
-    return f"{length} bytes from {start} are others"
+    return f"{length} bytes from {start} replaced"
 
 
 @editing
@@ -100,7 +101,7 @@ def become_directory(name: str) -> Corruption:
 
 
 def become_link(name: str, where: str) -> Corruption:
-    """To nothing, to the other set's, or to the very bytes, which are then not kept in the set."""
+    """Replace a file with a link to nothing, to the file of the other set, or to the file outside the set."""
 
     def change(target: Path, other: Path, _: Random) -> tuple[str, str]:
         file = target / name
@@ -147,7 +148,7 @@ def rename(how: str) -> Corruption:
     return change
 
 
-# Edits of the manifest by somebody who means well: by the path of the value.
+# Edits of the manifest, by the name of the field.
 EDITS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "rows": lambda body: body["contents"]["tables"]["public.predictions"].update(rows=7),
     "hash": lambda body: body["contents"]["tables"]["public.room_transitions"].update(hashes="1"),
@@ -172,7 +173,13 @@ EDITS: dict[str, Callable[[dict[str, Any]], Any]] = {
 
 
 def edit_manifest(field: str, editor: str) -> Corruption:
-    """By an editor who changes the text, corrects its checksum too, or even the seal of the verification."""
+    """Edit the manifest.
+
+    Args:
+        field: The field, a key of EDITS.
+        editor: ``text`` changes the text only, ``checksum`` also corrects the checksum of the manifest, and
+            ``seals`` also corrects the record of the verification.
+    """
 
     def change(target: Path, _: Path, __: Random) -> tuple[str, str]:
         file = target / MANIFEST
@@ -197,7 +204,7 @@ def reseal(target: Path, body: dict[str, Any], *, verified: bool) -> None:
 
 
 def pass_off(target: Path, other: Path, _: Random) -> tuple[str, str]:
-    """The dump of another set, with all checksums corrected: only what is in it tells."""
+    """Use the dump of another set, and correct all checksums: only the restored content is different."""
     shutil.copy2(other / DUMP, target / DUMP)
     body = json.loads((target / MANIFEST).read_bytes())
     body["files"][DUMP] = file_facts(target / DUMP).model_dump()
@@ -205,7 +212,7 @@ def pass_off(target: Path, other: Path, _: Random) -> tuple[str, str]:
     return "another set's dump under corrected checksums", target.name
 
 
-# Each kind of corruption, with all its forms.
+# The forms of each kind of corruption.
 KINDS: dict[str, list[Corruption]] = {
     "flipped": [flip(name) for name in FILES],
     "truncated": [truncate(name) for name in FILES],
@@ -216,7 +223,7 @@ KINDS: dict[str, list[Corruption]] = {
     "missing": [miss(name) for name in FILES if name != VERIFIED],
     "directory": [become_directory(name) for name in FILES],
     "link": [become_link(name, where) for name in FILES for where in ("nothing", "other", "same")],
-    # Both globals.sql hold the same roles.
+    # Both files globals.sql have the same content, so swapping or copying them alone changes nothing.
     "swapped": [
         swap(*names) for names in [(DUMP,), (MANIFEST,), (VERIFIED,), (MANIFEST, VERIFIED), (DUMP, GLOBALS)]
     ],
@@ -226,14 +233,14 @@ KINDS: dict[str, list[Corruption]] = {
         edit_manifest(field, editor)
         for field in EDITS
         for editor in ("text", "checksum", "seals")
-        # A restore has no use for it, and is right whatever it says.
+        # A restore does not use the name of the superuser.
         if (field, editor) != ("superuser", "seals")
     ],
     "passed off": [pass_off],
 }
 FORMS = [(kind, form) for kind, forms in KINDS.items() for form in range(len(forms))]
 CHANCE = ["flipped"] * 6 + ["truncated", "cut", "overwritten", "extended"]
-"""What the rest are, where each draw is another corruption."""
+"""Kinds of the random corruptions, with their weights."""
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -255,14 +262,14 @@ def shared(
 
 @pytest.fixture
 def target(shared: BackupHost, prepared: PreparedSets) -> Path:
-    """The newest set, as it was made."""
+    """The newest set, without corruption."""
     shutil.rmtree(shared.sets)
     shutil.copytree(prepared.sets, shared.sets)
     return shared.sets / prepared.new
 
 
 @pytest.mark.corruption
-def test_a_corrupted_set_is_found_and_never_restored(
+def test_a_corrupted_set_fails_verification_and_is_not_restored(
     shared: BackupHost, prepared: PreparedSets, target: Path, corruption: tuple[str, int, str]
 ) -> None:
     kind, form, chance = corruption
@@ -279,7 +286,7 @@ def test_a_corrupted_set_is_found_and_never_restored(
     for said in (restored.stderr, verified.stderr):
         assert said.startswith("error: "), what
         assert "Traceback" not in said, what
-    # Of another version is no fault of the set's.
+    # A set of another version is refused, but not damaged.
     assert shared.states().get(name) != "verified" or verified.returncode == ExitCode.UNSUITABLE, what
 
 
@@ -287,14 +294,14 @@ REFUSALS = {ExitCode.DAMAGED, ExitCode.DIFFERENT, ExitCode.PROGRAM, ExitCode.UNS
 
 
 def live(backup_host: BackupHost) -> tuple[Any, ...]:
-    """The very database, and its rows."""
+    """Return the OID of the live database, and a fingerprint of its rows."""
     return backup_host.query(
         f"SELECT oid FROM pg_database WHERE datname = '{LIVE}'"
     ), backup_host.fingerprint()
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_same_set_passes_intact(
+def test_the_intact_set_passes_verification(
     shared: BackupHost, prepared: PreparedSets, target: Path, kind: str
 ) -> None:
     good, other = tree(shared.sets), shared.sets / prepared.old
@@ -321,7 +328,7 @@ def test_an_intact_set_is_restored(shared: BackupHost, target: Path) -> None:
     assert shared.states()[target.name] == "verified"
 
 
-def test_a_set_that_was_not_verified_is_not_restored_before_it_is(shared: BackupHost, target: Path) -> None:
+def test_an_unverified_set_is_restored_only_after_verification(shared: BackupHost, target: Path) -> None:
     (target / VERIFIED).unlink()
     before = live(shared)
     refused = shared.restore(target.name)

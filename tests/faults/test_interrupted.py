@@ -1,4 +1,4 @@
-"""Ended in the middle: killed, or told to stop."""
+"""Backups and restores that are killed, or stopped by a signal."""
 
 import signal
 
@@ -32,7 +32,7 @@ def test_a_backup_is_killed_while_it_dumps(fault_env: FaultEnvironment) -> None:
 
 
 def test_a_backup_is_killed_while_it_prunes(fault_env: FaultEnvironment) -> None:
-    """Half a set is never taken for a whole one: it loses its name first."""
+    """A set is renamed before its files are removed, so that a partly removed set is not a set."""
     backup_host, old = fault_env.host, fault_env.prepared.old
     keep = {f"BACKUP_KEEP_{kind}": 0 for kind in ("HOURLY", "DAILY", "WEEKLY", "MONTHLY")}
     process = fault_env.start(
@@ -63,12 +63,12 @@ def test_a_restore_is_killed_while_it_saves_the_live_database(fault_env: FaultEn
         process.process.kill()
     assert fault_env.host.unfinished() != []
     fault_env.assert_unchanged()
-    fault_env.assert_backup_works()  # which clears what it left
+    fault_env.assert_backup_works()  # removes what the killed run has left
     fault_env.assert_survived("restore")
 
 
 def test_a_restore_is_killed_after_the_exchange(fault_env: FaultEnvironment) -> None:
-    """It was one transaction: the restored database is the live one, and the other one is kept."""
+    """The exchange is one transaction: the restored database is live, and the former one is kept."""
     process = fault_env.start(
         "restore", fault_env.prepared.old, "--confirm", LIVE, "--without-safety-backup",
         hold="occupancy_db.backup.restore:_verify_exchange",
@@ -83,7 +83,7 @@ def test_a_restore_is_killed_after_the_exchange(fault_env: FaultEnvironment) -> 
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_backup_that_is_told_to_stop_while_it_dumps_leaves_nothing(
+def test_a_backup_that_is_stopped_while_it_dumps_leaves_no_files(
     fault_env: FaultEnvironment, number: signal.Signals
 ) -> None:
     with dump_that_waits(fault_env) as process:
@@ -97,7 +97,7 @@ def test_a_backup_that_is_told_to_stop_while_it_dumps_leaves_nothing(
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("place", ["rehearse, restoring", "rehearse, comparing"])
-def test_a_rehearsal_that_is_told_to_stop_leaves_nothing(
+def test_a_rehearsal_that_is_stopped_leaves_no_files(
     fault_env: FaultEnvironment, place: str, number: signal.Signals
 ) -> None:
     hold, when = CREATING[place]
@@ -114,7 +114,7 @@ def test_a_rehearsal_that_is_told_to_stop_leaves_nothing(
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("place", ["restore", "in the exchange"])
-def test_a_restore_that_is_told_to_stop_leaves_the_live_database(
+def test_a_restore_that_is_stopped_does_not_change_the_live_database(
     fault_env: FaultEnvironment, place: str, number: signal.Signals
 ) -> None:
     hold, when = RESTORING[place]

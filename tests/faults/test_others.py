@@ -1,4 +1,4 @@
-"""What others do around a backup or restore: other runs, users and their privileges, sessions, operators."""
+"""Backups and restores beside other runs, sessions and schema changes, with wrong privileges or arguments."""
 
 import fcntl
 import json
@@ -25,10 +25,10 @@ from tests.faults.environment import (
 )
 from tests.waiting import wait_for
 
-# Locks, and others at work
+# Locks and other runs
 
 
-def test_another_run_is_at_work(fault_env: FaultEnvironment) -> None:
+def test_commands_are_refused_while_another_run_holds_the_lock(fault_env: FaultEnvironment) -> None:
     with (fault_env.host.sets / ".lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         for command in (["backup", "create"], ["backup", "prune"], ["restore-cleanup"]):
@@ -38,7 +38,7 @@ def test_another_run_is_at_work(fault_env: FaultEnvironment) -> None:
     fault_env.assert_survived()
 
 
-def test_two_runs_overlap(fault_env: FaultEnvironment) -> None:
+def test_a_second_backup_is_refused_while_the_first_runs(fault_env: FaultEnvironment) -> None:
     hold, when = CREATING["publish"]
     first = fault_env.start("backup", "create", hold=hold, when=when)
     assert fault_env.host.backup("create", **KEEP_ONE).returncode == ExitCode.LOCKED
@@ -48,7 +48,7 @@ def test_two_runs_overlap(fault_env: FaultEnvironment) -> None:
     fault_env.assert_survived()
 
 
-def test_a_restore_waits_for_a_backup_that_is_at_work(fault_env: FaultEnvironment) -> None:
+def test_a_restore_waits_for_a_running_backup(fault_env: FaultEnvironment) -> None:
     hold, when = CREATING["publish"]
     backup = fault_env.start("backup", "create", hold=hold, when=when)
     restore = fault_env.start("restore", fault_env.prepared.new, *CONFIRMED)
@@ -62,7 +62,7 @@ def test_a_restore_waits_for_a_backup_that_is_at_work(fault_env: FaultEnvironmen
     assert list(fault_env.host.states().values()) == ["verified"] * 3
 
 
-def test_a_migration_holds_its_lock(fault_env: FaultEnvironment) -> None:
+def test_a_backup_waits_for_the_maintenance_lock_of_a_migration(fault_env: FaultEnvironment) -> None:
     migration = fault_env.host.connect(OWNER)
     with migration.cursor() as cursor:
         cursor.execute(f"SELECT pg_advisory_lock({LOCK_KEY})")
@@ -89,10 +89,10 @@ def test_a_migration_holds_its_lock(fault_env: FaultEnvironment) -> None:
     fault_env.assert_survived()
 
 
-# Users and their rights
+# Users and their privileges
 
 
-def test_the_backup_user_may_not_read_any_more(fault_env: FaultEnvironment) -> None:
+def test_the_backup_user_has_lost_the_privilege_to_read(fault_env: FaultEnvironment) -> None:
     grant = "pg_read_all_data {} occupancy_backup"
     with changed(fault_env.host, f"REVOKE {grant.format('FROM')}", f"GRANT {grant.format('TO')}"):
         refused = fault_env.host.backup("create", **KEEP_ONE)
@@ -103,7 +103,7 @@ def test_the_backup_user_may_not_read_any_more(fault_env: FaultEnvironment) -> N
 
 
 def test_rows_are_hidden_from_the_backup_user(fault_env: FaultEnvironment) -> None:
-    """A policy would have it save fewer rows without a word."""
+    """With a row-level security policy, a dump would silently contain fewer rows."""
     fault_env.host.cluster.execute("ALTER TABLE predictions ENABLE ROW LEVEL SECURITY", database=LIVE)
     refused = fault_env.host.backup("create", **KEEP_ONE)
     assert refused.returncode == ExitCode.PROGRAM, refused.stderr
@@ -134,7 +134,7 @@ def test_a_password_is_missing(fault_env: FaultEnvironment) -> None:
 NO_LOGIN = ("ALTER ROLE occupancy_app NOLOGIN", "ALTER ROLE occupancy_app LOGIN")
 
 
-def test_the_restored_database_fails_a_user_before_the_exchange(fault_env: FaultEnvironment) -> None:
+def test_a_user_cannot_use_the_restored_database_before_the_exchange(fault_env: FaultEnvironment) -> None:
     with changed(fault_env.host, *NO_LOGIN):
         refused = fault_env.host.restore("latest")
     assert refused.returncode == ExitCode.AUTHENTICATION, refused.stderr
@@ -142,7 +142,7 @@ def test_the_restored_database_fails_a_user_before_the_exchange(fault_env: Fault
     fault_env.assert_survived("restore")
 
 
-def test_a_user_may_more_than_it_should_in_the_restored_database(fault_env: FaultEnvironment) -> None:
+def test_a_user_has_too_many_privileges_in_the_restored_database(fault_env: FaultEnvironment) -> None:
     with (
         changed(
             fault_env.host,
@@ -161,7 +161,7 @@ def test_a_user_may_more_than_it_should_in_the_restored_database(fault_env: Faul
     fault_env.assert_survived("restore")
 
 
-def test_the_restored_database_fails_a_user_in_its_place(fault_env: FaultEnvironment) -> None:
+def test_a_user_cannot_use_the_restored_database_after_the_exchange(fault_env: FaultEnvironment) -> None:
     process = fault_env.start(
         "restore", fault_env.prepared.old, *CONFIRMED, hold="occupancy_db.backup.restore:_verify_exchange"
     )
@@ -172,7 +172,7 @@ def test_the_restored_database_fails_a_user_in_its_place(fault_env: FaultEnviron
     fault_env.assert_survived("restore")
 
 
-def test_a_restore_that_cannot_be_taken_back_says_what_to_do(fault_env: FaultEnvironment) -> None:
+def test_a_restore_that_cannot_be_reverted_names_the_command(fault_env: FaultEnvironment) -> None:
     process = fault_env.start(
         "restore", fault_env.prepared.old, *CONFIRMED, hold="occupancy_db.backup.restore:_verify_exchange"
     )
@@ -188,27 +188,27 @@ def test_a_restore_that_cannot_be_taken_back_says_what_to_do(fault_env: FaultEnv
     fault_env.assert_survived("restore")
 
 
-# Sessions in the way
+# Sessions that prevent the exchange
 
 
 def test_a_superuser_is_connected(fault_env: FaultEnvironment) -> None:
-    superuser = fault_env.host.cluster.connect(LIVE, application_name="somebody at work")
+    superuser = fault_env.host.cluster.connect(LIVE, application_name="maintenance by hand")
     refused = fault_env.host.restore("latest")
     superuser.close()
     assert refused.returncode == ExitCode.LOCKED
-    assert "somebody at work" in refused.stderr
-    assert refused.stdout.startswith("choose: failed")  # before the work, not after it
+    assert "maintenance by hand" in refused.stderr
+    assert refused.stdout.startswith("choose: failed")  # refused before the dump is restored
     fault_env.assert_survived("restore")
 
 
-def test_sessions_that_do_not_end_leave_everything_as_it_is(fault_env: FaultEnvironment) -> None:
+def test_nothing_is_exchanged_if_sessions_do_not_end(fault_env: FaultEnvironment) -> None:
     client = fault_env.host.connect("occupancy_app")
     process = fault_env.start(
         "restore", "latest", *CONFIRMED, hold="occupancy_db.backup.exchange:_end_sessions"
     )
     ended_by_itself = "SELECT 1 FROM pg_stat_activity WHERE query LIKE 'ALTER DATABASE%RENAME%'"
     wait_for(lambda: fault_env.host.query(ended_by_itself, "postgres"), "the exchange")
-    wait_for(lambda: not fault_env.host.query(ended_by_itself, "postgres"), "the end of its patience")
+    wait_for(lambda: not fault_env.host.query(ended_by_itself, "postgres"), "the end of the attempt")
     ended = process.finish()
     client.close()
     assert ended.returncode == ExitCode.LOCKED, ended.stderr
@@ -219,12 +219,12 @@ def test_sessions_that_do_not_end_leave_everything_as_it_is(fault_env: FaultEnvi
 WAITING = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'LOCK TABLE%'"
 
 
-# Outsiders who change the schema without the lock of those that do
+# Sessions that change the schema without the maintenance lock
 
 
 @contextmanager
 def outsider(fault_env: FaultEnvironment, statement: str) -> Iterator[Process]:
-    """Somebody whose transaction was there before the dump, and is committed while the dump waits for it."""
+    """Change the schema in a transaction that begins before the dump and commits while the dump waits."""
     process = fault_env.start(
         "backup", "create", environment=KEEP_ONE, hold="occupancy_db.backup.create:_dump"
     )
@@ -240,7 +240,7 @@ def outsider(fault_env: FaultEnvironment, statement: str) -> Iterator[Process]:
 
 
 def test_a_table_is_rewritten_while_the_dump_begins(fault_env: FaultEnvironment) -> None:
-    """Who began to look before does not see its rows: a set without them would compare well."""
+    """A snapshot from before the rewrite would not contain its rows, and the comparison would not notice."""
     fault_env.host.cluster.execute(
         "CREATE TABLE notes AS SELECT 1 AS n", "ALTER TABLE notes OWNER TO occupancy", database=LIVE
     )
@@ -271,7 +271,9 @@ def test_a_partition_is_dropped_while_the_dump_begins(fault_env: FaultEnvironmen
 @pytest.mark.parametrize(
     "statement", ["ALTER TABLE predictions ADD COLUMN more text", "DROP TABLE room_transitions"]
 )
-def test_outsiders_wait_for_the_dump(fault_env: FaultEnvironment, statement: str) -> None:
+def test_schema_changes_without_the_maintenance_lock_wait_for_the_dump(
+    fault_env: FaultEnvironment, statement: str
+) -> None:
     process = fault_env.start(
         "backup", "create", hold="occupancy_db.backup.create:run_program", when="--snapshot="
     )
@@ -284,7 +286,7 @@ def test_outsiders_wait_for_the_dump(fault_env: FaultEnvironment, statement: str
     fault_env.assert_survived()
 
 
-# People
+# Wrong arguments and missing sets
 
 
 @pytest.mark.parametrize(
@@ -297,7 +299,7 @@ def test_outsiders_wait_for_the_dump(fault_env: FaultEnvironment, statement: str
         (["", "--confirm", LIVE], ExitCode.DAMAGED),
     ],
 )
-def test_a_restore_is_asked_for_in_a_wrong_way(
+def test_a_restore_with_wrong_arguments_is_refused(
     fault_env: FaultEnvironment, arguments: list[str], code: ExitCode
 ) -> None:
     refused = fault_env.host.cli("restore", *arguments)
@@ -305,13 +307,13 @@ def test_a_restore_is_asked_for_in_a_wrong_way(
     fault_env.assert_survived()
 
 
-def test_there_is_no_restore_to_take_back(fault_env: FaultEnvironment) -> None:
+def test_restore_rollback_without_a_restore_is_refused(fault_env: FaultEnvironment) -> None:
     refused = fault_env.host.cli("restore-rollback", "--confirm", LIVE)
     assert refused.returncode == ExitCode.DATABASE_MISSING
     fault_env.assert_survived()
 
 
-def test_there_is_no_verified_set(fault_env: FaultEnvironment) -> None:
+def test_a_restore_without_a_verified_set_is_refused(fault_env: FaultEnvironment) -> None:
     for name in fault_env.sets:
         (fault_env.host.sets / name / "verified.json").rename(fault_env.host.temporary / name)
     assert fault_env.host.restore("latest").returncode == ExitCode.DAMAGED
@@ -320,7 +322,7 @@ def test_there_is_no_verified_set(fault_env: FaultEnvironment) -> None:
     fault_env.assert_survived()
 
 
-def test_the_live_database_is_gone(fault_env: FaultEnvironment) -> None:
+def test_a_dropped_database_is_restored(fault_env: FaultEnvironment) -> None:
     fault_env.host.cluster.execute(f"DROP DATABASE {LIVE}")
     assert fault_env.host.backup("create", **KEEP_ONE).returncode == ExitCode.DATABASE_MISSING
     restored = fault_env.host.restore("latest")

@@ -1,4 +1,4 @@
-"""No password is seen by others during a backup and a restore, nor in anything that they leave."""
+"""Passwords are not visible in processes, files or output during and after a backup and a restore."""
 
 import os
 import stat
@@ -15,11 +15,11 @@ from tests.faults.environment import FaultEnvironment, Process
 pytestmark = pytest.mark.fault
 
 SECRETS = [form.encode() for form in (ODD, ODD.replace("\\", "\\\\").replace(":", "\\:"), PASSWORD)]
-"""As they are, and as a pgpass file has them."""
+"""The passwords, and their forms in a pgpass file."""
 
 
 PROGRAMS = ("pg_dump", "pg_restore", "postgres")
-# Each of PostgreSQL's programs waits, with its own arguments and environment, until it has been looked at.
+# Each of PostgreSQL's programs waits, with its arguments and environment, until the test has read them.
 WRAPPER = """#!/bin/sh
 name=$(basename "$0")
 touch {directory}/started-$name-$$
@@ -60,8 +60,8 @@ class Watch(threading.Thread):
                 self.seen[f"{name} {pid} {kind}"] = Path(f"/proc/{pid}/{kind}").read_bytes()
 
 
-def wait_to_be_seen(fault_env: FaultEnvironment) -> Path:
-    """Put the wrappers in place, and return the directory of the programs and of their marks."""
+def install_wrappers(fault_env: FaultEnvironment) -> Path:
+    """Write the wrappers, and return the directory of the programs and of their marks."""
     directory = fault_env.host.directory / "watched"
     directory.mkdir()
     directory.chmod(0o1777)  # the server of a rehearsal runs as another user where the tests run as root
@@ -74,9 +74,9 @@ def wait_to_be_seen(fault_env: FaultEnvironment) -> Path:
 
 
 @pytest.mark.parametrize("command", [("backup", "create"), ("restore", "latest", "--confirm", LIVE)])
-def test_no_password_is_to_be_seen(fault_env: FaultEnvironment, command: tuple[str, ...]) -> None:
+def test_no_password_is_visible(fault_env: FaultEnvironment, command: tuple[str, ...]) -> None:
     backup_host = fault_env.host
-    marks = wait_to_be_seen(fault_env)
+    marks = install_wrappers(fault_env)
     path = f"{marks}{os.pathsep}{backup_host.changes('occupancy_backup')['PATH']}"
     process = fault_env.start(*command, environment={"PATH": path})
     watch = Watch(process, backup_host.temporary, marks)
@@ -85,7 +85,7 @@ def test_no_password_is_to_be_seen(fault_env: FaultEnvironment, command: tuple[s
     watch.join()
     assert ended.returncode == 0, ended.stderr
 
-    # Every program was looked at while it ran.
+    # The test has read every program while it ran.
     assert watch.programs == set(PROGRAMS)
     assert any(key.startswith("itself ") for key in watch.seen)
     assert watch.password_files == {0o600}
@@ -93,7 +93,7 @@ def test_no_password_is_to_be_seen(fault_env: FaultEnvironment, command: tuple[s
         **watch.seen,
         **{str(path): path.read_bytes() for path in backup_host.directory.rglob("*") if path.is_file()},
         "the server's log": (backup_host.cluster.directory / "log").read_bytes(),
-        "what it said": (ended.stdout + ended.stderr).encode(),
+        "the output": (ended.stdout + ended.stderr).encode(),
     }
     found = {place for place, content in everywhere.items() if any(secret in content for secret in SECRETS)}
     assert found == {str(backup_host.secrets / name) for name in NAMES}

@@ -1,4 +1,4 @@
-"""What goes wrong around a backup or restore: server, memory, disk, locks, clock, versions, users, people."""
+"""Backups and restores with failures of the server, memory, disks, clock and programs."""
 
 import os
 import shutil
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.fault
 # The server
 
 
-def test_the_server_is_down(fault_env: FaultEnvironment) -> None:
+def test_backup_and_restore_fail_while_the_server_is_down(fault_env: FaultEnvironment) -> None:
     fault_env.host.cluster.crash()
     try:
         for command in (["backup", "create"], ["restore", "latest", *CONFIRMED]):
@@ -83,19 +83,19 @@ def test_the_sessions_that_compare_are_terminated(fault_env: FaultEnvironment) -
     sessions = "FROM pg_stat_activity WHERE application_name = 'occupancy-db backup' AND state ~ 'idle in'"
     wait_for(lambda: fault_env.host.query(f"SELECT pg_terminate_backend(pid) {sessions}"), "the reader")
     ended = process.finish()
-    # Whether the lost session or the lost snapshot is noticed first is a matter of chance; it says the same.
+    # Either the lost session or the lost snapshot is noticed first; both have the same exit code.
     assert ended.returncode == ExitCode.UNREACHABLE, ended.stderr
     assert "Traceback" not in ended.stderr
     assert fault_env.host.unfinished() == []
     fault_env.assert_survived()
 
 
-def test_sequences_go_on_between_the_dump_and_the_comparison(fault_env: FaultEnvironment) -> None:
-    # The comparison is held where it is given the dump's snapshot: its name begins with 0.
+def test_sequences_may_advance_between_the_dump_and_the_comparison(fault_env: FaultEnvironment) -> None:
+    # Paused where the comparison gets the snapshot of the dump, whose name begins with 0.
     process = fault_env.start("backup", "create", hold="occupancy_db.backup.contents:read", when="'0")
     dump = f".partial-*/{DUMP}"
     wait_for(lambda: any(found.stat().st_size for found in fault_env.host.sets.glob(dump)), "the dump")
-    wait_for(lambda: "pg_dump" not in process.children().values(), "its end")
+    wait_for(lambda: "pg_dump" not in process.children().values(), "the end of pg_dump")
     fault_env.host.query("SELECT nextval('sensor_readings_id_seq') FROM generate_series(1, 100)")
     ended = process.finish()
     assert ended.returncode == 0, ended.stderr
@@ -112,7 +112,7 @@ def test_a_session_of_the_rehearsal_is_terminated(
     )  # fmt: skip
     ended_sessions = 0
     for pid in process.children():
-        with suppress(OSError):  # it has ended by itself, as the one does that is not held
+        with suppress(OSError):  # the session that is not paused ends by itself
             if b"[local]" in Path(f"/proc/{pid}/cmdline").read_bytes():
                 os.kill(pid, number)
                 ended_sessions += 1
@@ -127,7 +127,7 @@ def test_a_session_of_the_rehearsal_is_terminated(
 # Memory
 
 
-def test_the_dump_is_killed_for_want_of_memory(fault_env: FaultEnvironment) -> None:
+def test_the_dump_is_killed_by_the_kernel(fault_env: FaultEnvironment) -> None:
     with dump_that_waits(fault_env, environment=KEEP_ONE) as process:
         os.kill(process.child("pg_dump"), signal.SIGKILL)
         ended = process.finish()
@@ -149,7 +149,7 @@ def test_the_rehearsal_runs_out_of_memory(fault_env: FaultEnvironment) -> None:
 
 
 def wrapped(fault_env: FaultEnvironment, program: str, script: str) -> str:
-    """A PATH where a script stands before one of PostgreSQL's programs."""
+    """Return a PATH where a script replaces one of PostgreSQL's programs."""
     programs = fault_env.host.directory / "programs"
     programs.mkdir()
     (programs / program).write_text(f"#!/bin/sh\n{script}\n")
@@ -157,8 +157,8 @@ def wrapped(fault_env: FaultEnvironment, program: str, script: str) -> str:
     return f"{programs}{os.pathsep}{fault_env.host.changes('occupancy_backup')['PATH']}"
 
 
-def test_the_jobs_of_a_restore_share_the_memory_of_one(fault_env: FaultEnvironment) -> None:
-    """The server's container has room for one index build at a time."""
+def test_the_jobs_of_a_restore_share_maintenance_work_mem(fault_env: FaultEnvironment) -> None:
+    """The memory of the server's container suffices for one index build at a time."""
     said = fault_env.host.directory / "said"
     programs = fault_env.host.cluster.bin
     ask = f"{programs}/psql -XAt -d {LIVE} -c 'SHOW maintenance_work_mem' >>{said}"
@@ -174,7 +174,7 @@ def test_the_jobs_of_a_restore_share_the_memory_of_one(fault_env: FaultEnvironme
 
 @contextmanager
 def small_disk(path: Path, megabytes: int) -> Iterator[None]:
-    """A file system of its own in a directory's place, with what was in there."""
+    """Mount a small file system in place of a directory, with a copy of its files."""
     if os.geteuid():
         pytest.skip("only root may mount a small disk")
     away, owner = path.with_suffix(".away"), path.stat().st_uid
@@ -203,12 +203,12 @@ def remount(path: Path, options: str) -> None:
 
 
 def fill(path: Path, left: int = 0) -> None:
-    """Only so many bytes are left for anybody."""
+    """Shrink the file system until only ``left`` bytes are free."""
     disk = os.statvfs(path)
     remount(path, f"size={(disk.f_blocks - disk.f_bfree) * disk.f_frsize + left}")
 
 
-def test_the_disk_is_too_small_from_the_beginning(fault_env: FaultEnvironment) -> None:
+def test_nothing_is_begun_if_the_disk_is_too_small(fault_env: FaultEnvironment) -> None:
     backup_host = fault_env.host
     for directory, command in (
         (backup_host.sets, ["backup", "create"]),
@@ -226,7 +226,7 @@ def test_the_disk_is_too_small_from_the_beginning(fault_env: FaultEnvironment) -
 FILLED = {
     "dump": ("occupancy_db.backup.create:run_program", "--snapshot="),
     "publish": ("occupancy_db.backup.create:replace", "manifest.json"),
-    "write it down": ("occupancy_db.backup.sets:replace", "verified.json"),
+    "record the verification": ("occupancy_db.backup.sets:replace", "verified.json"),
 }
 
 
@@ -240,7 +240,7 @@ def test_the_disk_fills_up(fault_env: FaultEnvironment, place: str) -> None:
         remount(backup_host.sets, "size=400m")
         assert ended.returncode == ExitCode.NO_SPACE, ended.stderr
         assert backup_host.unfinished() == []
-        assert len(unverified(fault_env)) == (place == "write it down")
+        assert len(unverified(fault_env)) == (place == "record the verification")
         fault_env.assert_survived()
 
 
@@ -258,7 +258,7 @@ def test_the_disk_of_the_rehearsal_fills_up(fault_env: FaultEnvironment) -> None
 
 
 @pytest.mark.parametrize("which", ["sets", "rehearsals"])
-def test_the_disk_cannot_be_written(fault_env: FaultEnvironment, which: str) -> None:
+def test_a_read_only_disk_is_reported(fault_env: FaultEnvironment, which: str) -> None:
     backup_host = fault_env.host
     directory = getattr(backup_host, which)
     with small_disk(directory, 400):
@@ -274,15 +274,15 @@ def test_the_disk_cannot_be_written(fault_env: FaultEnvironment, which: str) -> 
 
 
 @pytest.mark.parametrize("days", [365, -365])
-def test_the_clock_is_a_year_off(fault_env: FaultEnvironment, days: int) -> None:
-    """A set is made and proved; none is removed, now or later, until somebody has looked."""
+def test_no_set_is_removed_if_the_clock_is_a_year_off(fault_env: FaultEnvironment, days: int) -> None:
+    """A set is created and verified. No set is removed until the operator has corrected this."""
     backup_host = fault_env.host
     began = datetime.now(UTC)
     ended = fault_env.start("backup", "create", environment=KEEP_ONE, days=days).finish()
     assert ended.returncode == ExitCode.CLOCK, ended.stderr
     assert "No set was removed" in ended.stderr
     (odd,) = backup_host.states().keys() - fault_env.sets.keys()
-    moments = (began, datetime.now(UTC))  # midnight may lie between them
+    moments = (began, datetime.now(UTC))  # midnight may be between them
     assert odd.startswith(tuple(f"{LIVE}-{(moment + timedelta(days=days)):%Y%m%d}" for moment in moments))
     assert backup_host.states()[odd] == "verified"
     fault_env.assert_unchanged()
@@ -299,7 +299,7 @@ def test_the_clock_is_a_year_off(fault_env: FaultEnvironment, days: int) -> None
 # Versions and features
 
 
-def test_pg_dump_is_of_another_version(fault_env: FaultEnvironment) -> None:
+def test_pg_dump_of_another_version_is_refused(fault_env: FaultEnvironment) -> None:
     path = wrapped(fault_env, "pg_dump", "echo 'pg_dump (PostgreSQL) 15.9'")
     refused = fault_env.host.backup("create", PATH=path, **KEEP_ONE)
     assert refused.returncode == ExitCode.UNSUITABLE
@@ -307,7 +307,7 @@ def test_pg_dump_is_of_another_version(fault_env: FaultEnvironment) -> None:
     fault_env.assert_survived()
 
 
-def test_there_are_no_programs(fault_env: FaultEnvironment) -> None:
+def test_missing_programs_are_reported(fault_env: FaultEnvironment) -> None:
     nowhere = {"PATH": str(fault_env.host.temporary), **KEEP_ONE}
     for command in (["backup", "create"], ["backup", "verify"], ["restore", "latest", *CONFIRMED]):
         refused = fault_env.host.cli(*command, **nowhere)
@@ -316,7 +316,7 @@ def test_there_are_no_programs(fault_env: FaultEnvironment) -> None:
     fault_env.assert_survived("restore")
 
 
-def test_this_build_does_not_compress_like_that(fault_env: FaultEnvironment) -> None:
+def test_an_unsupported_compression_is_refused(fault_env: FaultEnvironment) -> None:
     refused = fault_env.host.backup("create", BACKUP_COMPRESSION="zstd:3", **KEEP_ONE)
     assert refused.returncode == ExitCode.UNSUITABLE
     assert "gzip:3" in refused.stderr

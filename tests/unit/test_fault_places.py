@@ -1,4 +1,4 @@
-"""The places at which tests/faults stops a command are named by strings: each must name something."""
+"""Each string that names a place in tests/faults names an existing attribute."""
 
 import re
 from pathlib import Path
@@ -24,11 +24,11 @@ def test_places_are_found() -> None:
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_a_place_names_something(place: str) -> None:
+def test_a_place_exists(place: str) -> None:
     owner, name = find(place)
     assert hasattr(owner, name)
 
 
-def test_a_place_that_names_nothing_is_an_error() -> None:
+def test_a_place_that_does_not_exist_is_an_error() -> None:
     with pytest.raises(AttributeError):
         find("occupancy_db.backup.create:no_such_name")
