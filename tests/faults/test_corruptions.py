@@ -17,7 +17,7 @@ from tests.database.prefork import Prefork
 
 FILES = [DUMP, GLOBALS, MANIFEST, VERIFIED]
 
-# Corrupts a set. Arguments: the set, an intact set, and a source of random numbers. Returns a description, and
+# Corrupts a set. Arguments: the set, an intact set, and a source of random numbers. Returns a description and
 # the name of the set afterwards.
 Corruption = Callable[[Path, Path, Random], tuple[str, str]]
 

@@ -1,4 +1,4 @@
-"""Retention of backup sets, for any sets that can be: what must never go, and exactly what stays."""
+"""Retention of backup sets, for arbitrary sets: which sets are kept, and which are never removed."""
 
 import random
 from datetime import UTC, datetime, timedelta
@@ -18,7 +18,7 @@ from occupancy_db.errors import DatabaseError, ExitCode
 NOW = datetime(2026, 11, 22, 12, 30, tzinfo=UTC)
 SEAL = Verified(manifest="0" * 64, verified_at=NOW, seconds=1, rows=1)
 SLOTS = {"hourly": "%Y-%m-%d %H", "daily": "%Y-%m-%d", "weekly": "%G-%V", "monthly": "%Y-%m"}
-"""The kinds of BackupSettings, each with the words that name a set's slot."""
+"""The kinds of BackupSettings, each with the format of the period that a set represents."""
 KINDS = tuple(SLOTS)
 
 
@@ -38,7 +38,7 @@ def backup_set(
 
 @st.composite
 def histories(draw: st.DrawFn) -> list[BackupSet]:
-    """Sets of one database, the oldest first, up to a moment before NOW; no two of the same second."""
+    """Sets of one database, the oldest first, all before NOW and each of another second."""
     gaps = st.sampled_from([1, 600, 3600, 7200, 86_400, 3 * 86_400, 8 * 86_400, 34 * 86_400])
     at, sets = NOW, []
     for seconds in draw(st.lists(gaps, max_size=40)):
@@ -58,7 +58,7 @@ keeps = st.builds(
 
 
 def jumped(sets: list[BackupSet]) -> bool:
-    """Whether the newest two verified sets are further apart than retention believes."""
+    """Whether the distance of the newest two verified sets is larger than retention accepts."""
     verified = [one.made_at for one in sets if one.state is SetState.VERIFIED]
     return len(verified) > 1 and verified[-1] - verified[-2] > GAP
 
@@ -68,7 +68,7 @@ def kept(sets: list[BackupSet], keep: BackupSettings, now: datetime = NOW) -> li
 
 
 def reference(sets: list[BackupSet], keep: BackupSettings) -> set[str]:
-    """The same by going back in time, set by set, and counting the slots that are still free."""
+    """Return the sets to keep, by another algorithm: from the newest set back, count the free slots."""
     stay = {one.id for one in sets if one.pinned is not None or one.state is SetState.DAMAGED}
     verified = [one for one in sets if one.state is SetState.VERIFIED]
     for one in sets:
@@ -92,13 +92,13 @@ def reference(sets: list[BackupSet], keep: BackupSettings) -> set[str]:
 
 @given(histories().filter(lambda sets: not jumped(sets)), keeps)
 @settings(max_examples=300)
-def test_what_stays_is_what_the_slots_say(sets: list[BackupSet], keep: BackupSettings) -> None:
+def test_sets_are_kept_according_to_the_slots(sets: list[BackupSet], keep: BackupSettings) -> None:
     assert {one.id for one in kept(sets, keep)} == reference(sets, keep)
 
 
 @given(histories().filter(lambda sets: not jumped(sets)), keeps)
 @settings(max_examples=200)
-def test_what_must_never_go_stays(sets: list[BackupSet], keep: BackupSettings) -> None:
+def test_pinned_damaged_and_latest_sets_are_kept(sets: list[BackupSet], keep: BackupSettings) -> None:
     stay = kept(sets, keep)
     verified = [one for one in sets if one.state is SetState.VERIFIED]
     assert verified[-keep.keep_last :] == [one for one in stay if one in verified[-keep.keep_last :]]
@@ -144,7 +144,7 @@ def outcome_of(sets: list[BackupSet], keep: BackupSettings) -> Any:
     st.sampled_from([SetState.VERIFIED, SetState.UNVERIFIED, SetState.DAMAGED]),
 )
 @settings(max_examples=100)
-def test_nothing_goes_while_the_clock_is_behind_a_set(
+def test_no_set_is_removed_while_the_clock_is_behind_a_set(
     sets: list[BackupSet], keep: BackupSettings, state: SetState
 ) -> None:
     ahead = backup_set(NOW + AHEAD + timedelta(seconds=1), state)
@@ -156,21 +156,23 @@ def test_nothing_goes_while_the_clock_is_behind_a_set(
 
 @given(histories().filter(lambda sets: any(one.state is SetState.VERIFIED for one in sets)), keeps)
 @settings(max_examples=100)
-def test_nothing_goes_after_a_set_that_is_much_newer(sets: list[BackupSet], keep: BackupSettings) -> None:
+def test_no_set_is_removed_after_a_set_that_is_much_newer(
+    sets: list[BackupSet], keep: BackupSettings
+) -> None:
     later = NOW + GAP + timedelta(seconds=1)
     with pytest.raises(DatabaseError) as raised:
         plan([*sets, backup_set(later)], keep, later)
     assert raised.value.code is ExitCode.CLOCK
 
 
-def test_a_little_ahead_and_a_long_pause_are_believed() -> None:
+def test_a_set_slightly_in_the_future_and_a_long_pause_are_accepted() -> None:
     keep = BackupSettings(keep_last=1, keep_hourly=0, keep_daily=0, keep_weekly=0, keep_monthly=0)
     sets = [backup_set(NOW - GAP + AHEAD), backup_set(NOW + AHEAD)]
     assert kept(sets, keep) == sets[1:]
 
 
-def test_slots_are_those_of_utc_and_of_iso_weeks() -> None:
-    """The newest set of a slot stays: the last of Sunday closes a week, the last of December a month."""
+def test_slots_are_periods_of_utc_and_iso_weeks() -> None:
+    """The newest set of a slot is kept: for a week the last of Sunday, for a month the last of its days."""
     keep = BackupSettings(keep_last=1, keep_hourly=0, keep_daily=0, keep_weekly=2, keep_monthly=2)
     sunday, monday = datetime(2026, 1, 4, 23, 59, 59, tzinfo=UTC), datetime(2026, 1, 5, tzinfo=UTC)
     december = datetime(2025, 12, 31, 23, 59, 59, tzinfo=UTC)

@@ -1,4 +1,4 @@
-"""Sets on disk, PostgreSQL's programs, and what is compared: without a server."""
+"""Sets on disk, PostgreSQL's programs, and the comparison of contents, without a server."""
 
 import asyncio
 import os
@@ -55,7 +55,7 @@ def store(tmp_path: Path) -> Store:
     return Store(tmp_path)
 
 
-def test_a_seal_is_read_as_it_was_written(store: Store) -> None:
+def test_a_sealed_file_is_read_as_it_was_written(store: Store) -> None:
     made = publish(store)
     manifest = Manifest.unseal(made.path / MANIFEST)
     assert manifest.contents == CONTENTS
@@ -64,7 +64,7 @@ def test_a_seal_is_read_as_it_was_written(store: Store) -> None:
 
 @given(st.data())
 @settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_any_change_of_a_seal_is_found(tmp_path: Path, data: st.DataObject) -> None:
+def test_any_change_of_a_sealed_file_is_detected(tmp_path: Path, data: st.DataObject) -> None:
     path = tmp_path / "verified.json"
     verified = Verified(manifest="a" * 64, verified_at=datetime(2026, 1, 1, tzinfo=UTC), seconds=1.5, rows=7)
     content = verified.seal()
@@ -83,7 +83,7 @@ def test_any_change_of_a_seal_is_found(tmp_path: Path, data: st.DataObject) -> N
 @pytest.mark.parametrize(
     "content", [b"", b"null", b"[]", b"1", b'"x"', b"{}", b'{"checksum": 1}', b"[" * 10**5]
 )
-def test_what_was_never_a_seal_is_damage(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_was_not_sealed_is_damaged(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "manifest.json"
     path.write_bytes(content)
     with pytest.raises(DatabaseError) as raised:
@@ -91,7 +91,7 @@ def test_what_was_never_a_seal_is_damage(tmp_path: Path, content: bytes) -> None
     assert raised.value.code is ExitCode.DAMAGED
 
 
-def test_a_set_is_private_and_complete_before_it_has_a_name(store: Store) -> None:
+def test_a_set_is_private_and_complete_before_it_is_published(store: Store) -> None:
     partial = store.begin("house", datetime.now(UTC))
     (partial / DUMP).write_text("half of it")
     assert store.sets("house") == []
@@ -104,15 +104,15 @@ def test_a_set_is_private_and_complete_before_it_has_a_name(store: Store) -> Non
     assert not list(store.directory.glob(".partial-*"))
 
 
-def test_states_follow_from_what_is_written_down(store: Store) -> None:
+def test_the_state_follows_from_the_files_of_the_set(store: Store) -> None:
     made = publish(store)
     assert made.state is SetState.UNVERIFIED
     made.mark_verified(1.0, 3)
     assert store.find("house", "latest").id == made.id
-    made.mark_damaged("it rots")
+    made.mark_damaged("a byte has changed")
     (found,) = store.sets("house")
     assert found.state is SetState.DAMAGED
-    assert "it rots" in (found.problem or "")
+    assert "a byte has changed" in (found.problem or "")
     for name, code in ((made.id, None), ("latest", ExitCode.DAMAGED), ("house-x", ExitCode.DAMAGED)):
         if code is None:
             assert store.find("house", name).id == made.id
@@ -122,7 +122,7 @@ def test_states_follow_from_what_is_written_down(store: Store) -> None:
             assert raised.value.code is code
 
 
-def test_the_latest_is_the_newest_verified_one_that_is_no_safety_copy(store: Store) -> None:
+def test_latest_is_the_newest_verified_set_that_is_not_a_safety_backup(store: Store) -> None:
     now = datetime.now(UTC)
     sets = [publish(store, now - timedelta(hours=hours)) for hours in (4, 3, 2)]
     safety = publish(store, now - timedelta(hours=1), before_restore_of=sets[0].id)
@@ -135,22 +135,22 @@ def test_the_latest_is_the_newest_verified_one_that_is_no_safety_copy(store: Sto
     assert raised.value.code is ExitCode.CLOCK
 
 
-def test_a_removed_set_is_gone_and_the_others_are_not(store: Store) -> None:
+def test_removing_a_set_keeps_the_others(store: Store) -> None:
     made, other = publish(store), publish(store)
     store.remove(made)
     assert [one.id for one in store.sets("house")] == [other.id]
     assert {path.name for path in store.directory.iterdir()} == {other.id}
 
 
-def test_a_set_that_is_pinned_while_it_is_to_be_removed_stays(store: Store) -> None:
+def test_a_set_that_is_pinned_during_its_removal_is_kept(store: Store) -> None:
     made = publish(store)
-    replace(made.path / PINNED, b"the move\n")  # which this look at it does not know
+    replace(made.path / PINNED, b"the move\n")  # after the set was read
     store.remove(made)
     (kept,) = store.sets("house")
     assert (kept.id, kept.pinned) == (made.id, "the move")
 
 
-def test_a_set_that_is_removed_while_it_is_looked_at_is_none(
+def test_a_set_that_is_removed_while_it_is_read_is_left_out(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made, other = publish(store), publish(store)
@@ -164,7 +164,7 @@ def test_a_set_that_is_removed_while_it_is_looked_at_is_none(
     assert [one.id for one in store.sets("house")] == [other.id]
 
 
-async def test_only_one_is_at_work(store: Store) -> None:
+async def test_the_store_has_one_lock(store: Store) -> None:
     async with store.lock():
         with pytest.raises(DatabaseError) as raised:
             async with store.lock():
@@ -174,7 +174,7 @@ async def test_only_one_is_at_work(store: Store) -> None:
         pass
 
 
-# What differs, in words
+# Differences of contents
 
 
 @pytest.mark.parametrize(
@@ -195,7 +195,7 @@ async def test_only_one_is_at_work(store: Store) -> None:
         ({"extensions": {}}, "extensions [] instead of ['plpgsql']"),
     ],
 )
-def test_what_differs_is_said(changes: dict[str, Any], words: str) -> None:
+def test_differences_are_listed(changes: dict[str, Any], words: str) -> None:
     (line,) = CONTENTS.differences(CONTENTS.model_copy(update=changes))
     assert words in line
 
@@ -203,7 +203,7 @@ def test_what_differs_is_said(changes: dict[str, Any], words: str) -> None:
 @pytest.mark.parametrize(
     "changes", [{}, {"sequences": {"public.a_id_seq": 65}}, {"extensions": {"plpgsql": "1.1"}}]
 )
-def test_what_may_differ_is_not_said(changes: dict[str, Any]) -> None:
+def test_accepted_differences_are_not_listed(changes: dict[str, Any]) -> None:
     assert CONTENTS.differences(CONTENTS.model_copy(update=changes)) == []
 
 
@@ -215,7 +215,7 @@ Script = Callable[[str], None]
 
 @pytest.fixture
 def pg_dump(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Script:
-    """Makes a program of this name that does something else."""
+    """Return a function that replaces pg_dump with a script."""
     path = tmp_path / "pg_dump"
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
 
@@ -243,7 +243,9 @@ def pg_dump(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Script:
         ("", ExitCode.PROGRAM),
     ],
 )
-async def test_what_a_program_says_has_a_meaning(pg_dump: Script, said: str, code: ExitCode) -> None:
+async def test_the_output_of_a_program_determines_the_exit_code(
+    pg_dump: Script, said: str, code: ExitCode
+) -> None:
     pg_dump(f"echo 'a first line' >&2\necho '{said}' >&2\nexit 3")
     with pytest.raises(DatabaseError) as raised:
         await run_program("pg_dump")
@@ -252,7 +254,7 @@ async def test_what_a_program_says_has_a_meaning(pg_dump: Script, said: str, cod
     assert "\n" not in str(raised.value)
 
 
-async def test_a_program_that_was_killed_and_one_that_is_missing(pg_dump: Script) -> None:
+async def test_a_killed_program_and_a_missing_program_are_reported(pg_dump: Script) -> None:
     pg_dump("kill -9 $$")
     with pytest.raises(DatabaseError) as raised:
         await run_program("pg_dump")
@@ -263,7 +265,7 @@ async def test_a_program_that_was_killed_and_one_that_is_missing(pg_dump: Script
     assert raised.value.code is ExitCode.UNSUITABLE
 
 
-async def test_a_program_does_not_outlive_its_block(pg_dump: Script) -> None:
+async def test_a_program_ends_with_its_block(pg_dump: Script) -> None:
     pg_dump("exec sleep 1000")
     with pytest.raises(ZeroDivisionError):
         async with start_program("pg_dump") as process:
@@ -276,7 +278,7 @@ async def test_a_program_does_not_outlive_its_block(pg_dump: Script) -> None:
         await task
 
 
-async def test_a_password_is_in_a_private_file_alone_while_it_is_needed(
+async def test_a_password_is_only_in_a_private_file_during_the_block(
     pg_dump: Script, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     secret = "colon:back\\slash"

@@ -40,7 +40,7 @@ def run(*arguments: str) -> tuple[int, str]:
 
 @pytest.fixture(autouse=True)
 def for_people(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each test begins as a new process does."""
+    """Reset the output before each test, as in a new process."""
     monkeypatch.setattr(output.out, "json", False)
 
 
@@ -56,7 +56,7 @@ def test_help_lists_every_command_and_every_exit_code() -> None:
 @pytest.mark.parametrize(
     "command", sorted(COMMANDS - {"partitions"} | {"partitions status", "partitions maintain"})
 )
-def test_each_command_explains_itself_and_takes_json(command: str) -> None:
+def test_each_command_has_help_and_the_option_json(command: str) -> None:
     code, text = run(*command.split(), "--help")
     assert code == 0
     assert "--json" in text
@@ -77,13 +77,13 @@ def test_each_command_explains_itself_and_takes_json(command: str) -> None:
         ["nonsense"],
     ],
 )
-def test_wrong_usage_is_told_apart(arguments: list[str]) -> None:
+def test_usage_errors_have_their_own_exit_code(arguments: list[str]) -> None:
     code, text = run(*arguments)
     assert code == ExitCode.USAGE
     assert "Traceback" not in text
 
 
-def test_revisions_fit_their_table_and_say_what_they_do() -> None:
+def test_revision_ids_fit_into_alembics_table_and_have_a_description() -> None:
     scripts = list(script_directory().walk_revisions())
     assert len(scripts) >= 2
     for script in scripts:
@@ -114,7 +114,7 @@ def first_sentence(text: str | None) -> str:
     return " ".join((text or "").split("\n\n")[0].split())
 
 
-def test_help_shows_what_the_commands_say_of_themselves() -> None:
+def test_help_shows_the_first_sentences_of_the_commands() -> None:
     group: Any = get_command(app)
     assert {name: first_sentence(group.commands[name].help) for name in SUMMARIES} == {
         name: summary for name, (_, _, summary) in SUMMARIES.items()
@@ -139,7 +139,7 @@ def test_version_is_that_of_the_project() -> None:
         (["tune", "--set", "work_mem", "--json"], "NAME=VALUE"),
     ],
 )
-def test_wrong_usage_is_json_where_json_was_asked_for(arguments: list[str], words: str) -> None:
+def test_usage_errors_are_json_with_the_option_json(arguments: list[str], words: str) -> None:
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == ExitCode.USAGE
     assert result.stdout == ""
@@ -149,7 +149,7 @@ def test_wrong_usage_is_json_where_json_was_asked_for(arguments: list[str], word
     assert "--help" in error["hint"]
 
 
-def test_reset_asks_no_question_of_a_program(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reset_with_json_does_not_ask_for_confirmation(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("POSTGRES_HOST", "/nowhere")
     result = CliRunner().invoke(app, ["--json", "reset"], input="y\n")
     assert result.exit_code == ExitCode.REFUSED
@@ -157,7 +157,7 @@ def test_reset_asks_no_question_of_a_program(monkeypatch: pytest.MonkeyPatch) ->
     assert "--yes" in json.loads(result.stderr)["error"]["hint"]
 
 
-def test_completion_knows_commands_and_options() -> None:
+def test_completion_completes_commands_and_options() -> None:
     def completed(words: str) -> list[str]:
         environment = {
             "PATH": f"{BIN}{os.pathsep}{os.defpath}",
@@ -176,7 +176,7 @@ def test_completion_knows_commands_and_options() -> None:
     assert completed("occupancy-db cleanup --mo") == ["--months"]
 
 
-def test_refused_overrides_come_with_what_would_fit() -> None:
+def test_refused_overrides_are_shown_with_the_calculated_values() -> None:
     code, text = run("tune", "--explain", "--cores", "2", "--memory", "1024", "--set", "work_mem=16MB")
     assert code == ExitCode.CONFIGURATION
     assert re.search(r"work_mem +\d+kB", text)
@@ -193,7 +193,7 @@ def test_pools_are_calculated_for_the_environment_of_the_host(environment: str |
     assert run("tune", "--environment", "development") != run("tune", "--environment", "production")
 
 
-def test_revisions_are_read_as_alembic_reads_them() -> None:
+def test_the_chain_of_revisions_is_the_same_as_alembics() -> None:
     assert position.chain() == [script.revision for script in script_directory().walk_revisions()][::-1]
 
 
@@ -218,7 +218,7 @@ def test_revisions_that_are_not_one_chain_are_left_to_alembic(
         position.chain(tmp_path)
 
 
-def test_the_tables_that_are_checked_are_those_of_the_models() -> None:
+def test_check_tables_lists_the_tables_of_the_models() -> None:
     assert set(Base.metadata.tables) == {name for name in EXPECTED["table"] if not name.startswith("hourly.")}
 
 
@@ -256,7 +256,7 @@ INTERFACE = {
 
 
 def test_commands_and_options_are_an_interface() -> None:
-    """Typer derives names of options from other arguments, so that a rewording may rename one."""
+    """Typer derives options from names of parameters, so that renaming a parameter may rename an option."""
 
     def leaves(group: Any, prefix: str = "") -> dict[str, Any]:
         found: dict[str, Any] = {}

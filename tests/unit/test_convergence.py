@@ -1,4 +1,4 @@
-"""What differs on a host is found, and nothing else."""
+"""Differences between a host and the variables are found, and only these."""
 
 import hashlib
 from pathlib import Path
@@ -21,7 +21,7 @@ PRESENT = {
 @pytest.mark.parametrize(
     "change", [{"sha256": "0"}, {"mode": "0600"}, {"uid": 1}, {"gid": 1}, {"type": "other", "sha256": ""}]
 )
-def test_a_file_that_differs_in_anything_is_written(change: dict[str, Any]) -> None:
+def test_a_file_with_any_difference_is_written(change: dict[str, Any]) -> None:
     assert convergence.differing([FILE], {"/etc/x": PRESENT}) == []
     assert convergence.differing([FILE], {"/etc/x": PRESENT | change}) == [FILE]
     assert convergence.differing([FILE], {}) == [FILE]
@@ -54,7 +54,7 @@ LOGINS = convergence.logins(
 
 
 def server(**changes: Any) -> dict[str, Any]:
-    """The roles of a server that has all logins as they should be, but for changes of occupancy_app."""
+    """Return the roles of a converged server, with changes of occupancy_app."""
     roles: dict[str, Any] = {
         login["name"]: {
             "flags": login["flags"],
@@ -74,18 +74,18 @@ def names(logins: list[Any]) -> list[str]:
     return [login["name"] for login in logins]
 
 
-def test_an_operators_user_has_the_settings_and_rights_of_its_role() -> None:
+def test_an_operators_user_has_the_settings_and_privileges_of_its_role() -> None:
     grafana = LOGINS[-1]
     assert grafana["settings"] == {"lock_timeout": "10s"}
     assert (grafana["member_of"], grafana["comment"]) == (["occupancy_app"], "Managed")
 
 
-def test_a_user_may_create_databases_only_where_it_must() -> None:
+def test_only_the_restore_user_may_create_databases() -> None:
     assert [login["name"] for login in LOGINS if ",CREATEDB," in login["flags"]] == ["occupancy_restore"]
     assert {flag for login in LOGINS for flag in login["flags"].split(",")} >= {"NOSUPERUSER", "NOCREATEROLE"}
 
 
-def test_users_as_they_should_be_are_left_alone() -> None:
+def test_converged_users_are_not_changed() -> None:
     assert convergence.users(LOGINS, server(), []) == []
     assert convergence.memberships(LOGINS, server()) == []
 
@@ -102,7 +102,7 @@ def test_users_as_they_should_be_are_left_alone() -> None:
         {"password_is_kept": False},
     ],
 )
-def test_an_attribute_that_somebody_changed_is_put_right(change: dict[str, Any]) -> None:
+def test_a_changed_attribute_is_converged(change: dict[str, Any]) -> None:
     assert names(convergence.users(LOGINS, server(**change), [])) == ["occupancy_app"]
 
 
@@ -122,7 +122,7 @@ def test_memberships_are_exact() -> None:
 KEPT = {name: {"sha256": hashlib.sha256(b"old password").hexdigest()} for name in ("a", "b")}
 
 
-def test_passwords_are_written_where_they_are_missing_or_changed() -> None:
+def test_missing_and_changed_passwords_are_written() -> None:
     assert convergence.outdated_passwords(["a", "b", "c"], KEPT, {"a": "old password"}, rotate=False) == ["c"]
     assert convergence.outdated_passwords(["a", "b"], KEPT, {"a": "new password"}, rotate=False) == ["a"]
 
@@ -131,7 +131,7 @@ def test_a_rotation_replaces_generated_passwords_only() -> None:
     assert convergence.outdated_passwords(["a", "b"], KEPT, {"a": "old password"}, rotate=True) == ["b"]
 
 
-def test_names_of_a_certificate_compare_in_any_spelling() -> None:
+def test_names_of_a_certificate_are_compared_in_normal_form() -> None:
     one = convergence.certificate_names(["DNS:Home", "IP:0:0:0:0:0:0:0:1", "IP:127.0.0.1"])
     assert one == convergence.certificate_names(["ip:127.0.0.1", "ip:::1", "dns:home"])
     assert one != convergence.certificate_names(["ip:127.0.0.1", "dns:home"])
@@ -144,7 +144,7 @@ def kernel(container: str = "", **setting: Any) -> dict[str, Any]:
     }
 
 
-def test_kernel_settings_are_sorted_by_what_is_to_be_done() -> None:
+def test_kernel_settings_are_loaded_or_skipped() -> None:
     wanted = {"vm.swappiness": 10}
     assert convergence.kernel(wanted, kernel())["differs"] == ["vm.swappiness"]
     found = convergence.kernel(wanted, kernel(value="10"))
@@ -175,7 +175,7 @@ def env(tmp_path: Path) -> Path:
     return path
 
 
-def test_the_password_of_an_env_file_is_read_as_it_stands(env: Path) -> None:
+def test_the_password_of_an_env_file_is_read_literally(env: Path) -> None:
     assert convergence.env_password(str(env)) == "a#b $c 'd'"
     assert convergence.env_is_current(str(env), BLOCK)
 

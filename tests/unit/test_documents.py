@@ -1,4 +1,4 @@
-"""The documents name only what exists, say each fact once, and their examples are run or say why not."""
+"""The documents name only things that exist and state each fact once; their examples run, or tell why not."""
 
 import os
 import re
@@ -47,7 +47,7 @@ def make_targets() -> set[str]:
 
 
 def code(path: Path) -> list[str]:
-    """Inline code, and the commands of all blocks: a reader may type both."""
+    """Return inline code and the commands of all blocks."""
     commands = [
         command for block in blocks(path) if block.language == "bash" for command in commands_of(block)
     ]
@@ -55,7 +55,7 @@ def code(path: Path) -> list[str]:
 
 
 def named(pattern: str, *documents: Path) -> dict[str, set[str]]:
-    """What matches in the code of the documents, and in which of them."""
+    """Return the matches in the code of the documents, with the documents of each."""
     found: dict[str, set[str]] = defaultdict(set)
     for path in documents or DOCUMENTS:
         for text in code(path):
@@ -92,7 +92,7 @@ def test_the_architecture_names_every_package_role_and_directory() -> None:
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
-def test_links_lead_somewhere(document: Path) -> None:
+def test_link_targets_exist(document: Path) -> None:
     dead = []
     for link in re.findall(r"\]\(([^)\s]+)\)", prose(document)):
         if link.startswith("https://"):
@@ -127,7 +127,7 @@ def test_makefile_has_every_target_of_the_manual() -> None:
 
 
 def cli_problems(text: str) -> list[str]:
-    """What a command line of occupancy-db names that does not exist."""
+    """Return the commands and options of a command line of occupancy-db that do not exist."""
     words = re.split(r"\s+", text.split(" #")[0])
     group: Any = get_command(app)
     options = {flag for option in group.params for flag in option.opts}
@@ -213,7 +213,7 @@ def test_role_variables_exist() -> None:
     assert len(yaml_names) > 8
     assert without(yaml_names, variables) == {}
     inline: dict[str, set[str]] = defaultdict(set)
-    for path in (path for path in DOCUMENTS if path.name != "CHANGELOG.md"):  # which names what is gone
+    for path in (path for path in DOCUMENTS if path.name != "CHANGELOG.md"):  # names removed variables
         for text in inline_code(path):
             for name in re.findall(rf"^((?:{prefix})_\w+)(?:[:=].*)?$", text):
                 inline[name].add(name_of(path))
@@ -273,7 +273,7 @@ def test_paths_of_the_checkout_exist() -> None:
 
 
 @pytest.mark.parametrize("block", blocks(), ids=str)
-def test_every_example_says_where_it_runs(block: Block) -> None:
+def test_every_example_declares_where_it_runs(block: Block) -> None:
     if block.language not in RUNNABLE:
         assert block.attributes == {}
         assert block.language, "a block without a language"
@@ -297,7 +297,7 @@ def words(path: Path) -> list[str]:
 
 
 LENGTH = 7
-"""So many equal words in a row are the same sentence."""
+"""Number of equal words in a row that count as the same sentence."""
 
 
 def test_no_sentence_stands_in_two_documents() -> None:
@@ -329,7 +329,7 @@ GENERATED = [*ROLE_READMES, ROOT / "docs/reference/cli.md", ROOT / "docs/referen
 
 
 @pytest.mark.parametrize("example", blocks_to_run("unit"), ids=str)
-def test_the_site_builds_without_a_warning_and_generated_pages_are_in_step(
+def test_the_site_builds_without_a_warning_and_generated_pages_are_up_to_date(
     example: Block, tmp_path: Path
 ) -> None:
     checkout = scratch_checkout(tmp_path / "checkout")

@@ -1,4 +1,4 @@
-"""Each failure has one line and its own exit code, told apart without a server where it can be."""
+"""Each failure has one line and its own exit code; most are tested without a server."""
 
 import socket
 import ssl
@@ -50,7 +50,9 @@ def untrusted(code: int, message: str) -> ssl.SSLCertVerificationError:
         ),
     ],
 )
-def test_a_failed_connection_says_what_and_where(error: BaseException, code: ExitCode, words: str) -> None:
+def test_a_failed_connection_names_the_cause_and_the_server(
+    error: BaseException, code: ExitCode, words: str
+) -> None:
     settings = Settings(
         postgres_host="db.example", postgres_db="home", postgres_password=SecretStr("hunter2-hunter2")
     )
@@ -82,7 +84,7 @@ def test_a_failed_connection_says_what_and_where(error: BaseException, code: Exi
         (DatabaseError(ExitCode.REFUSED, "no", "Ask."), ExitCode.REFUSED),
     ],
 )
-def test_a_failure_is_recognised_behind_its_wrappers(error: Exception, code: ExitCode) -> None:
+def test_the_cause_of_a_wrapped_exception_is_recognised(error: Exception, code: ExitCode) -> None:
     wrapped = RuntimeError("wrapper")
     wrapped.__cause__ = error
     for seen in (error, wrapped):
@@ -104,13 +106,13 @@ def test_a_database_that_pg_hba_does_not_list_is_named() -> None:
 @pytest.mark.parametrize(
     "error", [ConnectionRefusedError(111, "Connect call failed"), FileNotFoundError(2, "No such file")]
 )
-def test_a_stopped_server_comes_with_the_command_that_starts_it(error: OSError) -> None:
+def test_the_error_of_a_stopped_server_names_the_command_that_starts_it(error: OSError) -> None:
     hint = explain_connection(error, Settings()).hint
     assert "'make up'" in hint
     assert "docker compose --project-directory /opt/occupancy up --detach postgres" in hint
 
 
-def test_a_fault_of_ours_is_not_explained_away() -> None:
+def test_an_unknown_exception_is_not_translated() -> None:
     assert explain(KeyError("bug")) is None
 
 

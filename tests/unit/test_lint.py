@@ -1,4 +1,4 @@
-"""Each rule finds the migration that it is for, and leaves alone the one that does the same well."""
+"""Each lint rule reports the statement that it is for, and accepts the recommended alternative."""
 
 from importlib.util import cache_from_source
 from pathlib import Path
@@ -49,7 +49,7 @@ FIELDS = {
 
 
 class History:
-    """Revisions of a test's own, in a directory of their own."""
+    """Revisions of a test, in a temporary directory."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -61,7 +61,7 @@ class History:
         text = REVISION.format(**{**FIELDS, "id": id, "upgrade": upgrade, **fields})
         path = self.directory / f"{id}.py"
         path.write_text(text)
-        # Python does not notice another text of the same size in the same second.
+        # Python reuses its bytecode for a file of the same size and second.
         Path(cache_from_source(str(path))).unlink(missing_ok=True)
 
     def rules(self) -> set[str]:
@@ -73,7 +73,7 @@ def history(tmp_path: Path) -> History:
     return History(tmp_path)
 
 
-# Statements that a rule finds, and those that do the same as it should be done.
+# By rule: a statement that it reports, and an alternative that it accepts.
 RULES: dict[str, tuple[list[str], list[str]]] = {
     "immutable-now": (
         ["CREATE FUNCTION today() RETURNS date LANGUAGE sql IMMUTABLE AS $$ SELECT now()::date $$"],
@@ -191,7 +191,7 @@ RULES: dict[str, tuple[list[str], list[str]]] = {
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_a_rule_finds_what_it_is_for_and_nothing_else(history: History, rule: str) -> None:
+def test_a_rule_reports_the_statement_and_accepts_the_alternative(history: History, rule: str) -> None:
     wrong, right = RULES[rule]
     history.add("001_one", *wrong)
     assert rule in history.rules()
@@ -210,7 +210,7 @@ def test_a_write_in_the_body_of_do_is_a_write_unless_it_commits(history: History
     assert history.rules() == set()
 
 
-def test_an_index_is_dropped_beside_writers(history: History) -> None:
+def test_dropping_an_index_concurrently_is_accepted(history: History) -> None:
     history.add("001_one", "DROP INDEX i")
     assert history.rules() == {"require-concurrent-index-deletion"}
     history.add(
@@ -221,7 +221,7 @@ def test_an_index_is_dropped_beside_writers(history: History) -> None:
     assert history.rules() == set()
 
 
-def test_an_index_beside_writers_lints_clean_alone_and_not_beside_what_cannot_be_repeated(
+def test_a_concurrent_index_is_accepted_alone_but_not_with_statements_that_cannot_be_repeated(
     history: History,
 ) -> None:
     index = "migration_ops.create_index('i', 'sensor_readings', '(room)')"
@@ -238,7 +238,7 @@ def test_an_index_beside_writers_lints_clean_alone_and_not_beside_what_cannot_be
 @pytest.mark.parametrize(
     "module", ["occupancy_db.models", "sqlalchemy.orm", "occupancy_db.history.partitions"]
 )
-def test_what_changes_with_the_release_is_not_imported(history: History, module: str) -> None:
+def test_modules_that_change_between_releases_must_not_be_imported(history: History, module: str) -> None:
     history.add(imports=f"import {module}")
     assert history.rules() == {"orm-import"}
     history.add(imports="import sqlalchemy as sa\nfrom occupancy_db.schema.migration_ops import create_index")
@@ -257,9 +257,7 @@ def test_what_changes_with_the_release_is_not_imported(history: History, module:
         ("phase", "<expand | data>", "Phase: is not filled in"),
     ],
 )
-def test_a_revision_says_what_it_is_in_words_a_program_reads(
-    history: History, field: str, value: str, said: str
-) -> None:
+def test_the_declaration_of_a_revision_is_parsed(history: History, field: str, value: str, said: str) -> None:
     history.add(**{field: value})
     (finding,) = lint(history.config)
     assert finding.rule == "undeclared"
@@ -273,7 +271,7 @@ def test_a_field_that_is_missing_is_named(history: History) -> None:
     assert lint(history.config) == [Finding("001_one", "undeclared", "Locks: is missing")]
 
 
-def test_an_id_fits_alembics_table(history: History) -> None:
+def test_an_id_must_fit_into_alembics_table(history: History) -> None:
     history.add("x" * 33)
     assert history.rules() == {"long-id"}
     (history.directory / f"{'x' * 33}.py").unlink()
@@ -281,7 +279,7 @@ def test_an_id_fits_alembics_table(history: History) -> None:
     assert history.rules() == set()
 
 
-def test_there_is_one_newest_revision(history: History) -> None:
+def test_there_must_be_one_newest_revision(history: History) -> None:
     history.add("001_one")
     history.add("002_two", revises="001_one")
     assert history.rules() == set()
@@ -289,7 +287,7 @@ def test_there_is_one_newest_revision(history: History) -> None:
     assert history.rules() == {"several-heads"}
 
 
-def test_a_contract_is_of_a_later_release_than_its_expansion(history: History) -> None:
+def test_a_contract_must_be_of_a_later_release_than_its_expansion(history: History) -> None:
     contract = {"revises": "001_one", "phase": "contract of 001_one"}
     history.add("001_one", "ALTER TABLE predictions ADD COLUMN place varchar(20)", release="0.2.0")
     history.add("002_two", "ALTER TABLE predictions DROP COLUMN room", release="0.2.0", **contract)
@@ -298,7 +296,7 @@ def test_a_contract_is_of_a_later_release_than_its_expansion(history: History) -
     assert history.rules() == set()
     history.add("002_two", release="0.3.0", revises="001_one", phase="contract of 000_other")
     assert history.rules() == {"contract-with-expand"}
-    # Elsewhere than in a contract, what is removed is missed by the release that is running.
+    # Outside a contract, the running release still needs the removed objects.
     history.add("002_two", "ALTER TABLE predictions DROP COLUMN room", release="0.3.0", revises="001_one")
     assert history.rules() == {"ban-drop-column"}
 
@@ -313,7 +311,7 @@ DROPS = {
 
 
 @pytest.mark.parametrize("kind", DROPS)
-def test_what_is_in_use_is_dropped_by_a_contract_alone(history: History, kind: str) -> None:
+def test_objects_in_use_may_be_dropped_in_a_contract_only(history: History, kind: str) -> None:
     history.add("001_one", "CREATE TABLE t (k bigint)")
     history.add("002_two", DROPS[kind], revises="001_one", release="0.2.0")
     assert history.rules() == {f"ban-drop-{kind}"}
@@ -321,7 +319,7 @@ def test_what_is_in_use_is_dropped_by_a_contract_alone(history: History, kind: s
     assert history.rules() == set()
 
 
-def test_an_index_without_its_partitions_takes_no_time(history: History) -> None:
+def test_an_index_on_only_the_parent_table_is_accepted(history: History) -> None:
     history.add("001_one", "CREATE INDEX i ON ONLY sensor_readings (room)")
     assert history.rules() == set()
 
@@ -334,12 +332,12 @@ def test_an_index_without_its_partitions_takes_no_time(history: History) -> None
         "CREATE TABLE t (k bigint)",
     ],
 )
-def test_what_squawk_would_rather_have_otherwise_is_left_alone(history: History, statement: str) -> None:
+def test_excluded_rules_of_squawk_are_not_applied(history: History, statement: str) -> None:
     history.add("001_one", statement)
     assert history.rules() == set()
 
 
-def test_a_rule_is_broken_with_a_reason_or_not_at_all(history: History) -> None:
+def test_an_exception_from_a_rule_needs_a_reason(history: History) -> None:
     allowed = 'allowed = {"renaming-column": "nobody has used it yet"}'
     rename = "ALTER TABLE predictions RENAME COLUMN room TO place"
     history.add("001_one", rename, more=allowed)
@@ -350,7 +348,7 @@ def test_a_rule_is_broken_with_a_reason_or_not_at_all(history: History) -> None:
     assert history.rules() == {"renaming-column"}
 
 
-def test_statements_end_where_they_end() -> None:
+def test_sql_is_split_into_statements() -> None:
     script = """
         SELECT 'a;b', ";" -- c;
         ; /* ; */ DO $body$ BEGIN PERFORM ';'; END $body$;
@@ -363,7 +361,7 @@ def test_statements_end_where_they_end() -> None:
     assert code("SELECT 'now()', $$ now() $$ -- now()", strings=False) == "SELECT '', ''"
 
 
-def test_the_products_own_migrations_pass_and_each_of_their_allowances_is_needed() -> None:
+def test_the_products_migrations_pass_and_need_each_of_their_exceptions() -> None:
     result = CliRunner().invoke(app, ["lint"])
     assert (result.exit_code, result.output) == (
         0,
@@ -371,7 +369,7 @@ def test_the_products_own_migrations_pass_and_each_of_their_allowances_is_needed
     )
 
 
-def test_it_says_that_squawk_is_missing(history: History, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_squawk_is_reported(history: History, monkeypatch: pytest.MonkeyPatch) -> None:
     history.add()
     monkeypatch.setattr("shutil.which", lambda *_, **__: None)
     result = CliRunner().invoke(app, ["lint"])
@@ -379,7 +377,7 @@ def test_it_says_that_squawk_is_missing(history: History, monkeypatch: pytest.Mo
     assert "squawk is not installed here" in result.output
 
 
-def test_the_older_release_knows_what_was_added_and_what_was_removed(history: History) -> None:
+def test_an_older_release_can_tell_additions_from_removals(history: History) -> None:
     history.add("001_one")
     history.add("002_two", revises="001_one", phase="data")
     history.add("003_three", revises="002_two", phase="contract of 001_one", release="0.2.0")

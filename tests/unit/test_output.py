@@ -20,7 +20,7 @@ BIN = Path(sys.executable).parent
 
 
 def on_a_terminal(*arguments: str, columns: int = 80, **environment: str) -> str:
-    """What the command prints where standard output and standard error are a terminal."""
+    """Run a command with a terminal as standard output and standard error, and return its output."""
     terminal, other_end = pty.openpty()
     with subprocess.Popen(
         [BIN / "occupancy-db", *arguments],
@@ -39,27 +39,27 @@ def on_a_terminal(*arguments: str, columns: int = 80, **environment: str) -> str
         while True:
             try:
                 part = os.read(terminal, 65536)
-            except OSError:  # how Linux says that the other end is closed
+            except OSError:  # on Linux: the other end is closed
                 break
             said += part
     os.close(terminal)
     return said.decode().replace("\r\n", "\n")
 
 
-def test_what_is_printed_is_data_and_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
+def test_markup_in_data_is_printed_literally(capsys: pytest.CaptureFixture[str]) -> None:
     Output().result({}, "name ~ '^[a-z_]+$'", "[/etc/x] of [worker] :house:")
     assert capsys.readouterr().out.splitlines() == ["name ~ '^[a-z_]+$'", "[/etc/x] of [worker] :house:"]
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["history"], ["tune", "--explain"], ["nonsense"]])
-def test_no_color_leaves_no_escape_sequence_on_a_terminal(arguments: list[str]) -> None:
+def test_no_color_disables_escape_sequences_on_a_terminal(arguments: list[str]) -> None:
     shown = on_a_terminal(*arguments, NO_COLOR="1")
     assert shown
     assert "\x1b" not in shown
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["history"], ["tune", "--explain"]])
-def test_a_reader_that_ends_early_is_no_error(arguments: list[str]) -> None:
+def test_a_closed_pipe_is_not_an_error(arguments: list[str]) -> None:
     read, write = os.pipe()
     os.close(read)
     result = subprocess.run(
@@ -70,7 +70,7 @@ def test_a_reader_that_ends_early_is_no_error(arguments: list[str]) -> None:
 
 
 @pytest.mark.parametrize("columns", [80, 60, 30])
-def test_revisions_and_settings_are_whole_at_any_width(columns: int) -> None:
+def test_revisions_and_settings_are_never_cut_at_any_width(columns: int) -> None:
     history = on_a_terminal("history", columns=columns)
     for script in script_directory().walk_revisions():
         assert f"{script.revision} " in history or f"{script.revision}\n" in history
@@ -101,7 +101,7 @@ def test_a_table_never_cuts_a_key(rows: list[tuple[str, str, str]], width: int) 
     assert all(len(line) <= max(width, keys) for line in body)
 
 
-def test_a_table_in_a_pipe_has_all_of_it_on_one_line_each() -> None:
+def test_a_row_of_a_table_in_a_pipe_is_one_line() -> None:
     table = Table([Column("Key", rank=0), Column("Text")])
     table.add("one", "word " * 100)
     assert len(table.render(None)) == 3
@@ -151,5 +151,5 @@ def test_a_command_on_the_path_is_called_by_its_name(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(sys, "argv", [str(BIN / "occupancy-db")])
     monkeypatch.setenv("PATH", f"{BIN}{os.pathsep}{os.defpath}")
     assert output.program() == "occupancy-db"
-    monkeypatch.setenv("PATH", os.defpath)  # there another command may have this name, or none
+    monkeypatch.setenv("PATH", os.defpath)  # another working directory
     assert output.program() == str(BIN / "occupancy-db")

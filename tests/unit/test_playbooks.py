@@ -1,4 +1,4 @@
-"""The playbooks' structure, and the decisions that they take in Python (provisioning/), without a host."""
+"""The structure of the playbooks, and the decisions of provisioning/, without a host."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ UV = ROOT / ".venv/bin/uv"
 
 
 def values(node: Any, key: str) -> Iterator[Any]:
-    """Every value of that key, at any depth."""
+    """Yield the values of a key at any depth."""
     if isinstance(node, list):
         for item in node:
             yield from values(item, key)
@@ -37,7 +37,7 @@ def values(node: Any, key: str) -> Iterator[Any]:
 
 @cache
 def ansible(*arguments: str) -> str:
-    """What ansible-playbook prints; it must end with success."""
+    """Run ansible-playbook, which must succeed, and return its output."""
     done = subprocess.run(
         ["ansible-playbook", *arguments], cwd=ROOT, capture_output=True, text=True, check=False
     )
@@ -46,7 +46,7 @@ def ansible(*arguments: str) -> str:
 
 
 def run(playbook: str, *arguments: str) -> str:
-    """What a playbook prints for the local inventory."""
+    """Run a playbook for the local inventory, and return its output."""
     return ansible(f"playbooks/{playbook}.yml", "--inventory", "inventories/local", *arguments)
 
 
@@ -74,7 +74,7 @@ def test_imported_playbooks_are_named_and_not_computed(path: Path) -> None:
     assert [name for name in names if not (path.parent / name).is_file()] == []
 
 
-def test_every_tag_is_known_and_every_known_tag_selects_something() -> None:
+def test_every_tag_is_known_and_every_known_tag_selects_a_task() -> None:
     used = set()
     for path in PLAYBOOKS:
         for tags in values(yaml.safe_load(path.read_text()), "tags"):
@@ -83,7 +83,7 @@ def test_every_tag_is_known_and_every_known_tag_selects_something() -> None:
 
 
 def test_the_tag_of_a_role_is_its_name() -> None:
-    # The roles occupancy and container_images always run; uninstall is no part of site.yml.
+    # The roles occupancy and container_images always run; site.yml does not contain uninstall.
     roles = {path.name for path in (ROOT / "roles").iterdir()} - {
         "occupancy",
         "container_images",
@@ -111,7 +111,7 @@ def test_the_tag_migrate_selects_the_plays_of_the_playbook_migrate() -> None:
     )
 
 
-def test_skipping_the_migrations_leaves_everything_else() -> None:
+def test_skip_tags_migrations_skips_no_other_role() -> None:
     play = "Provision PostgreSQL for the occupancy system"
     every, without = (
         plays(run("site", "--list-tasks", *more))[play] for more in ((), ("--skip-tags", "migrations"))
@@ -148,7 +148,7 @@ def test_the_tags_of_molecule_are_accepted() -> None:
     assert run_tags.unknown(["molecule-notest", "notest", "molecule-idempotence-notest"]) == ""
 
 
-def test_a_tag_that_is_misspelt_is_refused_with_the_nearest() -> None:
+def test_a_misspelt_tag_is_refused_with_the_nearest_tag() -> None:
     problem = run_tags.unknown(["tunning", "backup"])
     assert "no tag tunning (did you mean tuning?)" in problem
     assert "backup?" not in problem
@@ -174,7 +174,7 @@ def test_migrations_run_alone(tags: tuple[str, ...], alone: bool, refused: bool)
 
 
 @pytest.mark.parametrize(("code", "named"), [(0, False), (1, True)])
-def test_a_run_without_the_password_that_sudo_asks_for_is_told_the_command(
+def test_a_run_without_the_password_of_sudo_is_refused_with_the_command(
     code: int, named: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     program = tmp_path / "sudo"
@@ -199,7 +199,7 @@ def test_a_run_without_sudo_and_without_root_is_refused(monkeypatch: pytest.Monk
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """What images are made of, to be changed."""
+    """A copy of the files that images are made of, which a test may change."""
     for name in (*images.OPS_SOURCES, "compose", "provisioning", "roles", "pyproject.toml", "uv.lock"):
         source = ROOT / name
         if source.is_dir():
@@ -212,7 +212,7 @@ def checkout(tmp_path: Path) -> Path:
 CHOSEN = images.Postgres("occupancy-postgres:16-0123456789ab", "pulled from a registry")
 
 
-def test_nothing_is_made_where_everything_is_there(checkout: Path) -> None:
+def test_no_image_is_made_if_all_exist(checkout: Path) -> None:
     first = images.plan(checkout, UV, [])
     assert (first.choose_postgres, first.build_postgres, first.build_ops, first.complete) == (
         True,
@@ -249,7 +249,7 @@ def test_an_image_from_packages_is_chosen_again_when_its_packages_change(checkou
     assert (changed.choose_postgres, changed.build_postgres) == (True, True)
 
 
-def test_an_official_image_is_named_by_its_content() -> None:
+def test_an_official_image_is_identified_by_its_digest() -> None:
     found = images.choose("sha256:0123456789abcdef", downloaded=True, built="not used")
     assert found == CHOSEN
     assert (
@@ -268,7 +268,7 @@ def test_an_official_image_is_named_by_its_content() -> None:
         ("compose/compose.yaml", False),
     ],
 )
-def test_the_tools_image_changes_with_what_goes_into_it_alone(path: str, other: bool, checkout: Path) -> None:
+def test_the_tools_image_depends_on_its_contents_only(path: str, other: bool, checkout: Path) -> None:
     before = images.plan(checkout, UV, [], chosen=CHOSEN).ops
     with (checkout / path).open("a") as file:
         file.write("# a change\n")
@@ -296,7 +296,7 @@ def test_the_revisions_of_the_release_are_those_of_the_checkout() -> None:
     ]
 
 
-def test_the_plan_of_the_release_counts_where_its_image_is_on_the_host() -> None:
+def test_the_plan_of_the_release_is_used_if_its_image_is_on_the_host() -> None:
     said = {
         "from": "002_two",
         "to": "003_three",
@@ -307,7 +307,7 @@ def test_the_plan_of_the_release_counts_where_its_image_is_on_the_host() -> None
     assert migration_plan.plan(said, True, RELEASE) == {**said, "pending": ["003_three"], "applied": []}
     blocked = {**said, "to": "002_two", "problems": ["a session holds a lock"]}
     assert migration_plan.plan(blocked, True, RELEASE)["problems"] == ["a session holds a lock"]
-    # An image of the release before knows no third revision.
+    # An image of the previous release does not have the third revision.
     older = {**said, "to": "002_two", "pending": []}
     assert migration_plan.plan(older, True, RELEASE)["pending"] == ["003_three"]
 
@@ -354,14 +354,14 @@ def test_hosts_with_pending_migrations_are_named_in_the_order_of_the_inventory()
     assert migration_plan.pending_hosts(variables, ["four", "three", "two", "one"]) == ["four", "one"]
 
 
-def test_no_batch_begins_once_too_many_hosts_have_failed() -> None:
+def test_no_batch_begins_after_too_many_hosts_have_failed() -> None:
     play = ["one", "two", "three"]
     assert migration_plan.stop_reason(play, play, 0) == ""
     assert migration_plan.stop_reason(play, ["two", "three"], 1) == ""
     assert "1 failed (one)" in migration_plan.stop_reason(play, ["two", "three"], 0)
 
 
-def test_the_first_host_says_how_many_are_taken_at_once() -> None:
+def test_the_first_host_determines_the_size_of_the_batches() -> None:
     groups = {"occupancy": ["one", "two"]}
     variables = {"one": {"migrations_serial": [2, "50%"]}, "two": {}}
     assert migration_plan.batch_sizes(groups, "occupancy", variables, [1]) == [2, "50%"]

@@ -1,4 +1,4 @@
-"""Preflight refuses what cannot work, and says what, where and what to do."""
+"""Preflight refuses hosts and variables that cannot work, and names the problem and the remedy."""
 
 from copy import deepcopy
 from typing import Any
@@ -33,7 +33,7 @@ SET = "occupancy-20261126T130000Z-0a1b2c"
 
 
 def defaults(role: str) -> dict[str, Any]:
-    """The role's plain defaults, without inputs from other roles and without expressions."""
+    """Return a role's defaults without inputs from other roles and without expressions."""
     found = yaml.safe_load((ROLES / role / "defaults/main.yml").read_text())
     return {name: value for name, value in found.items() if name not in WIRING and "{{" not in str(value)}
 
@@ -45,7 +45,7 @@ def problems(
     more: dict[str, Any] | None = None,
     **values: Any,
 ) -> list[str]:
-    """What preflight says of the defaults with some values changed; `more` changes the request itself."""
+    """Return the problems of the defaults with some values changed; `more` changes the request itself."""
     variables = {role: defaults(role) for role in CHECKED}
     for name, value in values.items():
         (role,) = [role for role, options in load_specs().items() if name in options]
@@ -282,7 +282,7 @@ def test_strings_of_the_command_line_are_converted(values: dict[str, Any]) -> No
     assert problems(**values) == []
 
 
-def test_a_converted_string_is_judged_by_its_value() -> None:
+def test_the_value_of_a_converted_string_is_checked() -> None:
     (said,) = problems(occupancy_port="70000")
     assert "70000, which is no port" in said
 
@@ -361,17 +361,17 @@ def test_other_names_are_accepted(name: str) -> None:
     assert problems(names=(name,)) == []
 
 
-# What the roles hand to preflight
+# The input of preflight
 
 
 @pytest.mark.parametrize("role", CHECKED)
-def test_each_role_hands_over_all_its_variables(role: str) -> None:
+def test_preflight_gets_all_variables_of_each_role(role: str) -> None:
     variables = yaml.safe_load((ROLES / role / "vars/main.yml").read_text())
     handed: dict[str, str] = variables[
         "__occupancy_preflight" if role == "occupancy" else f"{role}_preflight"
     ]
     assert handed == {name: f"{{{{ {name} }}}}" for name in handed}
-    # The rest comes from the playbooks.
+    # The playbooks set the others.
     assert set(load_specs()[role]) - set(handed) <= {*WIRING, "occupancy_jobs"}
 
 

@@ -1,4 +1,4 @@
-"""The roles and the files that they write, without a host: what is said twice is said alike."""
+"""The roles and the files that they render, without a host."""
 
 import re
 from collections.abc import Iterator
@@ -44,20 +44,20 @@ def test_there_are_roles() -> None:
 @pytest.mark.parametrize("role", ROLES)
 def test_defaults_and_argument_specs_agree(role: str) -> None:
     defaults = load(f"roles/{role}/defaults/main.yml")
-    # A default that is worked out from other variables has no place in the specs: their description tells it.
+    # Defaults that are calculated from other variables are described in the specs, not listed.
     plain = {name: value for name, value in defaults.items() if "{{" not in str(value)}
     assert set(defaults) == set(options(role))
     assert plain == {name: spec["default"] for name, spec in options(role).items() if "default" in spec}
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_every_default_stands_under_a_comment(role: str) -> None:
+def test_every_default_has_a_comment(role: str) -> None:
     paragraphs = re.split(r"\n\s*\n", read(f"roles/{role}/defaults/main.yml").removeprefix("---\n"))
     assert [text for text in paragraphs if not text.lstrip().startswith("#")] == []
 
 
 def defined(node: Any) -> set[str]:
-    """Variables that outlive the task: registered ones and facts."""
+    """Return the variables that a task defines: registered ones and facts."""
     if isinstance(node, list):
         return {name for item in node for name in defined(item)}
     if not isinstance(node, dict):
@@ -68,7 +68,7 @@ def defined(node: Any) -> set[str]:
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_variables_carry_the_name_of_their_role(role: str) -> None:
+def test_variables_have_the_prefix_of_their_role(role: str) -> None:
     names = set(load(f"roles/{role}/defaults/main.yml"))
     for path in sorted((ROOT / "roles" / role).glob("vars/*.yml")):
         names |= set(yaml.safe_load(path.read_text()))
@@ -80,7 +80,7 @@ def test_variables_carry_the_name_of_their_role(role: str) -> None:
 
 @pytest.mark.parametrize("role", ROLES)
 def test_a_role_reads_its_own_variables_and_those_of_occupancy(role: str) -> None:
-    # What it needs of another role, it gets as an input of its own: playbooks/group_vars/all.yml.
+    # playbooks/group_vars/all.yml passes results of other roles as inputs.
     others = "|".join(sorted(set(ROLES) - {role, "occupancy"}))
     named = re.compile(rf"(?<![\w.-])_{{0,2}}(?:{others})_\w+")
     found = {
@@ -104,14 +104,14 @@ def test_inputs_of_roles_are_named_in_their_defaults(path: str) -> None:
 def test_inventories_name_variables_that_exist(inventory: str) -> None:
     text = "\n".join(path.read_text() for path in sorted((ROOT / inventory).rglob("*.yml")))
     prefixes = "|".join(ROLES)
-    # Those in comments too: they are there to be used.
+    # Variables in comments as well: operators uncomment them.
     named = set(re.findall(rf"^[ #]*((?:{prefixes})_\w+):", text, re.MULTILINE))
     assert named
     assert named - {name for role in ROLES for name in options(role)} == set()
 
 
 TASK_FILES = sorted([*ROOT.glob("roles/*/tasks/*.yml"), *ROOT.glob("playbooks/**/*.yml")])
-# Task names are read in a log, where each must say what is done: a verb first, in the imperative.
+# A task name begins with a verb in the imperative, so that it can be read in a log.
 VERBS = {
     "Add", "Ask", "Bootstrap", "Bring", "Build", "Check", "Choose", "Collect", "Converge", "Copy",
     "Create", "Decide", "Download", "Drop", "End", "Find", "Hand", "Install", "Issue", "Keep",
@@ -156,7 +156,7 @@ def test_compose_gets_the_variables_it_needs() -> None:
     assert needed == set(keys_of(read("roles/postgres/templates/env.j2")))
 
 
-def test_every_container_may_do_no_more_than_it_must() -> None:
+def test_every_container_has_only_the_privileges_that_it_needs() -> None:
     services = load("compose/compose.yaml")["services"]
     assert set(services) == {"postgres", "initdb", "ops", "backup", "migrate", "restore"}
     for service in services.values():
@@ -171,15 +171,15 @@ def test_every_container_may_do_no_more_than_it_must() -> None:
     assert secrets == {"postgres": [], "initdb": [], "ops": ["occupancy"], "backup": ["occupancy_backup"]}
 
 
-def test_revisions_are_called_as_their_files_in_the_order_of_the_chain() -> None:
-    # The playbook goes by the files' names.
+def test_revisions_are_named_like_their_files_in_the_order_of_the_chain() -> None:
+    # The playbook uses the names of the files.
     chain = [script.revision for script in script_directory().walk_revisions()][::-1]
     assert sorted(path.stem for path in (ROOT / "migrations/versions").glob("*.py")) == chain
 
 
 @pytest.fixture
 def pg_hba() -> list[list[str]]:
-    """The rules for a host with a user of its own and one network, as fields."""
+    """The fields of the rules for a host with an additional user and one network."""
     variables: dict[str, Any] = load("roles/occupancy/vars/main.yml") | {
         "ansible_managed": "written by a test",
         "occupancy_users": [{"name": "grafana", "role": "occupancy_readonly"}],
@@ -199,14 +199,14 @@ def pg_hba() -> list[list[str]]:
     return [line.split() for line in text.splitlines() if line and not line.startswith("#")]
 
 
-def test_pg_hba_trusts_nobody_and_ends_in_a_reject(pg_hba: list[list[str]]) -> None:
+def test_pg_hba_has_no_trust_rule_and_ends_with_a_reject(pg_hba: list[list[str]]) -> None:
     assert pg_hba[-1] == ["host", "all", "all", "all", "reject"]
     assert {"reject", "scram-sha-256", "peer", "map=admins"} == {
         word for rule in pg_hba for word in rule[3 if rule[0] == "local" else 4 :]
     }
 
 
-def test_pg_hba_lets_nobody_in_without_tls(pg_hba: list[list[str]]) -> None:
+def test_pg_hba_accepts_network_connections_with_tls_only(pg_hba: list[list[str]]) -> None:
     over_the_network = [rule for rule in pg_hba if rule[0] != "local" and rule[-1] != "reject"]
     assert [rule[0] for rule in over_the_network] == ["hostssl", "hostssl"]
     assert [rule[3] for rule in over_the_network] == ["samenet", "192.168.10.0/24"]
@@ -217,7 +217,7 @@ def test_pg_hba_lets_nobody_in_without_tls(pg_hba: list[list[str]]) -> None:
         }  # fmt: skip
 
 
-def test_pg_hba_refuses_before_it_admits(pg_hba: list[list[str]]) -> None:
+def test_pg_hba_lists_reject_rules_first(pg_hba: list[list[str]]) -> None:
     first_from_network = next(number for number, rule in enumerate(pg_hba) if rule[0] == "hostssl")
     assert pg_hba[0] == ["local", "all", "postgres", "peer", "map=admins"]
     assert (
@@ -227,7 +227,7 @@ def test_pg_hba_refuses_before_it_admits(pg_hba: list[list[str]]) -> None:
     assert [rule for rule in pg_hba if rule[0] == "local"][-1] == ["local", "all", "all", "reject"]
 
 
-def test_pg_hba_keeps_what_a_restore_works_on_to_the_socket(pg_hba: list[list[str]]) -> None:
+def test_pg_hba_accepts_the_restoring_database_on_the_socket_only(pg_hba: list[list[str]]) -> None:
     rules = {
         (rule[0], database): rule[2].split(",")
         for rule in pg_hba

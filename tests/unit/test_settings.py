@@ -1,4 +1,4 @@
-"""Settings: read from the environment and .env, refused readably, never telling the password."""
+"""Settings from the environment and .env: their errors are readable, and no text contains the password."""
 
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ def test_defaults_are_those_of_the_manual() -> None:
     assert settings.postgres_password is None
 
 
-def test_the_environment_wins_over_the_file_and_unknown_keys_are_ignored(
+def test_the_environment_overrides_the_file_and_unknown_keys_are_ignored(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     Path(".env").write_text(f"POSTGRES_DB=of_file\nPOSTGRES_PASSWORD={SECRET}\nTZ=UTC\nPOSTGRES_PORT=\n")
@@ -121,13 +121,13 @@ def test_a_bad_value_is_one_line_that_names_the_variable(
         ("development", "verify-ca", SslMode.VERIFY_CA),
     ],
 )
-def test_production_verifies_unless_told_otherwise(
+def test_production_verifies_the_server_by_default(
     monkeypatch: pytest.MonkeyPatch, environment: str, chosen: str, sslmode: SslMode
 ) -> None:
     assert load(monkeypatch, ENVIRONMENT=environment, POSTGRES_SSLMODE=chosen).sslmode is sslmode
 
 
-def test_tests_have_a_database_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_testing_uses_the_test_database(monkeypatch: pytest.MonkeyPatch) -> None:
     variables = {"ENVIRONMENT": "testing", "POSTGRES_DB": "precious"}
     assert load(monkeypatch, **variables).database == "occupancy_test"
     assert load(monkeypatch, **variables, POSTGRES_TEST_DB="mine").database == "mine"

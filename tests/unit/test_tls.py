@@ -1,4 +1,4 @@
-"""sslmode means what it means to libpq."""
+"""The values of sslmode have the same meaning as in libpq."""
 
 import ssl
 from pathlib import Path
@@ -42,7 +42,7 @@ def context(mode: SslMode, root: Path | None = None) -> ssl.SSLContext:
     return argument
 
 
-def test_disable_is_no_tls_and_prefer_and_allow_are_left_to_the_driver() -> None:
+def test_disable_uses_no_tls_and_prefer_and_allow_are_passed_to_the_driver() -> None:
     assert ssl_argument(settings(SslMode.DISABLE)) is False
     assert ssl_argument(settings(SslMode.ALLOW)) == "allow"
     assert ssl_argument(settings(SslMode.PREFER)) == "prefer"
