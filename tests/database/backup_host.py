@@ -1,4 +1,4 @@
-"""What a provisioned host has for backups: the database, its users and passwords, directories for sets."""
+"""The parts of a provisioned host that backups need: a database with its users, passwords and directories."""
 
 import itertools
 import json
@@ -56,7 +56,7 @@ class BackupHost:
         return self.database.cluster
 
     def changes(self, user: str, **more: Any) -> dict[str, Any]:
-        """What differs from the environment of the owner."""
+        """Return the variables that differ from the environment of the owner."""
         return {
             "PATH": f"{self.cluster.bin}{os.pathsep}{self.database.environment()['PATH']}",
             "TMPDIR": self.temporary,
@@ -71,7 +71,7 @@ class BackupHost:
         }
 
     def cli(self, *arguments: str, **more: Any) -> CompletedProcess[str]:
-        """Run a command as the user who does that on a host."""
+        """Run a command as the database user that runs it on a host."""
         return self.database.cli(*arguments, **self.changes(user_of(arguments), **more))
 
     def backup(self, *arguments: str, **more: Any) -> CompletedProcess[str]:
@@ -104,7 +104,7 @@ class BackupHost:
         return {row[0] for row in rows}
 
     def fingerprint(self, schema: str = "%") -> dict[str, tuple[int, str]]:
-        """Every row of the live database by table, in a way of the tests' own."""
+        """Return the number and a hash of the rows of each table, without using the product's code."""
         names = self.query(
             "SELECT c.oid::regclass::text FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = relnamespace "
             f"WHERE relkind = 'r' AND nspname !~ '^pg_|^information_schema$' AND nspname LIKE '{schema}'"
@@ -116,7 +116,7 @@ class BackupHost:
         return {name: (count, digest) for name, count, digest in self.query(tables)}
 
     def unfinished(self) -> list[str]:
-        """What is left of commands that were interrupted."""
+        """Return the files that interrupted commands have left."""
         places = [self.sets.glob(".partial-*"), self.rehearsals.iterdir(), self.temporary.iterdir()]
         return [str(path) for place in places for path in place]
 
@@ -141,7 +141,7 @@ def make_directories(database: Database, directory: Path) -> BackupHost:
     directory.mkdir()
     for path in (backup_host.sets, backup_host.secrets):
         path.mkdir(0o700)
-    # PostgreSQL runs as another user when root calls, and must get to these two.
+    # As root, the tests run PostgreSQL as another user, who needs access to these two.
     for path in (backup_host.rehearsals, backup_host.temporary):
         path.mkdir(0o700)
         if database.cluster.user:
@@ -180,7 +180,7 @@ def prepared(
         made = backup_host.backup("create", "--json")
         assert made.returncode == 0, made.stderr
         ids.append(json.loads(made.stdout)["id"])
-        # The ID has the second and then random characters: the second set must be of a later second.
+        # The ID contains the time in seconds: the second set must be of a later second.
         wait_for(
             lambda: f"{LIVE}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}-" > ids[-1],
             "the second after that of the set",
@@ -216,7 +216,7 @@ def make_backup_host(
 
 
 def tree(path: Path) -> dict[str, tuple[int, bytes]]:
-    """Every file below, with its mode and content."""
+    """Return the mode and content of every file below a directory."""
     return {
         str(file.relative_to(path)): (stat.S_IMODE(file.lstat().st_mode), file.read_bytes())
         for file in path.rglob("*")

@@ -1,4 +1,4 @@
-"""Rows for a database under test, its content, and clients that read and write during migrations."""
+"""Rows for a test database, fingerprints of its content, and clients during migrations."""
 
 import asyncio
 import time
@@ -28,7 +28,7 @@ READING = (
     "VALUES ($1, 'office', 'desk', true, 'binary_sensor.desk')"
 )
 
-# They mean the same before and after the columns have become enums.
+# The values are valid before and after the columns have become enums.
 ROWS = [
     "INSERT INTO sensor_readings (timestamp, room, zone, state, source_entity, confidence) "
     "SELECT now() - n * interval '1 hour', 'office', 'desk', n % 2 = 0, 'binary_sensor.desk', 0.5 "
@@ -67,7 +67,7 @@ async def schema(database: Database) -> Schema:
 
 
 class Load:
-    """What the sessions of `load` have done.
+    """The results of the sessions of `load`.
 
     Attributes:
         written: Rows that the server has confirmed.
@@ -85,7 +85,7 @@ class Load:
 
 @asynccontextmanager
 async def load(database: Database, user: str = OWNER, reader: str = OWNER) -> AsyncIterator[Load]:
-    """Two writers and a reader for as long as the block takes."""
+    """Run two writers and a reader until the block ends."""
     found, over = Load(), asyncio.Event()
 
     async def work(name: str, write: bool) -> None:

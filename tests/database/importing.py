@@ -24,7 +24,7 @@ Row = list[str]
 
 
 def rows(number: int, since: datetime, until: datetime, start: int = 0) -> Iterator[Row]:
-    """Distinct readings spread evenly over a time."""
+    """Return distinct readings spread evenly over a period."""
     step = (until - since) / number
     for n in range(start, number):
         room = ROOMS[n % 4]
@@ -59,7 +59,7 @@ def count(cursor: Cursor) -> int:
 
 
 def tables(cursor: Cursor) -> set[str]:
-    """Tables and indexes, of which an import must not leave others."""
+    """Return the names of tables and indexes, which must be the same after an import."""
     cursor.execute(
         "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind <> 'S'"
     )
@@ -67,7 +67,7 @@ def tables(cursor: Cursor) -> set[str]:
 
 
 def assert_exact(cursor: Cursor) -> None:
-    """The statistics are what a recount says, and every month is like every other."""
+    """Assert that the statistics equal a recount, and that all months have the same definitions."""
     cursor.execute("""
         SELECT count(*) FROM (
             SELECT room, hour, reading_count, first_reading, last_reading, active_zones

@@ -1,4 +1,4 @@
-"""What a provisioned host has for migrations: a database with rows and privileges, and releases."""
+"""The parts of a provisioned host that migrations need: a database with rows and privileges, and releases."""
 
 import os
 import shutil
@@ -69,7 +69,7 @@ def migration_host(database: Database, monkeypatch: pytest.MonkeyPatch) -> Itera
 
 @pytest.fixture
 def release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
-    """Make the next release: the shipped revisions and others, given as files, or as ID and text."""
+    """Create a release with the product's revisions and additional ones: files, or texts by ID."""
     more = tmp_path / "next"
     more.mkdir()
 

@@ -1,4 +1,4 @@
-"""The months of a database under test, and sessions that hold locks on them."""
+"""The monthly partitions of a test database, and sessions that hold locks on them."""
 
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -38,7 +38,7 @@ def without(cursor: Cursor, *months: int) -> None:
 
 @contextmanager
 def holding(database: Database, statement: str) -> Any:
-    """Another session in the middle of a transaction."""
+    """Open another session with a transaction that does not end before the block."""
     connection = database.connect()
     connection.autocommit = False
     with connection.cursor() as cursor:
@@ -48,7 +48,7 @@ def holding(database: Database, statement: str) -> Any:
 
 
 def half_detached(database: Database, table: str) -> None:
-    """As a kill in the middle leaves it: the first transaction of DETACH CONCURRENTLY is done."""
+    """Leave a partition as an interrupted DETACH CONCURRENTLY: only the first transaction is committed."""
     with holding(database, "SELECT count(*) FROM sensor_readings"):
         detaching = database.connect(options="-c lock_timeout=200ms")
         with detaching.cursor() as cursor, pytest.raises(psycopg2.errors.LockNotAvailable):

@@ -1,8 +1,8 @@
-"""A Python that has imported the programs under test and forks one process per command.
+"""A Python process that has imported the commands, and forks a process for each call.
 
-Importing costs half a second of each command, which would be most of the suite's time. What runs is still a
-process of its own with the arguments, environment, directory, streams and exit code of a user's; the
-installed entry points themselves are called in the tests of ten runners and of the manual's script.
+Importing takes half a second of each command, which would be most of the time of the tests. Each command is
+still a process with its own arguments, environment, directory, streams and exit code. The tests of ten
+runners and of the manual's script call the installed entry points.
 """
 
 import importlib
@@ -25,7 +25,7 @@ ALSO = [
 
 
 class Prefork:
-    """The near side: start it, run commands, close it."""
+    """The client: starts the process, runs commands, and ends the process."""
 
     def __init__(self) -> None:
         self._server = subprocess.Popen(
@@ -35,7 +35,7 @@ class Prefork:
     def run(
         self, command: tuple[str, ...], env: dict[str, str], cwd: Path, stdin: str
     ) -> subprocess.CompletedProcess[str]:
-        """As subprocess.run with captured text."""
+        """Run a command, as subprocess.run with captured text does."""
         assert self._server.stdin is not None
         assert self._server.stdout is not None
         with tempfile.TemporaryDirectory() as directory:
@@ -52,7 +52,7 @@ class Prefork:
             return subprocess.CompletedProcess(command, code, streams[1].read_text(), streams[2].read_text())
 
     def close(self) -> None:
-        """End it by the end of its input."""
+        """End the process by closing its input."""
         for stream in (self._server.stdin, self._server.stdout):
             assert stream is not None
             stream.close()
@@ -60,11 +60,11 @@ class Prefork:
 
 
 def serve(requests: IO[str]) -> None:
-    """The far side: one request a line, one exit code in answer."""
+    """The server: read a request from each line, and answer with the exit code."""
     for module in [*PROGRAMS.values(), *ALSO]:
         importlib.import_module(module)
     for _ in importlib.import_module("occupancy_db.cli.app").Commands().values():
-        pass  # looking a command up imports it
+        pass  # a lookup imports the command
     for line in requests:
         child = os.fork()
         if child == 0:
@@ -73,7 +73,7 @@ def serve(requests: IO[str]) -> None:
 
 
 def become(request: dict[str, Any]) -> int:
-    """Run the command in this process, as if it had just been started, and return its exit code."""
+    """Run a command in this process, as in a new process, and return its exit code."""
     for number, path in enumerate(request["streams"]):
         os.dup2(os.open(path, os.O_RDONLY if number == 0 else os.O_WRONLY | os.O_CREAT), number)
     sys.stdin = os.fdopen(0)

@@ -17,7 +17,7 @@ Release = Callable[..., Path]
 
 
 def revision(id: str, revises: str, *sql: str, **fields: Any) -> str:  # noqa: A002
-    """The text of one that declares what it must."""
+    """Return the text of a revision with all required declarations."""
     upgrade = "; ".join(f"op.execute({statement!r})" for statement in sql) or "pass"
     return REVISION.format(**{**FIELDS, "id": id, "revises": revises, "upgrade": upgrade, **fields})
 

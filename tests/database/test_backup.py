@@ -1,4 +1,4 @@
-"""Backups and restores as they are meant to go, beside clients who go on working."""
+"""Backups and restores without faults, alone and beside clients."""
 
 import json
 import threading
@@ -29,7 +29,7 @@ def ok(result: Any) -> Any:
     return json.loads(result.stdout) if result.stdout.startswith("{") else result.stdout
 
 
-def test_a_backup_is_made_proved_and_shown(backup_host: BackupHost, prepared: PreparedSets) -> None:
+def test_a_backup_is_created_verified_and_shown(backup_host: BackupHost, prepared: PreparedSets) -> None:
     made = ok(backup_host.backup("create", "--pin", "before the move", "--json"))
     assert made["state"] == "verified"
     assert made["pinned"] == "before the move"
@@ -61,14 +61,16 @@ def test_a_backup_is_made_proved_and_shown(backup_host: BackupHost, prepared: Pr
     assert backup_host.unfinished() == []
 
 
-def test_a_backup_says_how_far_it_is(backup_host: BackupHost) -> None:
+def test_a_backup_reports_its_progress(backup_host: BackupHost) -> None:
     said = ok(backup_host.backup("create")).splitlines()
     phases = [line.split(":")[0] for line in said[:-1]]
     assert phases == ["check", "dump", "decode", "publish", "rehearse", "prune"]
     assert said[-1].endswith("is verified")
 
 
-def test_sets_go_as_planned_and_pinned_ones_stay(backup_host: BackupHost, prepared: PreparedSets) -> None:
+def test_sets_are_removed_as_planned_and_pinned_ones_are_kept(
+    backup_host: BackupHost, prepared: PreparedSets
+) -> None:
     keep = {f"BACKUP_KEEP_{kind}": 0 for kind in ("HOURLY", "DAILY", "WEEKLY", "MONTHLY")} | {
         "BACKUP_KEEP_LAST": 1
     }
@@ -91,7 +93,7 @@ def test_sets_go_as_planned_and_pinned_ones_stay(backup_host: BackupHost, prepar
     assert list(backup_host.states()) == [prepared.new]
 
 
-def test_a_restore_brings_back_what_was_and_can_be_taken_back(
+def test_a_restore_restores_all_rows_and_can_be_rolled_back(
     backup_host: BackupHost, prepared: PreparedSets
 ) -> None:
     before = backup_host.fingerprint("public")
@@ -104,11 +106,13 @@ def test_a_restore_brings_back_what_was_and_can_be_taken_back(
     assert done["replaced"] == f"{LIVE}_replaced"
     assert backup_host.states()[done["safety_backup"]] == "verified"
     assert backup_host.fingerprint("public") == before
-    # What was made before a restore is not what the next one means by latest, and is not pruned.
+    # The safety backup of a restore is not the latest set for the next restore, and is not pruned.
     assert ok(backup_host.backup("show", "latest", "--json"))["id"] == prepared.new
     assert ok(backup_host.backup("show", done["safety_backup"], "--json"))["pinned"]
 
-    assert ok(backup_host.cli("restore-cleanup", "--json"))["dropped"] == []  # it is kept for a day
+    assert (
+        ok(backup_host.cli("restore-cleanup", "--json"))["dropped"] == []
+    )  # the replaced database is kept for a day
     back = ok(backup_host.cli("restore-rollback", "--confirm", LIVE, "--json"))
     assert prepared.new in back["live"]
     assert backup_host.fingerprint("public") == damaged
@@ -122,12 +126,12 @@ def test_a_restore_brings_back_what_was_and_can_be_taken_back(
     assert backup_host.databases() == {LIVE}
     assert backup_host.cli("restore-rollback", "--confirm", LIVE).returncode == ExitCode.DATABASE_MISSING
 
-    # The safety backup brings back what was there before the first restore.
+    # The safety backup restores the rows from before the first restore.
     ok(backup_host.restore(done["safety_backup"], "--without-safety-backup"))
     assert backup_host.fingerprint("public") == damaged
 
 
-def test_users_can_and_cannot_what_they_could_before(backup_host: BackupHost) -> None:
+def test_users_have_the_same_privileges_after_a_restore(backup_host: BackupHost) -> None:
     def privileges() -> list[tuple[Any, ...]]:
         return backup_host.query("""
             SELECT nspname, relname, pg_get_userbyid(relowner), a.grantee::regrole::text, a.privilege_type
@@ -146,7 +150,7 @@ def test_users_can_and_cannot_what_they_could_before(backup_host: BackupHost) ->
     assert sorted(backup_host.cluster.dump_schema(LIVE).splitlines()) == sorted(schema.splitlines())
 
 
-def test_numbers_go_on_after_a_restore(backup_host: BackupHost) -> None:
+def test_sequences_continue_after_a_restore(backup_host: BackupHost) -> None:
     ok(backup_host.restore("latest", "--without-safety-backup"))
     application = backup_host.connect("occupancy_app")
     with application.cursor() as cursor:
@@ -164,7 +168,7 @@ def test_numbers_go_on_after_a_restore(backup_host: BackupHost) -> None:
     application.close()
 
 
-def test_a_set_of_an_older_revision_is_brought_up_to_date_aside(backup_host: BackupHost) -> None:
+def test_a_set_of_an_older_revision_is_migrated_before_the_exchange(backup_host: BackupHost) -> None:
     owner = backup_host.changes(OWNER)
     ok(backup_host.database.cli("rollback", **owner))
     assert backup_host.query("SELECT version_num FROM alembic_version") == [(REVISIONS[-2],)]
@@ -217,7 +221,7 @@ ODD_VALUES = """
 """
 
 
-def test_odd_values_come_back_as_they_were(backup_host: BackupHost) -> None:
+def test_unusual_values_are_restored_exactly(backup_host: BackupHost) -> None:
     owner = backup_host.connect(OWNER)
     with owner.cursor() as cursor:
         cursor.execute(ODD_VALUES)
@@ -234,7 +238,7 @@ def test_odd_values_come_back_as_they_were(backup_host: BackupHost) -> None:
 
 
 class Writer(threading.Thread):
-    """The application: writes, connects again when it was sent away, and remembers what is written."""
+    """A client that writes, connects again after an error, and records which rows were committed."""
 
     def __init__(self, backup_host: BackupHost) -> None:
         super().__init__()
@@ -275,7 +279,7 @@ def writing(backup_host: BackupHost) -> Iterator[Writer]:
         writer.join()
 
 
-def test_writers_do_not_notice_a_backup(backup_host: BackupHost) -> None:
+def test_writers_have_no_errors_during_a_backup(backup_host: BackupHost) -> None:
     with writing(backup_host) as writer:
         made = ok(backup_host.backup("create", "--json"))
     assert writer.failures == []
@@ -286,23 +290,23 @@ def test_writers_do_not_notice_a_backup(backup_host: BackupHost) -> None:
     assert saved < total
 
 
-def test_writers_are_held_off_shortly_by_a_restore(backup_host: BackupHost) -> None:
+def test_writers_are_only_disconnected_by_a_restore(backup_host: BackupHost) -> None:
     with writing(backup_host) as writer:
         done = ok(backup_host.restore("latest", "--json"))
         written = len(writer.written)
-    # Sent away once, perhaps again while it connected; nothing else went wrong.
+    # The writer was disconnected, perhaps twice, and had no other errors.
     assert writer.failures
     gone = ("terminating connection", "does not exist", "server closed the connection")
     assert [text for text in writer.failures if not any(words in text for words in gone)] == []
     assert written > 5
-    # All that was acknowledged is in the database that was replaced, or in the one that is live now.
+    # All committed rows are in the replaced database or in the live one.
     zones = "SELECT zone FROM sensor_readings WHERE zone LIKE 'w%'"
     found = {zone for database in (LIVE, done["replaced"]) for (zone,) in backup_host.query(zones, database)}
     assert set(writer.written) <= found
     assert writer.written[-1] in {zone for (zone,) in backup_host.query(zones)}
 
 
-def test_idle_sessions_do_not_stop_a_restore(backup_host: BackupHost) -> None:
+def test_idle_sessions_do_not_prevent_a_restore(backup_host: BackupHost) -> None:
     sessions = [
         backup_host.connect(user)
         for user in ("occupancy_app", "occupancy_readonly", OWNER, "occupancy_monitor")

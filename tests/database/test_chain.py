@@ -1,4 +1,4 @@
-"""The chain of revisions, with rows in the tables and beside those who read and write."""
+"""The chain of revisions, with rows in the tables and beside clients that read and write."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -44,7 +44,7 @@ async def test_each_step_up_down_and_up_keeps_the_rows(empty: Database) -> None:
 async def test_each_revision_takes_the_lock_that_it_declares(
     empty: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The strongest on any table that was there before, read before its transaction ends."""
+    """The strongest lock on any earlier table, read before the transaction of the revision ends."""
     strongest: dict[str, str] = {}
     history_comment = revisions.history_comment
 
@@ -72,8 +72,8 @@ async def test_each_revision_takes_the_lock_that_it_declares(
     assert strongest == {script.revision: revisions.declaration(script).locks for script in scripts}
 
 
-async def test_the_models_make_what_the_migrations_make(database: Database, empty: Database) -> None:
-    """Alembic's own comparison misses predicates, operator classes, texts of CHECK, keys and partitioning."""
+async def test_models_and_migrations_create_the_same_schema(database: Database, empty: Database) -> None:
+    """Alembic's comparison ignores predicates, operator classes, CHECK constraints, keys and partitioning."""
     async with connect(empty.settings(), "test") as connection:
         await connection.run_sync(Base.metadata.create_all)
         await connection.commit()
@@ -118,14 +118,16 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-async def test_drift_sees(database: Database, change: str) -> None:
+async def test_drift_finds_a_changed_object(database: Database, change: str) -> None:
     before = await schema(database)
     run(database, *CHANGES[change])
     missing, _ = before.drift(await schema(database))
     assert missing
 
 
-async def test_months_are_alike_whoever_made_them(database: Database, cursor: Any) -> None:
+async def test_partitions_of_migrations_and_maintenance_have_the_same_definitions(
+    database: Database, cursor: Any
+) -> None:
     before = await schema(database)
     assert database.cli("partitions", "maintain", "--months-ahead", "15").returncode == 0
     file = database.directory / "history.csv"
@@ -133,7 +135,9 @@ async def test_months_are_alike_whoever_made_them(database: Database, cursor: An
         "timestamp,room,zone,state,source_entity\n2021-03-01T00:00:00Z,office,desk,true,binary_sensor.desk\n"
     )
     assert database.cli("import", str(file)).returncode == 0
-    cursor.execute("CREATE TABLE sensor_readings_2020_01 (somebodys int)")  # upkeep leaves it alone, too
+    cursor.execute(
+        "CREATE TABLE sensor_readings_2020_01 (other int)"
+    )  # maintenance does not change it either
     after = await schema(database)
     assert len(after.months) == len(before.months) + 5
     assert before.drift(after) == ([], [])

@@ -1,4 +1,4 @@
-"""Every command of the manual, as a user calls it."""
+"""Every command of the manual, called as a user calls it."""
 
 import json
 import re
@@ -17,7 +17,7 @@ def answer(database: Database, *arguments: str, **environment: str) -> Any:
     return json.loads(result.stdout)
 
 
-def test_a_schema_is_made_inspected_taken_back_and_made_again(empty: Database) -> None:
+def test_a_schema_is_created_inspected_rolled_back_and_created_again(empty: Database) -> None:
     assert answer(empty, "current") == {
         "database": empty.name, "revision": None, "head": HEAD, "up_to_date": False,
     }  # fmt: skip
@@ -67,7 +67,7 @@ def test_init_creates_the_testing_database(database: Database) -> None:
         database.cluster.execute("DROP DATABASE IF EXISTS of_the_tests")
 
 
-def test_init_says_what_to_run_where_it_may_not_create(database: Database) -> None:
+def test_init_names_the_command_if_it_may_not_create_a_database(database: Database) -> None:
     database.cluster.execute("CREATE ROLE guest LOGIN PASSWORD 'x'")
     try:
         result = database.cli("init", POSTGRES_DB="nowhere", POSTGRES_USER="guest", POSTGRES_PASSWORD="x")
@@ -78,7 +78,7 @@ def test_init_says_what_to_run_where_it_may_not_create(database: Database) -> No
     assert len(result.stderr.splitlines()) == 1
 
 
-def test_init_drop_and_reset_remove_our_rows_and_nothing_else(database: Database, cursor: Cursor) -> None:
+def test_init_drop_and_reset_keep_objects_of_others(database: Database, cursor: Cursor) -> None:
     cursor.execute("CREATE TABLE of_the_operator AS SELECT 1 AS one")
     for command in (["init", "--drop"], ["reset", "--yes"]):
         fill(cursor, 10)
@@ -87,7 +87,7 @@ def test_init_drop_and_reset_remove_our_rows_and_nothing_else(database: Database
         assert cursor.fetchone() == (0, 1)
 
 
-def test_reset_asks_first(database: Database, cursor: Cursor) -> None:
+def test_reset_asks_for_confirmation(database: Database, cursor: Cursor) -> None:
     fill(cursor, 10)
     for reply in ("n\n", ""):
         result = database.cli("reset", stdin=reply)
@@ -100,14 +100,14 @@ def test_reset_asks_first(database: Database, cursor: Cursor) -> None:
     assert cursor.fetchone() == (0,)
 
 
-def test_production_data_is_never_destroyed_nor_invented(database: Database) -> None:
+def test_commands_that_destroy_or_generate_data_are_refused_in_production(database: Database) -> None:
     for command in (["init", "--drop"], ["reset", "--yes"], ["seed"]):
         result = database.cli(*command, ENVIRONMENT="production", POSTGRES_SSLMODE="disable")
         assert result.returncode == ExitCode.REFUSED
         assert "is production" in result.stderr
 
 
-def test_connection_is_described(database: Database) -> None:
+def test_test_connection_describes_the_connection(database: Database) -> None:
     found = answer(database, "test-connection")
     assert found["latency_ms"] > 0
     assert found["server_version"].startswith("16.")
@@ -115,7 +115,7 @@ def test_connection_is_described(database: Database) -> None:
     assert (found["transport"], found["tls_version"]) == ("plaintext", None)
 
 
-def test_a_socket_and_a_password_file_serve_as_in_the_ops_container(database: Database) -> None:
+def test_a_socket_and_a_password_file_work_as_in_the_ops_container(database: Database) -> None:
     secret = database.directory / "secret"
     secret.write_text(database.environment()["POSTGRES_PASSWORD"] + "\n")
     result = database.cli(
@@ -129,7 +129,7 @@ def test_a_socket_and_a_password_file_serve_as_in_the_ops_container(database: Da
     assert "socket" in result.stdout
 
 
-def test_cleanup_announces_exactly_what_it_then_removes(database: Database, cursor: Cursor) -> None:
+def test_a_dry_run_of_cleanup_reports_what_cleanup_then_removes(database: Database, cursor: Cursor) -> None:
     fill(cursor, 2000)
     announced = answer(database, "cleanup", "--months", "3")
     assert announced["dry_run"] is True
@@ -137,18 +137,18 @@ def test_cleanup_announces_exactly_what_it_then_removes(database: Database, curs
     assert cursor.fetchone() == (2000,)
 
     removed = answer(database, "cleanup", "--months", "3", "--no-dry-run")["rows"]
-    assert 900 < removed <= announced["rows"] + 1  # a row may have grown old in between
+    assert 900 < removed <= announced["rows"] + 1  # a row may have become old in between
     assert removed >= announced["rows"]
     cursor.execute("SELECT count(*) FROM sensor_readings")
     assert cursor.fetchone() == (2000 - removed,)
     assert "0 sensor readings" in database.cli("cleanup", "--months", "3", "--dry-run").stdout
 
 
-def test_seed_fills_in_the_same_life_once(database: Database, cursor: Cursor) -> None:
+def test_seed_generates_the_same_rows_and_only_once(database: Database, cursor: Cursor) -> None:
     query = "SELECT md5(string_agg(t::text, '' ORDER BY id)) FROM room_transitions AS t"
     arguments = ["seed", "--days", "2", "--seed", "7", "--until", "2026-11-20T10:00:00"]
     cursor.execute("SELECT to_regclass('sensor_readings_2026_11') IS NULL")
-    if cursor.fetchone() == (True,):  # a fixed day would leave the window some day
+    if cursor.fetchone() == (True,):  # a fixed day would be outside the partitions some day
         cursor.execute("SELECT to_char(now() - interval '2 days', 'YYYY-MM-DD')")
         row = cursor.fetchone()
         assert row is not None
@@ -197,7 +197,7 @@ asyncio.run(check())
 """
 
 
-def test_the_python_snippets_of_the_manual_run_and_end_in_silence(database: Database) -> None:
+def test_the_python_snippets_of_the_manual_run_without_warnings(database: Database) -> None:
     result = database.run("python", "-X", "dev", "-W", "error", "-c", MANUAL)
     # asyncio's debug mode reports steps of more than 0.1 s, which a busy machine has.
     errors = [

@@ -1,4 +1,4 @@
-"""Migrations as a release brings them to a host that is in use."""
+"""Deployments of a release's migrations to a host that is in use."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from tests.database.migration_host import release as release
 from tests.database.releases import CONTRACT, DATA, EXPAND, Release, failure, revision
 
 
-async def test_a_release_is_looked_at_backed_up_applied_and_looked_at_again(
+async def test_a_deployment_checks_backs_up_applies_and_verifies(
     migration_host: MigrationHost, release: Release
 ) -> None:
     release(EXPAND, DATA)
@@ -46,7 +46,9 @@ async def test_a_release_is_looked_at_backed_up_applied_and_looked_at_again(
     assert len(Store(migration_host.backup.dir).sets(migration_host.database.name)) == 1
 
 
-async def test_a_plan_shows_all_and_changes_nothing(migration_host: MigrationHost, release: Release) -> None:
+async def test_a_plan_shows_all_revisions_and_changes_nothing(
+    migration_host: MigrationHost, release: Release
+) -> None:
     release(EXPAND, DATA)
     before = migration_host.database.cluster.dump_schema(migration_host.database.name)
     plan = await planning.plan(migration_host.settings(), migration_host.backup)
@@ -61,7 +63,7 @@ BROKEN = "REVOKE INSERT ON sensor_readings FROM occupancy_app"
 WHOLE = "GRANT INSERT ON sensor_readings TO occupancy_app"
 
 
-async def test_what_fails_its_trial_is_taken_back_if_nothing_is_lost(
+async def test_a_reversible_revision_that_fails_verification_is_reverted(
     migration_host: MigrationHost, release: Release
 ) -> None:
     before = migration_host.database.cluster.dump_schema(migration_host.database.name)
@@ -71,12 +73,14 @@ async def test_what_fails_its_trial_is_taken_back_if_nothing_is_lost(
     assert error.code is ExitCode.PERMISSION
     assert "occupancy_app was tried: permission denied" in error.what
     assert f"was taken back to {HEAD}" in error.what
-    assert error.details["recover"] == ["occupancy-db migrate"]  # and no restore, of what was not changed
+    assert error.details["recover"] == [
+        "occupancy-db migrate"
+    ]  # no restore, because the database is unchanged
     assert (error.details["to"], error.details["reverted"]) == (HEAD, ["005_break"])
     assert migration_host.database.cluster.dump_schema(migration_host.database.name) == before
 
 
-async def test_what_cannot_be_taken_back_stays_and_the_commands_are_named(
+async def test_an_irreversible_revision_stays_and_the_error_names_the_commands(
     migration_host: MigrationHost, release: Release
 ) -> None:
     release(r005_break=revision("005_break", HEAD, BROKEN, reversible="no"))
@@ -89,10 +93,10 @@ async def test_what_cannot_be_taken_back_stays_and_the_commands_are_named(
     assert (error.details["to"], error.details["reverted"]) == ("005_break", [])
 
 
-async def test_a_schema_that_failed_its_proof_is_proved_by_the_next_run(
+async def test_a_schema_that_failed_verification_is_verified_by_the_next_run(
     migration_host: MigrationHost, release: Release
 ) -> None:
-    """Nothing is pending then, and yet it is not well."""
+    """No revision is pending then, but the schema is not verified."""
     release(r005_break=revision("005_break", HEAD, BROKEN, reversible="no"))
     await failure(migration_host, save=False)
     assert migration_host.query(PROVED) == (False,)
@@ -108,14 +112,14 @@ async def test_a_schema_that_failed_its_proof_is_proved_by_the_next_run(
 
 
 @pytest.mark.parametrize("at", [1, 2, 3])
-async def test_a_schema_of_any_revision_comes_to_head(migration_host: MigrationHost, at: int) -> None:
-    """As after an installation that was interrupted, or the restore of an old set."""
+async def test_a_schema_of_any_revision_is_migrated_to_head(migration_host: MigrationHost, at: int) -> None:
+    """As after an interrupted installation, or the restore of an old set."""
     await roll_back(migration_host.settings(), REVISIONS[at - 1], lose_data=True)
     done = await migration_host.deploy(save=False)
     assert (done.before, done.after) == (REVISIONS[at - 1], HEAD)
 
 
-async def test_what_an_earlier_run_has_not_proved_is_proved_where_it_can_be(
+async def test_an_unverified_schema_is_verified_by_a_run_that_can(
     migration_host: MigrationHost, release: Release
 ) -> None:
     release(r005_break=revision("005_break", HEAD, BROKEN, reversible="no"))
@@ -129,7 +133,7 @@ async def test_what_an_earlier_run_has_not_proved_is_proved_where_it_can_be(
     assert migration_host.query(PROVED) == (True,)
 
 
-async def test_rights_that_are_wrong_before_are_not_held_against_the_release(
+async def test_wrong_privileges_are_found_before_the_migrations(
     migration_host: MigrationHost, release: Release
 ) -> None:
     release(EXPAND)
@@ -139,7 +143,7 @@ async def test_rights_that_are_wrong_before_are_not_held_against_the_release(
     assert migration_host.query("SELECT version_num FROM alembic_version") == (HEAD,)
 
 
-async def test_an_error_in_a_revision_leaves_what_was_there(
+async def test_an_error_in_a_revision_leaves_the_schema_unchanged(
     migration_host: MigrationHost, release: Release
 ) -> None:
     before = migration_host.database.cluster.dump_schema(migration_host.database.name)
@@ -154,7 +158,7 @@ async def test_an_error_in_a_revision_leaves_what_was_there(
     assert migration_host.database.cluster.dump_schema(migration_host.database.name) == before
 
 
-async def test_a_mistake_in_a_revision_takes_back_what_may_be_taken_back(
+async def test_an_exception_of_a_revision_reverts_the_reversible_ones_before_it(
     migration_host: MigrationHost, release: Release
 ) -> None:
     broken = revision("006_break", EXPAND.stem).replace("pass\n", "raise KeyError('place')\n", 1)
@@ -163,7 +167,7 @@ async def test_a_mistake_in_a_revision_takes_back_what_may_be_taken_back(
     with pytest.raises(DatabaseError, match="tried in an empty database") as raised:
         await migration_host.deploy(save=False)
     assert raised.value.code is ExitCode.FAILED
-    # Where it could not be tried before.
+    # Without a directory for the trial in an empty database
     nowhere = migration_host.backup.model_copy(update={"dir": Path("/no/where")})
     with pytest.raises(DatabaseError) as raised:
         await protocol.deploy(migration_host.settings(), nowhere, print, save=False)
@@ -178,7 +182,7 @@ MIDWAY = """with op.get_context().autocommit_block():
 """
 
 
-async def test_what_a_failed_revision_has_committed_is_said(
+async def test_the_error_names_a_failed_revision_that_has_committed_a_part(
     migration_host: MigrationHost, release: Release
 ) -> None:
     release(EXPAND, r006_midway=revision("006_midway", EXPAND.stem).replace("pass\n", MIDWAY, 1))
@@ -187,7 +191,7 @@ async def test_what_a_failed_revision_has_committed_is_said(
     assert migration_host.query("SELECT to_regclass('left_behind') IS NOT NULL") == (True,)
 
 
-async def test_what_somebody_changed_by_hand_is_found_before_and_named(
+async def test_a_change_by_hand_is_found_before_the_migrations(
     migration_host: MigrationHost, release: Release
 ) -> None:
     release(EXPAND)
@@ -201,7 +205,7 @@ async def test_what_somebody_changed_by_hand_is_found_before_and_named(
     assert migration_host.query("SELECT version_num FROM alembic_version") == (HEAD,)
 
 
-async def test_what_the_operator_added_is_said_and_left_alone(
+async def test_additional_objects_of_the_operator_are_reported_and_kept(
     migration_host: MigrationHost, release: Release
 ) -> None:
     release(EXPAND)
@@ -213,7 +217,9 @@ async def test_what_the_operator_added_is_said_and_left_alone(
     assert "INDEX of_the_operator ON" in beyond
 
 
-async def test_production_wants_a_backup_or_a_word(migration_host: MigrationHost, release: Release) -> None:
+async def test_production_requires_a_backup_or_the_option(
+    migration_host: MigrationHost, release: Release
+) -> None:
     release(EXPAND)
     nowhere = migration_host.backup.model_copy(update={"dir": Path("/no/where")})
     with pytest.raises(DatabaseError, match="no verified backup can be made here") as raised:
@@ -229,7 +235,7 @@ async def test_production_wants_a_backup_or_a_word(migration_host: MigrationHost
     ]
 
 
-async def test_a_release_must_not_be_left_out(migration_host: MigrationHost, release: Release) -> None:
+async def test_a_release_must_not_be_skipped(migration_host: MigrationHost, release: Release) -> None:
     release(EXPAND, DATA, CONTRACT)
     error = await failure(migration_host)
     assert error.code is ExitCode.UNSUITABLE
@@ -237,7 +243,7 @@ async def test_a_release_must_not_be_left_out(migration_host: MigrationHost, rel
     assert migration_host.query("SELECT version_num FROM alembic_version") == (HEAD,)
 
 
-async def test_the_release_before_works_beside_an_expansion_and_not_beside_a_contract(
+async def test_the_previous_release_accepts_an_expansion_and_refuses_a_contract(
     migration_host: MigrationHost, release: Release, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as newer:
@@ -260,14 +266,14 @@ async def test_the_release_before_works_beside_an_expansion_and_not_beside_a_con
     assert "has had 007_drop_vacancy_minutes, which removes what this release uses" in refused.stderr
 
 
-async def test_production_keeps_what_a_rollback_would_lose(migration_host: MigrationHost) -> None:
+async def test_production_refuses_a_rollback_that_loses_data(migration_host: MigrationHost) -> None:
     with pytest.raises(DatabaseError, match=f"{HEAD} cannot be taken back with all data") as raised:
         await roll_back(migration_host.settings(), "-1")
     assert raised.value.code is ExitCode.REFUSED
     assert (await roll_back(migration_host.settings(), "-1", lose_data=True)).reverted == [HEAD]
 
 
-async def test_a_database_of_nobodys_release_is_left_alone(database: Database) -> None:
+async def test_a_database_with_an_unknown_revision_is_refused(database: Database) -> None:
     with database.connect().cursor() as cursor:
         cursor.execute("UPDATE alembic_version SET version_num = 'of_another'")
     result = database.cli("migrate")

@@ -22,7 +22,7 @@ from tests.database.releases import DATA, EXPAND, Release, failure, revision
 from tests.waiting import wait_for_async
 
 
-async def test_a_user_who_cannot_log_in_is_not_a_lost_connection(
+async def test_a_user_that_cannot_log_in_is_not_a_lost_connection(
     migration_host: MigrationHost, release: Release, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     release(EXPAND)
@@ -40,8 +40,8 @@ async def test_a_user_who_cannot_log_in_is_not_a_lost_connection(
     assert f"too many connections; {migration_host.database.name} was taken back to {HEAD}" in error.what
 
 
-async def test_a_user_whose_connections_are_all_taken_is_waited_for(migration_host: MigrationHost) -> None:
-    """Dashboards that were sent away come back at once; that is no lack of rights."""
+async def test_verification_waits_while_a_connection_limit_is_reached(migration_host: MigrationHost) -> None:
+    """Disconnected dashboards connect again at once; that is not a missing privilege."""
     reader = as_user(migration_host.settings(), "occupancy_readonly", migration_host.backup)
     cluster = migration_host.database.cluster
     (limit,) = migration_host.query("SELECT rolconnlimit FROM pg_roles WHERE rolname = 'occupancy_readonly'")
@@ -62,10 +62,10 @@ async def test_a_user_whose_connections_are_all_taken_is_waited_for(migration_ho
         cluster.execute(f"ALTER ROLE occupancy_readonly CONNECTION LIMIT {limit}")
 
 
-async def test_a_failure_never_costs_the_guard_its_lock(
+async def test_a_failure_never_releases_the_maintenance_lock(
     migration_host: MigrationHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever the watcher is doing at that moment."""
+    """The failure may happen at any moment of the watcher."""
     monkeypatch.setattr(watch, "POLL", 0)
     async with maintenance.maintenance_lock(migration_host.settings()) as guard:
         watching = watch.LockWatch(guard)
@@ -78,10 +78,10 @@ async def test_a_failure_never_costs_the_guard_its_lock(
         assert await guard.scalar(text(held)) == 1
 
 
-async def test_the_time_to_wait_for_a_lock_begins_when_it_is_first_refused(
+async def test_the_time_to_wait_for_a_lock_begins_with_the_first_refusal(
     migration_host: MigrationHost, release: Release, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(precheck, "LONG_TRANSACTION", 3600)  # it may be old on a busy machine
+    monkeypatch.setattr(precheck, "LONG_TRANSACTION", 3600)  # the transaction may be old on a busy machine
     slow = "DO $$ BEGIN PERFORM pg_sleep(0.2); PERFORM pg_sleep(1) FROM sensor_readings LIMIT 1; END $$"
     release(r005_slow=revision("005_slow", HEAD, slow, "ALTER TABLE predictions ADD COLUMN place text"))
     holder = migration_host.connect(application_name="a report")
@@ -106,10 +106,10 @@ async def test_the_time_to_wait_for_a_lock_begins_when_it_is_first_refused(
     # An attempt takes longer than the time to wait.
     done, _ = await asyncio.gather(migration_host.deploy(save=False, wait=1), let_go())
     assert done.revisions[0].attempts > 1
-    assert done.slowest_lock_ms == 0  # nobody stood behind it
+    assert done.slowest_lock_ms == 0  # no session waited for the revision
 
 
-# Keeps its lock until another session has waited for a second: the watcher must have seen that session.
+# Keeps its lock until another session has waited for a second, so that the watcher has seen that session.
 HELD = """DO $$ BEGIN
     IF EXISTS (SELECT FROM sensor_readings) THEN
         LOCK TABLE predictions;
@@ -124,7 +124,7 @@ HELD = """DO $$ BEGIN
 END $$"""
 
 
-async def test_who_waits_behind_a_revision_is_measured(
+async def test_the_wait_of_a_session_for_a_revision_is_measured(
     migration_host: MigrationHost, release: Release
 ) -> None:
     release(r005_slow=revision("005_slow", HEAD, HELD))
@@ -142,7 +142,7 @@ async def test_who_waits_behind_a_revision_is_measured(
     assert done.slowest_lock_ms > 100
 
 
-async def test_a_runner_who_was_overtaken_looks_again(
+async def test_a_runner_checks_again_after_another_runner_has_finished(
     migration_host: MigrationHost, release: Release, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     release(EXPAND, DATA)
@@ -151,7 +151,7 @@ async def test_a_runner_who_was_overtaken_looks_again(
     async def overtake(*arguments: Any) -> precheck.DatabaseState:
         nonlocal overtaken
         state = await look(*arguments)
-        if not overtaken:  # between the first look and the lock of the sets
+        if not overtaken:  # between the first check and the lock of the sets
             overtaken = True
             await runner.upgrade(migration_host.settings(), EXPAND.stem)
         return state
@@ -165,7 +165,9 @@ async def test_a_runner_who_was_overtaken_looks_again(
     assert saved.manifest.contents.revision == EXPAND.stem
 
 
-async def test_without_the_lock_nothing_goes_on(migration_host: MigrationHost, release: Release) -> None:
+async def test_a_deployment_ends_when_it_loses_the_maintenance_lock(
+    migration_host: MigrationHost, release: Release
+) -> None:
     release(
         r005_long=revision(
             "005_long", HEAD, "CREATE TABLE t ()", "SELECT pg_sleep(3600) FROM sensor_readings LIMIT 1"
@@ -196,7 +198,7 @@ async def test_without_the_lock_nothing_goes_on(migration_host: MigrationHost, r
     assert migration_host.query("SELECT version_num, to_regclass('t') FROM alembic_version") == (HEAD, None)
 
 
-async def test_of_several_runners_one_saves_and_applies_and_the_others_wait(
+async def test_one_of_several_runners_backs_up_and_applies_and_the_others_wait(
     migration_host: MigrationHost, release: Release
 ) -> None:
     release(EXPAND)
@@ -205,7 +207,7 @@ async def test_of_several_runners_one_saves_and_applies_and_the_others_wait(
     assert len(Store(migration_host.backup.dir).sets(migration_host.database.name)) == 1
 
 
-async def test_a_session_in_the_way_is_named_before_anything_is_begun(
+async def test_a_blocking_session_is_named_before_the_deployment_begins(
     migration_host: MigrationHost, release: Release, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     release(EXPAND)
@@ -239,10 +241,10 @@ async def test_a_session_in_the_way_is_named_before_anything_is_begun(
     assert (await migration_host.deploy(save=False)).applied == [EXPAND.stem]
 
 
-async def test_a_lock_that_is_held_is_asked_for_again_and_its_holder_named(
+async def test_a_lock_is_requested_again_and_its_holder_is_named(
     migration_host: MigrationHost, release: Release, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(precheck, "LONG_TRANSACTION", 3600)  # it may be old on a busy machine
+    monkeypatch.setattr(precheck, "LONG_TRANSACTION", 3600)  # the transaction may be old on a busy machine
     release(EXPAND)
     holder = migration_host.connect(application_name="a report")
     holder.autocommit = False

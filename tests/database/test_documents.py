@@ -28,12 +28,12 @@ PATH = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
 APP_PASSWORD = "of the application"
 TEMPLATE = "documents"
 DATABASES = ("occupancy_dev", "occupancy_test")
-"""As `make up` makes them on a developer's machine: the second is empty."""
+"""The databases that `make up` creates on a developer's machine; the second is empty."""
 
 
 @dataclass(frozen=True)
 class Server:
-    """A server, the port where it takes TLS, and who signed its certificate."""
+    """A server, its port for TLS, and the CA of its certificate."""
 
     cluster: Cluster
     port: int
@@ -79,7 +79,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     cluster.start()
     try:
         make_users(cluster)
-        # In ~/.pgpass, where asyncpg and libpq disagree on what must be escaped.
+        # In ~/.pgpass, where asyncpg and libpq have different rules for escaping.
         cluster.execute(f"ALTER ROLE occupancy_app PASSWORD '{APP_PASSWORD}'")
         create(cluster, TEMPLATE)
         migrate(cluster, tmp_path_factory.mktemp("template"))
@@ -93,7 +93,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 def migrate(cluster: Cluster, directory: Path) -> None:
-    """Bring the database that is copied for each example to head."""
+    """Migrate the database that is copied for each example."""
     migrated = subprocess.run(
         ["occupancy-db", "migrate"],
         env={

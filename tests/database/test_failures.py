@@ -58,7 +58,7 @@ SECRET = "do-not-print-me"
         ({"POSTGRES_PASSWORD_FILE": "/no/file"}, ExitCode.CONFIGURATION, "not both"),
     ],
 )
-def test_a_failed_connection_is_one_line_with_its_own_code(
+def test_a_failed_connection_is_reported_in_one_line_with_its_exit_code(
     database: Database, changes: dict[str, Any], code: ExitCode, words: str
 ) -> None:
     result = database.cli("test-connection", **changes)
@@ -74,7 +74,7 @@ def test_a_failed_connection_is_one_line_with_its_own_code(
         assert f"as {settings['POSTGRES_USER']}:" in result.stderr
 
 
-def test_something_that_is_not_postgresql_is_unreachable(database: Database) -> None:
+def test_a_server_that_is_not_postgresql_is_unreachable(database: Database) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(30)
 
@@ -101,7 +101,7 @@ def test_errors_are_json_for_a_program(database: Database) -> None:
         assert set(error) == {"exit_code", "reason", "what", "hint"}
 
 
-def test_a_command_before_migrate_says_to_migrate(empty: Database) -> None:
+def test_a_command_on_an_empty_database_names_migrate(empty: Database) -> None:
     for command in ("cleanup", "seed"):
         result = empty.cli(command)
         assert result.returncode == ExitCode.FAILED

@@ -1,4 +1,4 @@
-"""The hourly sums: whatever is written, and whenever hours are summed up, the views equal a recount."""
+"""The hourly sums: after every sequence of writes and sums, the views equal a recount."""
 
 import random
 import threading
@@ -50,7 +50,7 @@ def ask(cursor: Cursor, query: str) -> list[tuple[Any, ...]]:
 
 
 def assert_exact(cursor: Cursor) -> None:
-    """Both views against both recounts, in one snapshot."""
+    """Compare both views with recounts in one snapshot."""
     cursor.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
     found = ask(cursor, STATS), ask(cursor, STATUS)
     counted = ask(cursor, RECOUNT), ask(cursor, LATEST)
@@ -126,16 +126,16 @@ def test_summed_hours_are_answered_from_the_sums(cursor: Cursor) -> None:
     sum_up(cursor)
     assert ask(cursor, "SELECT count(*) FROM hourly.open") == [(0,)]
     assert ask(cursor, "SELECT sum(reading_count) FROM hourly.sums") == [(1,)]
-    # Were it a recount, this would not show.
+    # A recount would not return the changed sum.
     cursor.execute("UPDATE hourly.sums SET reading_count = 41")
     assert ask(cursor, "SELECT reading_count FROM sensor_reading_stats") == [(41,)]
 
 
-def test_closing_waits_for_a_writer_who_has_not_marked(database: Database, cursor: Cursor) -> None:
+def test_closing_waits_for_a_writer_that_has_not_marked_its_hours(database: Database, cursor: Cursor) -> None:
     writer = database.connect()
     writer.autocommit = False
     with writer.cursor() as writing:
-        write(writing, NOW - timedelta(hours=3), random.Random(1))  # no hour is closed: it marks nothing
+        write(writing, NOW - timedelta(hours=3), random.Random(1))  # no hour is closed, so nothing is marked
         cursor.execute("SET lock_timeout = '100ms'")
         with pytest.raises(psycopg2.errors.LockNotAvailable):
             sum_up(cursor)
@@ -157,7 +157,7 @@ def test_a_late_row_that_commits_while_its_hour_is_summed_is_not_lost(
     with writer.cursor() as writing:
         write(writing, late, random.Random(2))
         write(cursor, late, random.Random(3))
-        # The hour is summed for the sake of the second row: the first is invisible, and so is its mark.
+        # The mark of the second row causes the sum; the first row and its mark are not visible yet.
         assert ask(cursor, "SELECT hourly.refresh(10)") == [(1,)]
         assert ask(cursor, "SELECT sum(reading_count) FROM hourly.sums") == [(2,)]
         writer.commit()
@@ -182,7 +182,7 @@ def test_a_writer_with_an_old_snapshot_marks_everything(database: Database, curs
 
 
 def test_many_writers_and_summing_up_at_once(database: Database) -> None:
-    """Real concurrency until each thread has made 25 rounds, checked in snapshots meanwhile."""
+    """Several threads write 25 rounds each, while snapshots are checked."""
     over = threading.Event()
     rounds = [0] * 6
     failures: list[BaseException] = []
@@ -241,7 +241,7 @@ def test_many_writers_and_summing_up_at_once(database: Database) -> None:
     connection.close()
 
 
-def test_writers_need_no_rights_on_the_sums(database: Database, cursor: Cursor) -> None:
+def test_writers_need_no_privileges_on_the_sums(database: Database, cursor: Cursor) -> None:
     database.cluster.execute("CREATE ROLE writer LOGIN PASSWORD 'x'")
     try:
         cursor.execute(f"GRANT CONNECT ON DATABASE {database.name} TO writer")

@@ -1,4 +1,4 @@
-"""``occupancy-db import`` as an operator uses it: all or nothing, once, exact, and beside writers."""
+"""``occupancy-db import``: all rows or none, each reading once, and exact statistics."""
 
 import csv
 import gzip
@@ -61,7 +61,7 @@ def test_history_of_years_arrives_and_a_second_time_adds_nothing(database: Datab
 
 
 def test_files_that_overlap_in_any_order_with_duplicates(database: Database, cursor: Cursor) -> None:
-    """Each reading once, whatever file it is in and how often."""
+    """Each reading is imported once, even if several files contain it."""
     since, until = NOW - timedelta(days=300), NOW - timedelta(days=200)
     everything = list(rows(30_000, since, until))
     shuffled = everything[:20_000] + everything[:5000]
@@ -76,7 +76,9 @@ def test_files_that_overlap_in_any_order_with_duplicates(database: Database, cur
     assert_exact(cursor)
 
 
-def test_the_same_moment_is_no_duplicate_if_anything_differs(database: Database, cursor: Cursor) -> None:
+def test_readings_of_the_same_time_are_duplicates_only_if_all_fields_are_equal(
+    database: Database, cursor: Cursor
+) -> None:
     good = [NOW.isoformat(), "office", "desk", "on", "fp2.a", "0.5"]
     earlier = (NOW - timedelta(microseconds=1)).isoformat()
     different = [
@@ -91,7 +93,9 @@ def test_the_same_moment_is_no_duplicate_if_anything_differs(database: Database,
     assert cursor.fetchall() == [(0.5,)]  # the first is kept
 
 
-def test_bad_rows_are_written_down_and_the_others_come_in(database: Database, cursor: Cursor) -> None:
+def test_invalid_rows_are_written_to_a_file_and_the_others_are_imported(
+    database: Database, cursor: Cursor
+) -> None:
     content = [*rows(10, NOW - timedelta(days=2), NOW)]
     content[3][1] = "attic"
     content[7][2] = "a\nb"
@@ -131,7 +135,7 @@ def test_ndjson_and_the_history_of_home_assistant(database: Database, cursor: Cu
     assert cursor.fetchall() == [(True,), (False,)]
 
 
-def test_a_dry_run_asks_no_database(database: Database) -> None:
+def test_a_dry_run_does_not_connect_to_the_database(database: Database) -> None:
     content = [*rows(10, NOW - timedelta(days=2), NOW), ["x"]]
     write(database.directory / "a.csv", content)
     result = database.cli("--json", "import", "a.csv", "--dry-run", "--rejects", "bad.csv", POSTGRES_PORT="1")
@@ -152,7 +156,7 @@ def test_a_dry_run_asks_no_database(database: Database) -> None:
         (["a.csv", "--entities", "a.csv"], ExitCode.FAILED, "its header is another"),
     ],
 )
-def test_mistakes_are_told_in_one_line(
+def test_errors_are_reported_in_one_line(
     database: Database, arguments: list[str], code: ExitCode, words: str
 ) -> None:
     write(database.directory / "a.csv", [])
@@ -162,8 +166,8 @@ def test_mistakes_are_told_in_one_line(
     assert len(result.stderr.splitlines()) == 1
 
 
-def test_what_is_history_only_is_left_out(database: Database, cursor: Cursor) -> None:
-    """Retention has counted these readings; brought in again, they would be counted twice."""
+def test_readings_that_retention_has_removed_are_not_imported(database: Database, cursor: Cursor) -> None:
+    """The history has counted these readings already; an import would count them twice."""
     cursor.execute("SELECT hourly.close(now())")
     content = list(rows(5000, NOW - timedelta(days=60), NOW))
     file = write(database.directory / "a.csv", content)
@@ -177,7 +181,7 @@ def test_what_is_history_only_is_left_out(database: Database, cursor: Cursor) ->
     before = cursor.fetchone()
     late = [(cutoff - timedelta(days=1)).isoformat(), "guest_bedroom", "new", "on", "fp2.new", "1"]
     report = bring_in(database, write(database.directory / "b.csv", [*content, late]))
-    # In the hour that was cut, readings of a zone that it has history of are left out too.
+    # In the hour of the cut-off, readings of zones with history are not imported either.
     assert report["in_history"] >= removed
     assert report["imported"] == 1
     assert report["in_history"] + report["duplicates"] == 5000
@@ -186,7 +190,7 @@ def test_what_is_history_only_is_left_out(database: Database, cursor: Cursor) ->
     assert cursor.fetchone() == (before[0] + 1, before[1])
 
 
-def test_a_month_that_stands_by_itself_is_not_overwritten(database: Database, cursor: Cursor) -> None:
+def test_a_table_with_the_name_of_a_month_is_not_overwritten(database: Database, cursor: Cursor) -> None:
     month = partition_name(month_of(NOW))
     cursor.execute(f"ALTER TABLE sensor_readings DETACH PARTITION {month}")
     result = database.cli(
@@ -198,7 +202,7 @@ def test_a_month_that_stands_by_itself_is_not_overwritten(database: Database, cu
     assert cursor.fetchone() == (0,)
 
 
-def test_a_month_is_stored_by_zone_and_a_zone_is_found_there(database: Database, cursor: Cursor) -> None:
+def test_an_imported_month_is_stored_in_the_order_of_zones(database: Database, cursor: Cursor) -> None:
     since = datetime.combine(following(month_of(NOW), -2), datetime.min.time(), UTC)
     bring_in(database, write(database.directory / "a.csv", rows(60_000, since, since + timedelta(days=27))))
     table = partition_name(since.date())

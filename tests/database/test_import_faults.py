@@ -31,7 +31,7 @@ from tests.waiting import LIMIT, wait_for
 
 
 def test_months_merge_beside_a_writer(database: Database, cursor: Cursor) -> None:
-    """No row that is written meanwhile is lost."""
+    """No row that is written during the import is lost."""
     cursor.execute("SELECT hourly.close(now())")
     since = NOW - timedelta(days=40)
     everything = list(rows(40_000, since, NOW))
@@ -66,8 +66,8 @@ def test_months_merge_beside_a_writer(database: Database, cursor: Cursor) -> Non
     assert_exact(cursor)
 
 
-def test_an_empty_month_that_gets_rows_before_the_end_keeps_them(database: Database, cursor: Cursor) -> None:
-    """A reader keeps the months from being exchanged; meanwhile somebody writes into one."""
+def test_rows_that_are_written_during_the_import_are_kept(database: Database, cursor: Cursor) -> None:
+    """A reader delays the exchange of the months, and a writer inserts into one of them."""
     before = tables(cursor)
     since = NOW - timedelta(days=100)
     file = write(database.directory / "a.csv", rows(3000, since, NOW))
@@ -100,7 +100,7 @@ def test_an_empty_month_that_gets_rows_before_the_end_keeps_them(database: Datab
     assert_exact(cursor)
 
 
-def test_a_reader_who_never_ends_is_worked_around(
+def test_an_import_inserts_rows_if_a_reader_prevents_the_exchange(
     database: Database, cursor: Cursor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import asyncio
@@ -123,7 +123,7 @@ def test_a_reader_who_never_ends_is_worked_around(
     assert_exact(cursor)
 
 
-def test_a_failure_at_the_end_takes_everything_back(database: Database, cursor: Cursor) -> None:
+def test_a_failure_at_the_end_rolls_back_everything(database: Database, cursor: Cursor) -> None:
     before = tables(cursor)
     old = following(month_of(NOW), -10)
     last = partition_name(following(month_of(NOW), -1))  # this month may have no row yet
@@ -137,7 +137,7 @@ def test_a_failure_at_the_end_takes_everything_back(database: Database, cursor: 
     assert {name for name in tables(cursor) - before if not name.startswith(("sensor_", "of_a"))} == set()
 
 
-def test_killed_at_any_moment_nothing_has_happened(database: Database, cursor: Cursor) -> None:
+def test_a_killed_import_changes_nothing(database: Database, cursor: Cursor) -> None:
     before = tables(cursor)
     since = datetime.combine(following(month_of(NOW), -9), datetime.min.time(), UTC)
     file = write(database.directory / "a.csv", rows(ROWS, since, NOW))
@@ -166,7 +166,7 @@ def test_killed_at_any_moment_nothing_has_happened(database: Database, cursor: C
 
 
 def test_memory_is_bounded(database: Database) -> None:
-    """Rows of 40 months in no order, 25 MB that must not be held at once."""
+    """Rows of 40 months in random order, 25 MB that must not be in memory at the same time."""
     content = list(rows(300_000, NOW - timedelta(days=1200), NOW))
     random.Random(3).shuffle(content)
     file = write(database.directory / "a.csv", content)
@@ -183,4 +183,4 @@ def test_memory_is_bounded(database: Database) -> None:
     result = database.run("python", "-c", script, file)
     assert result.returncode == 0, result.stderr
     assert "300,000 imported" in result.stdout
-    assert int(result.stderr) < 115_000  # kB, of which 70 MB are Python's; all rows at once take 131
+    assert int(result.stderr) < 115_000  # kB: 70 MB are Python's; all rows at once would need 131 MB

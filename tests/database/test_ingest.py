@@ -24,7 +24,7 @@ GOOD = Reading(NOW, RoomType.OFFICE, "desk", True, "binary_sensor.desk", 0.25)
 
 @pytest.fixture(autouse=True)
 async def application(database: Database, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Database]:
-    """This process, set up for the database by its environment."""
+    """This process, with the environment of an application of the database."""
     for name, value in database.environment().items():
         if name.startswith("POSTGRES_"):
             monkeypatch.setenv(name, value)
@@ -34,7 +34,7 @@ async def application(database: Database, monkeypatch: pytest.MonkeyPatch) -> As
 
 @pytest.fixture
 def as_application(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The application's user, with the rights that the access role gives it."""
+    """The application's user, with the privileges that the access role grants."""
     grant(database.cluster, database.name)
     monkeypatch.setenv("POSTGRES_USER", "occupancy_app")
     monkeypatch.setenv("POSTGRES_PASSWORD", password("occupancy_app"))
@@ -48,7 +48,7 @@ def rows(cursor: Cursor) -> list[tuple[Any, ...]]:
     return cursor.fetchall()
 
 
-async def test_readings_and_mappings_arrive_as_they_are(cursor: Cursor) -> None:
+async def test_readings_and_mappings_are_stored_exactly(cursor: Cursor) -> None:
     east = NOW.astimezone(timezone(timedelta(hours=5, minutes=30))) - timedelta(days=70)
     batch: list[Reading | dict[str, Any]] = [
         GOOD,
@@ -70,8 +70,8 @@ async def test_readings_and_mappings_arrive_as_they_are(cursor: Cursor) -> None:
     assert cursor.fetchone() == (4, 4)
 
 
-async def test_each_row_goes_to_the_month_it_belongs_to(cursor: Cursor) -> None:
-    """In UTC, to the microsecond, wherever the batch has been before."""
+async def test_each_row_is_stored_in_its_month(cursor: Cursor) -> None:
+    """A month begins at midnight UTC, to the microsecond; timestamps may have another time zone."""
     edge = datetime(NOW.year, NOW.month, 1, tzinfo=UTC)
     west = timezone(timedelta(hours=-8))
     batch = [
@@ -89,7 +89,7 @@ async def test_each_row_goes_to_the_month_it_belongs_to(cursor: Cursor) -> None:
     }
 
 
-async def test_nothing_is_nothing(cursor: Cursor) -> None:
+async def test_an_empty_batch_writes_nothing(cursor: Cursor) -> None:
     assert await ingest([]) == 0
     assert rows(cursor) == []
 
@@ -153,8 +153,8 @@ async def test_a_month_without_a_partition_stops_the_batch(cursor: Cursor) -> No
     assert rows(cursor) == []
 
 
-async def test_a_month_that_has_been_detached_takes_nothing(cursor: Cursor) -> None:
-    """Its table still has the name, but what is written there would go with it."""
+async def test_a_detached_month_accepts_no_readings(cursor: Cursor) -> None:
+    """The detached table still has its name, and rows in it would be removed with it."""
     cursor.execute(f"ALTER TABLE sensor_readings DETACH PARTITION {partition_name(month_of(NOW))}")
     with pytest.raises(DatabaseError, match="no partition"):
         await ingest([GOOD])
@@ -162,7 +162,7 @@ async def test_a_month_that_has_been_detached_takes_nothing(cursor: Cursor) -> N
     assert cursor.fetchone() == (0,)
 
 
-async def test_a_failure_in_the_second_month_takes_the_first_back(cursor: Cursor) -> None:
+async def test_a_failure_in_the_second_month_rolls_back_the_first(cursor: Cursor) -> None:
     month = partition_name(month_of(NOW))
     cursor.execute(f"ALTER TABLE {month} ADD CHECK (zone <> 'refused')")
     batch = [replace(GOOD, timestamp=NOW - timedelta(days=40)), replace(GOOD, zone="refused")]
@@ -189,7 +189,7 @@ async def test_closed_hours_are_marked_and_the_statistics_stay_exact(cursor: Cur
 
 
 @pytest.mark.parametrize("environment", ["development", "testing", "production"])
-async def test_every_profile_takes_readings(
+async def test_ingest_works_with_every_connection_profile(
     database: Database, cursor: Cursor, monkeypatch: pytest.MonkeyPatch, environment: str
 ) -> None:
     monkeypatch.setenv("ENVIRONMENT", environment)

@@ -1,4 +1,4 @@
-"""Migrations: up, down, once, politely, and in step with the models."""
+"""Migrations: upgrade, downgrade, concurrent runs, locks, and comparison with the models."""
 
 import json
 import re
@@ -13,7 +13,7 @@ from occupancy_db.errors import ExitCode
 from tests.database.conftest import HEAD, REVISIONS, ROOT, Database, create
 from tests.waiting import LIMIT
 
-# Everything a user can make in a schema; the version table, its key and its types are Alembic's own.
+# All objects in the schema, without Alembic's version table, its key and its types.
 OBJECTS = """
     SELECT relkind::text, relname FROM pg_class WHERE relnamespace = 'public'::regnamespace
     UNION ALL SELECT 'type', typname FROM pg_type WHERE typnamespace = 'public'::regnamespace
@@ -28,7 +28,7 @@ def objects(database: Database) -> list[tuple[str, str]]:
         return cursor.fetchall()
 
 
-def test_down_leaves_nothing_and_up_again_makes_the_same(empty: Database) -> None:
+def test_a_downgrade_removes_all_objects_and_an_upgrade_creates_the_same_schema(empty: Database) -> None:
     assert empty.alembic("upgrade", "head").returncode == 0
     before = empty.cluster.dump_schema(empty.name)
     assert "sensor_readings" in before
@@ -40,7 +40,7 @@ def test_down_leaves_nothing_and_up_again_makes_the_same(empty: Database) -> Non
     assert empty.cluster.dump_schema(empty.name) == before
 
 
-def test_down_one_step_keeps_the_rows(database: Database, cursor: Cursor) -> None:
+def test_a_downgrade_by_one_revision_keeps_the_rows(database: Database, cursor: Cursor) -> None:
     assert database.cli("seed", "--days", "1").returncode == 0
     counts = "SELECT count(*), min(room::text), max(zone), sum(confidence) FROM sensor_readings"
     cursor.execute(counts)
@@ -54,7 +54,7 @@ def test_down_one_step_keeps_the_rows(database: Database, cursor: Cursor) -> Non
     assert cursor.fetchall() == before
 
 
-def test_offline_sql_makes_the_same_schema(empty: Database, template: str) -> None:
+def test_offline_sql_creates_the_same_schema(empty: Database, template: str) -> None:
     script = empty.alembic("upgrade", "head", "--sql")
     assert script.returncode == 0
     assert not re.search(r"sensor_readings_\d{4}", script.stdout), "months belong to the day it is applied"
@@ -84,7 +84,7 @@ def test_ten_runners_at_once_all_succeed_and_one_applies(empty: Database) -> Non
     assert f'"{HEAD}"' in empty.cli("current", "--json").stdout
 
 
-def test_a_held_lock_is_reported_with_its_holder_and_nothing_changed(empty: Database) -> None:
+def test_a_held_lock_is_reported_with_its_holder_and_nothing_is_changed(empty: Database) -> None:
     holder = empty.connect(application_name="a night shift")
     with holder.cursor() as cursor:
         cursor.execute("SELECT pg_advisory_lock(%s)", (maintenance.LOCK_KEY,))
@@ -97,7 +97,7 @@ def test_a_held_lock_is_reported_with_its_holder_and_nothing_changed(empty: Data
     assert empty.cli("migrate", "--lock-wait", "0.5").returncode == ExitCode.OK
 
 
-def test_a_migration_gives_up_rather_than_queue_behind_a_reader(database: Database) -> None:
+def test_a_migration_gives_up_if_a_reader_holds_the_lock(database: Database) -> None:
     before = database.cluster.dump_schema(database.name)
     reader = database.connect(application_name="a dashboard")
     reader.autocommit = False
@@ -111,13 +111,13 @@ def test_a_migration_gives_up_rather_than_queue_behind_a_reader(database: Databa
     assert database.cluster.dump_schema(database.name) == before
 
 
-def test_a_limit_set_for_the_role_does_not_cut_a_migration(empty: Database) -> None:
+def test_a_statement_timeout_of_the_role_does_not_apply_to_migrations(empty: Database) -> None:
     empty.cluster.execute(f"ALTER ROLE occupancy IN DATABASE {empty.name} SET statement_timeout = '1ms'")
     result = empty.cli("migrate")
     assert (result.returncode, result.stderr) == (0, "")
 
 
-def test_a_foreign_table_of_the_same_name_is_left_alone(empty: Database) -> None:
+def test_an_existing_table_of_the_same_name_is_not_changed(empty: Database) -> None:
     with empty.connect().cursor() as cursor:
         cursor.execute("CREATE TABLE predictions (mine text)")
     result = empty.cli("init", "--drop")
@@ -129,7 +129,7 @@ def test_a_foreign_table_of_the_same_name_is_left_alone(empty: Database) -> None
 
 
 def tree(directory: Path) -> Path:
-    """The project as the container holds it: three things in one directory, nothing installed."""
+    """The project as in the container: package, migrations, alembic.ini in one directory, not installed."""
     app = directory / "app"
     app.mkdir()
     shutil.copy(ROOT / "alembic.ini", app)
@@ -148,7 +148,7 @@ def test_autogenerate_proposes_nothing_on_a_migrated_database(database: Database
     assert written.read_text().count("    pass\n") == 2
 
 
-def test_autogenerate_sees_a_change_of_the_models(database: Database) -> None:
+def test_autogenerate_finds_a_change_of_the_models(database: Database) -> None:
     app = tree(database.directory)
     model = app / "occupancy_db" / "models" / "prediction.py"
     changed = model.read_text().replace(
@@ -161,7 +161,7 @@ def test_autogenerate_sees_a_change_of_the_models(database: Database) -> None:
     assert json.loads(result.stdout)["revision"] == "005_add_a_remark"
     written = (app / "migrations" / "versions" / "005_add_a_remark.py").read_text()
     assert "op.add_column('predictions', sa.Column('remark'" in written.replace('"', "'")
-    assert written.count("op.") == 2  # one up, one down: partitions and views are no difference
+    assert written.count("op.") == 2  # one upgrade, one downgrade: partitions and views are not differences
     assert f'down_revision = "{HEAD}"' in written
 
     assert database.run("python", "-m", "occupancy_db", "migrate", cwd=app).returncode == 0
@@ -180,7 +180,7 @@ def test_an_empty_migration_needs_no_server(database: Database) -> None:
     assert result.returncode == 0, result.stderr
 
 
-def test_alembic_as_the_manual_calls_it(database: Database) -> None:
+def test_the_alembic_commands_of_the_manual(database: Database) -> None:
     assert HEAD in database.alembic("current").stdout
     assert "Initial schema" in database.alembic("history", "--verbose").stdout
     assert database.alembic("downgrade", "-1").returncode == 0
@@ -199,7 +199,7 @@ def test_alembic_itself_reports_a_wrong_password_without_a_traceback(database: D
     assert "guess-me" not in result.stdout + result.stderr
 
 
-def test_another_owner_needs_nothing_but_the_database(empty: Database) -> None:
+def test_another_owner_can_migrate_its_database(empty: Database) -> None:
     cluster = empty.cluster
     create(cluster, "of_another")
     cluster.execute("CREATE ROLE another LOGIN PASSWORD 'x'", "ALTER DATABASE of_another OWNER TO another")

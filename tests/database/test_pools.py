@@ -1,4 +1,4 @@
-"""Pools: as large as they should be, clear when they are exhausted, whole again after a restart."""
+"""Pools: their size, their error when they are exhausted, and the recovery after a restart."""
 
 import asyncio
 import time
@@ -20,7 +20,7 @@ Make = Callable[..., AsyncEngine]
 
 @pytest.fixture
 async def make(database: Database, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Make]:
-    """Make an engine with a profile of which some times are shorter, and with settings of one's own."""
+    """Create an engine with a profile, shorter times and additional settings."""
     engines = []
 
     def make(environment: Environment = Environment.PRODUCTION, /, **changes: int) -> AsyncEngine:
@@ -44,7 +44,7 @@ async def pid(engine: AsyncEngine) -> int:
 
 
 async def exhaust(engine: AsyncEngine, most: int) -> str:
-    """Take connections until one more is refused; returns what it says."""
+    """Open connections until one is refused, and return the error."""
     async with AsyncExitStack() as stack:
         for _ in range(most):
             await stack.enter_async_context(engine.connect())
@@ -62,14 +62,14 @@ async def exhaust(engine: AsyncEngine, most: int) -> str:
         (Environment.DEVELOPMENT, {"postgres_pool_size": 1, "postgres_max_overflow": 0}, 1),
     ],
 )
-async def test_a_pool_is_as_large_as_said_and_clear_when_it_is_exhausted(
+async def test_a_pool_has_its_size_and_reports_when_it_is_exhausted(
     make: Make, environment: Environment, sizes: dict[str, int], most: int
 ) -> None:
     engine = make(environment, pool_timeout=0, **sizes)
     said = await exhaust(engine, most)
     assert "QueuePool limit of size" in said
     assert "connection timed out" in said
-    assert await pid(engine)  # given back, they serve again
+    assert await pid(engine)  # returned connections are used again
 
 
 async def test_waiting_for_a_connection_ends_after_the_ten_seconds_of_the_profile(make: Make) -> None:
@@ -92,14 +92,14 @@ async def test_old_connections_are_recycled_and_young_ones_are_not(make: Make) -
     assert time.monotonic() - start > 0.5
 
 
-async def test_a_connection_that_died_is_replaced_unseen(make: Make, database: Database) -> None:
+async def test_a_dead_connection_is_replaced_without_an_error(make: Make, database: Database) -> None:
     engine = make()
     first = await pid(engine)
     database.cluster.execute(f"SELECT pg_terminate_backend({first}, 5000)")
     assert await pid(engine) != first
 
 
-async def test_a_restart_under_load_costs_the_statements_under_way_and_nothing_else(
+async def test_a_restart_under_load_fails_only_the_running_statements(
     make: Make, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connection, "RESTART_PATIENCE", LIMIT)  # a busy machine restarts the server slowly
@@ -130,16 +130,16 @@ async def test_a_restart_under_load_costs_the_statements_under_way_and_nothing_e
     ended.set()
     await asyncio.gather(*tasks)
 
-    assert [failed for failed in failures if len(failed) > 1] == []  # at most the statement under way
+    assert [failed for failed in failures if len(failed) > 1] == []  # at most the running statement
     lost = [error for failed in failures for error in failed]
     assert 1 <= len(lost) <= 5
-    for error in lost:  # asyncpg has several ways to say it
+    for error in lost:  # asyncpg has several messages for this
         known = explain(error)
         assert known is not None, repr(error)
         assert known.code is ExitCode.UNREACHABLE, repr(error)
 
 
-async def test_a_server_that_stays_away_is_reported_in_time(
+async def test_a_server_that_does_not_return_is_reported_in_time(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connection, "RESTART_PATIENCE", 0.5)

@@ -1,4 +1,4 @@
-"""Retention beside writers and readers: what is removed, what is kept, and what is refused."""
+"""Retention beside writers and readers: removed rows, kept rows and refused arguments."""
 
 import asyncio
 import random
@@ -44,7 +44,7 @@ def test_cleanup_drops_old_months_trims_the_boundary_and_keeps_the_sums(
     assert answer(database, "cleanup", "--months", "3", "--no-dry-run")["rows"] <= 1
 
 
-def test_more_rows_of_one_moment_than_are_removed_at_once(
+def test_more_rows_of_one_timestamp_than_a_batch_are_removed(
     database: Database, cursor: Cursor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(retention, "ROWS_AT_ONCE", 3)
@@ -58,7 +58,7 @@ def test_more_rows_of_one_moment_than_are_removed_at_once(
     assert ask(cursor, "SELECT count(*) FROM sensor_readings") == [(0,)]
 
 
-def test_rows_that_nobody_has_summed_up_are_kept_in_the_history(database: Database, cursor: Cursor) -> None:
+def test_rows_that_were_not_summed_up_are_added_to_the_history(database: Database, cursor: Cursor) -> None:
     fill(cursor, 2000)
     sum_up(cursor)
     for n in range(20):  # late: their hours are marked
@@ -70,7 +70,7 @@ def test_rows_that_nobody_has_summed_up_are_kept_in_the_history(database: Databa
     assert ask(cursor, STATS) == before
 
 
-def test_an_hour_that_is_removed_in_pieces_is_one_hour_of_the_history(cursor: Cursor) -> None:
+def test_an_hour_that_is_removed_in_batches_is_one_hour_of_the_history(cursor: Cursor) -> None:
     hour = datetime(NOW.year, NOW.month, 1, tzinfo=UTC) - timedelta(days=30)
     for minute in (1, 20, 40, 59):
         insert(cursor, "sensor_readings", timestamp=hour + timedelta(minutes=minute), confidence=minute / 100)
@@ -81,7 +81,7 @@ def test_an_hour_that_is_removed_in_pieces_is_one_hour_of_the_history(cursor: Cu
     assert ask(cursor, "SELECT count(*), sum(reading_count) FROM hourly.history") == [(1, 4)]
 
 
-def test_a_month_with_a_late_row_is_counted_when_it_goes(database: Database, cursor: Cursor) -> None:
+def test_late_rows_of_a_month_are_counted_when_it_is_removed(database: Database, cursor: Cursor) -> None:
     fill(cursor, 500)
     sum_up(cursor)
     write(cursor, NOW - timedelta(days=150), random.Random(1))  # after its hour was summed up
@@ -92,7 +92,7 @@ def test_a_month_with_a_late_row_is_counted_when_it_goes(database: Database, cur
     assert ask(cursor, STATS) == before
 
 
-def test_late_rows_in_hours_of_which_readings_are_gone_are_added(database: Database, cursor: Cursor) -> None:
+def test_late_rows_of_removed_hours_are_added_to_the_history(database: Database, cursor: Cursor) -> None:
     fill(cursor, 500)
     cursor.execute("SELECT cleanup_old_sensor_readings(1)")
     total = ask(cursor, "SELECT sum(reading_count) FROM sensor_reading_stats")
@@ -104,7 +104,7 @@ def test_late_rows_in_hours_of_which_readings_are_gone_are_added(database: Datab
     assert ask(cursor, "SELECT sum(reading_count) FROM sensor_reading_stats") == [(501,)]
 
 
-def test_cleanup_waits_out_a_reader_and_finalises(database: Database, cursor: Cursor) -> None:
+def test_cleanup_waits_for_a_reader_and_finalises(database: Database, cursor: Cursor) -> None:
     fill(cursor, 500)
     before = ask(cursor, STATS)
     with holding(database, "SELECT count(*) FROM sensor_readings") as reader:
@@ -114,7 +114,9 @@ def test_cleanup_waits_out_a_reader_and_finalises(database: Database, cursor: Cu
     assert ask(cursor, STATS) == before
 
 
-def test_writers_go_on_while_months_are_removed_and_created(database: Database, cursor: Cursor) -> None:
+def test_writers_have_no_errors_while_months_are_removed_and_created(
+    database: Database, cursor: Cursor
+) -> None:
     fill(cursor, 20_000)
     without(cursor, 3)
     before = ask(cursor, "SELECT sum(reading_count) FROM sensor_reading_stats")[0][0]
@@ -171,7 +173,7 @@ def writers(database: Database, *, check: bool) -> Iterator[list[int]]:
     assert failures == []
 
 
-def test_other_tables_are_kept_for_their_own_time(database: Database, cursor: Cursor) -> None:
+def test_other_tables_have_their_own_retention(database: Database, cursor: Cursor) -> None:
     for days in (1, 40, 100):
         insert(cursor, "room_transitions", timestamp=NOW - timedelta(days=days))
         insert(cursor, "predictions", prediction_made_at=NOW - timedelta(days=days))
@@ -188,9 +190,7 @@ def test_other_tables_are_kept_for_their_own_time(database: Database, cursor: Cu
 
 
 @pytest.mark.parametrize("months", ["0", "-1", "1201", "six"])
-def test_absurd_months_are_refused_before_anything_is_done(
-    database: Database, cursor: Cursor, months: str
-) -> None:
+def test_invalid_numbers_of_months_are_refused(database: Database, cursor: Cursor, months: str) -> None:
     fill(cursor, 10)
     for option in ("--months", "--transitions-months", "--predictions-months"):
         result = database.cli("cleanup", "--no-dry-run", option, months)
@@ -200,7 +200,7 @@ def test_absurd_months_are_refused_before_anything_is_done(
     assert ask(cursor, "SELECT count(*) FROM sensor_readings") == [(10,)]
 
 
-def test_a_room_whose_readings_are_gone_has_no_status(database: Database, cursor: Cursor) -> None:
+def test_a_room_without_readings_has_no_status(database: Database, cursor: Cursor) -> None:
     insert(cursor, "sensor_readings", room="office", timestamp=NOW - timedelta(days=80))
     insert(cursor, "sensor_readings", room="bedroom", timestamp=NOW - timedelta(days=10))
     sum_up(cursor)

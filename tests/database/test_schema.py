@@ -1,4 +1,4 @@
-"""What the tables accept and refuse, where rows land, and how the manual's main query runs."""
+"""Constraints of the tables, partitions of rows, and the plan of the manual's main query."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -56,7 +56,7 @@ def insert(cursor: Cursor, table: str, **changes: Any) -> Any:
         ("predictions", VACANCY | {"expected_vacancy_minutes": 0}),
     ],
 )
-def test_good_rows_are_accepted_with_an_id(cursor: Cursor, table: str, changes: dict[str, Any]) -> None:
+def test_valid_rows_are_accepted_and_get_an_id(cursor: Cursor, table: str, changes: dict[str, Any]) -> None:
     first, second = insert(cursor, table, **changes), insert(cursor, table, **changes)
     assert second[0] == first[0] + 1
 
@@ -87,7 +87,7 @@ def test_good_rows_are_accepted_with_an_id(cursor: Cursor, table: str, changes: 
         ),
     ],
 )
-def test_bad_rows_are_refused_by_a_constraint_with_a_name(
+def test_invalid_rows_are_refused_by_a_named_constraint(
     cursor: Cursor, table: str, changes: dict[str, Any], constraint: str
 ) -> None:
     with pytest.raises(psycopg2.errors.CheckViolation) as refused:
@@ -139,7 +139,7 @@ def test_partitions_are_utc_months_around_now_without_a_gap(cursor: Cursor) -> N
     ]  # fmt: skip
 
 
-def test_readings_land_in_the_month_of_utc(cursor: Cursor) -> None:
+def test_readings_are_stored_in_their_utc_month(cursor: Cursor) -> None:
     start = months(0, 0)[0]
     for moment in (start - timedelta(microseconds=1), start):
         insert(cursor, "sensor_readings", timestamp=moment)
@@ -149,7 +149,7 @@ def test_readings_land_in_the_month_of_utc(cursor: Cursor) -> None:
 
 
 @pytest.mark.parametrize("moment", ["1970-01-01T00:00:00Z", "2999-01-01T00:00:00Z", "infinity"])
-def test_a_reading_out_of_the_window_is_refused_and_says_why(cursor: Cursor, moment: str) -> None:
+def test_a_reading_without_a_partition_is_refused_with_a_reason(cursor: Cursor, moment: str) -> None:
     with pytest.raises(psycopg2.errors.CheckViolation, match='no partition of relation "sensor_readings"'):
         insert(cursor, "sensor_readings", timestamp=moment)
 
@@ -250,7 +250,7 @@ def test_the_key_serves_the_latest(cursor: Cursor, query: str) -> None:
     assert {scan.get("Index Name") for scan in used} == {f"{scan['Relation Name']}_pkey" for scan in used}
 
 
-def test_gin_finds_distributions_by_what_they_contain(cursor: Cursor) -> None:
+def test_the_gin_index_finds_distributions_by_their_content(cursor: Cursor) -> None:
     cursor.execute("""
         INSERT INTO predictions (room, prediction_made_at, prediction_type, confidence,
                                  expected_vacancy_minutes, probability_distribution)

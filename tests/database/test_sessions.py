@@ -13,7 +13,7 @@ from tests.database.conftest import Database
 
 @pytest.fixture
 def application(database: Database, monkeypatch: pytest.MonkeyPatch) -> Database:
-    """This process, set up for the database by its environment."""
+    """This process, with the environment of an application of the database."""
     for name, value in database.environment().items():
         if name.startswith("POSTGRES_"):
             monkeypatch.setenv(name, value)
@@ -53,7 +53,7 @@ async def test_objects_stay_readable_after_the_commit() -> None:
     assert transition.id == 1
 
 
-def test_each_event_loop_has_connections_of_its_own_and_closes_them(application: Database) -> None:
+def test_each_event_loop_has_its_own_connections_and_closes_them(application: Database) -> None:
     async def ask() -> None:
         async with get_async_session() as session:
             assert await session.scalar(COUNT) == 0
@@ -67,13 +67,13 @@ def test_each_event_loop_has_connections_of_its_own_and_closes_them(application:
 
 
 @pytest.mark.usefixtures("application")
-async def test_sessions_are_known_by_name_to_the_server() -> None:
+async def test_sessions_have_an_application_name() -> None:
     async with get_async_session() as session:
         assert await session.scalar(text("SHOW application_name")) == "occupancy"
 
 
 @pytest.mark.parametrize(("environment", "kept"), [("development", 1), ("testing", 0), ("production", 1)])
-async def test_profiles_keep_connections_or_not(application: Database, environment: str, kept: int) -> None:
+async def test_the_pool_depends_on_the_profile(application: Database, environment: str, kept: int) -> None:
     settings = application.settings().model_copy(
         update={
             "environment": Environment(environment),
@@ -92,7 +92,7 @@ async def test_profiles_keep_connections_or_not(application: Database, environme
     await engine.dispose()
 
 
-async def test_production_survives_a_restart_of_the_server(application: Database) -> None:
+async def test_sessions_work_after_their_connections_were_terminated(application: Database) -> None:
     settings = application.settings().model_copy(
         update={"environment": Environment.PRODUCTION, "postgres_sslmode": SslMode.DISABLE}
     )

@@ -1,4 +1,4 @@
-"""Revisions that commit as they go: a change over several releases, concurrent indexes, interruptions."""
+"""Revisions that commit several times: a change over several releases, concurrent indexes, interruptions."""
 
 from datetime import UTC, datetime
 
@@ -24,7 +24,7 @@ from tests.database.releases import CONTRACT, DATA, EXPAND, Release
 async def test_a_release_of_several_steps_beside_the_restricted_users(
     migration_host: MigrationHost, release: Release
 ) -> None:
-    """The worked example of docs/migrations.md: expand, backfill, and a release later contract."""
+    """The example of docs/migrations.md: expand, backfill, and contract in a later release."""
     release(EXPAND, DATA, CONTRACT)
     findings = lint.lint(runner.alembic_config())
     assert findings == []
@@ -42,12 +42,14 @@ async def test_a_release_of_several_steps_beside_the_restricted_users(
     )
     assert migration_host.query(wrong) == (0,)
 
-    await the_models_work(migration_host)  # those of the release before
+    await the_models_work(migration_host)  # the models of the previous release
     assert migration_host.query(wrong) == (0,)
     insert = (
         "INSERT INTO predictions (prediction_made_at, room, prediction_type, confidence, expected_vacancy) "
     )
-    run(migration_host.database, f"{insert} VALUES (now(), 'office', 'vacancy', 1, '90 min')")  # the new way
+    run(
+        migration_host.database, f"{insert} VALUES (now(), 'office', 'vacancy', 1, '90 min')"
+    )  # as the new release writes
     assert migration_host.query(
         "SELECT expected_vacancy_minutes FROM predictions ORDER BY id DESC LIMIT 1"
     ) == (90,)
@@ -130,7 +132,7 @@ def oldest_month(database: Database) -> str:
 
 
 async def interrupt(database: Database, statement: str) -> None:
-    """Run a concurrent statement that somebody's old transaction keeps from ending, and cancel it."""
+    """Run a concurrent statement that an old transaction blocks, and let it time out."""
     old = database.connect()
     old.set_session(isolation_level="REPEATABLE READ", autocommit=False)
     with old.cursor() as cursor:
@@ -142,7 +144,7 @@ async def interrupt(database: Database, statement: str) -> None:
     old.close()
 
 
-async def test_an_interrupted_concurrent_index_is_taken_up(database: Database, release: Release) -> None:
+async def test_an_interrupted_concurrent_index_is_completed(database: Database, release: Release) -> None:
     release(r005_index=INDEX)
     month = oldest_month(database)
     name = f"ix_sensor_readings_entity_{month[-7:]}"
@@ -153,7 +155,7 @@ async def test_an_interrupted_concurrent_index_is_taken_up(database: Database, r
     assert found.failed == []
     assert any(f"INVALID index {name}" in warning for warning in done.warnings)
     assert run(database, INDEXED) == [(21, 0)]  # twenty months and the table
-    # A month made later has it, too; and again is nothing new.
+    # A month that is created later has the index, too, and applying the revision again changes nothing.
     assert database.cli("partitions", "maintain", "--months-ahead", "13").returncode == 0
     assert run(database, INDEXED) == [(22, 0)]
     run(database, f"UPDATE alembic_version SET version_num = '{HEAD}'")
@@ -161,10 +163,10 @@ async def test_an_interrupted_concurrent_index_is_taken_up(database: Database, r
     assert run(database, INDEXED) == [(22, 0)]
 
 
-async def test_an_invalid_index_of_somebody_else_is_in_the_way(database: Database, release: Release) -> None:
+async def test_an_invalid_index_of_another_session_is_refused(database: Database, release: Release) -> None:
     release(r005_index=INDEX)
-    # Its name begins with that of the table, which the revision names, too.
-    name = "sensor_readings_of_somebody"
+    # The name begins with the name of the table, which is also in the text of the revision.
+    name = "sensor_readings_by_hand"
     run(database, f"CREATE INDEX {name} ON ONLY sensor_readings (room)")
     with pytest.raises(DatabaseError, match=f"the index {name} is INVALID") as raised:
         await protocol.deploy(database.settings(), NOWHERE, print)
@@ -173,7 +175,7 @@ async def test_an_invalid_index_of_somebody_else_is_in_the_way(database: Databas
     assert (await protocol.deploy(database.settings(), NOWHERE, print)).applied == ["005_index"]
 
 
-async def test_an_interrupted_detach_is_named_and_upkeep_finishes_it(
+async def test_an_interrupted_detach_is_refused_and_maintenance_completes_it(
     database: Database, release: Release
 ) -> None:
     release(r005_index=INDEX)

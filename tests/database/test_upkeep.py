@@ -1,4 +1,4 @@
-"""Partition upkeep and retention, beside writers and readers, and what they do with interruptions."""
+"""Maintenance of partitions beside writers and readers, and completion of interrupted runs."""
 
 import asyncio
 import json
@@ -23,7 +23,7 @@ from tests.database.test_schema import fill, insert
 
 
 def anatomy(cursor: Cursor, table: str) -> list[tuple[Any, ...]]:
-    """What a partition has, without its own name."""
+    """Return the definitions of a partition without its name."""
     found = ask(
         cursor,
         f"""
@@ -44,7 +44,7 @@ def anatomy(cursor: Cursor, table: str) -> list[tuple[Any, ...]]:
     )
 
 
-def test_maintain_creates_the_coming_months_once_and_complete(database: Database, cursor: Cursor) -> None:
+def test_maintain_creates_the_coming_months_completely_and_once(database: Database, cursor: Cursor) -> None:
     months = attached(cursor)
     assert answer(database, "partitions", "maintain")["created"] == []
     complete = anatomy(cursor, name(1))
@@ -76,7 +76,7 @@ def test_a_dry_run_prints_the_sql_that_then_does_the_same(database: Database, cu
 
 
 def test_maintain_runs_beside_open_transactions(database: Database, cursor: Cursor) -> None:
-    """Neither does it wait for who reads and writes, nor do they wait for it."""
+    """Maintenance does not wait for readers and writers, and does not block them."""
     without(cursor, 3)
     with (
         holding(database, "INSERT INTO room_transitions (timestamp, to_room) VALUES (now(), 'office')"),
@@ -85,14 +85,14 @@ def test_maintain_runs_beside_open_transactions(database: Database, cursor: Curs
         assert answer(database, "partitions", "maintain")["created"] == [name(3)]
 
 
-def test_maintain_tries_again_until_a_lock_is_gone(database: Database, cursor: Cursor) -> None:
+def test_maintain_retries_until_a_lock_is_released(database: Database, cursor: Cursor) -> None:
     without(cursor, 3)
     with holding(database, "LOCK TABLE sensor_readings IN SHARE ROW EXCLUSIVE MODE") as other:
         threading.Timer(0.7, other.rollback).start()
         assert answer(database, "partitions", "maintain")["created"] == [name(3)]
 
 
-def test_maintain_gives_up_with_the_reason_and_nothing_half_done(
+def test_maintain_gives_up_with_a_reason_and_changes_nothing(
     database: Database, cursor: Cursor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(session, "TABLE_LOCK_WAIT", 0.3)
@@ -134,7 +134,7 @@ def test_a_month_made_by_hand_is_completed(database: Database, cursor: Cursor) -
     assert anatomy(cursor, name(4)) == complete
 
 
-def test_a_table_that_is_only_called_like_a_month_is_left_alone(database: Database, cursor: Cursor) -> None:
+def test_a_table_that_is_only_named_like_a_month_is_not_changed(database: Database, cursor: Cursor) -> None:
     cursor.execute(f"ALTER TABLE sensor_readings DETACH PARTITION {name(-6)}")
     cursor.execute(f"DROP TABLE {name(-7)}")
     cursor.execute(f"CREATE TABLE {name(-7)} (mine text)")
@@ -156,7 +156,7 @@ def retire(cursor: Cursor, table: str) -> None:
 @pytest.mark.parametrize("interrupt", [lambda *_: None, half_detached, detached])
 @pytest.mark.parametrize("finisher", ["maintain", "cleanup"])
 @pytest.mark.parametrize("refolded", [False, True])
-def test_what_an_interruption_left_is_finished_without_loss(
+def test_an_interrupted_removal_is_completed_without_losing_sums(
     database: Database,
     cursor: Cursor,
     interrupt: Callable[[Database, str], None],
@@ -168,7 +168,7 @@ def test_what_an_interruption_left_is_finished_without_loss(
     before = ask(cursor, STATS)
     retire(cursor, name(-6))
     interrupt(database, name(-6))
-    if refolded:  # somebody sums the hours up in between, and finds them empty
+    if refolded:  # another run sums up the hours in between, which are empty
         cursor.execute("INSERT INTO hourly.marks SELECT DISTINCT hour FROM hourly.sums")
         sum_up(cursor)
     if finisher == "maintain":
@@ -181,9 +181,7 @@ def test_what_an_interruption_left_is_finished_without_loss(
     assert answer(database, "partitions", "status")["plan"] == []
 
 
-def test_a_detach_of_somebody_else_is_finalised_and_the_table_kept(
-    database: Database, cursor: Cursor
-) -> None:
+def test_a_detach_by_hand_is_finalised_and_the_table_is_kept(database: Database, cursor: Cursor) -> None:
     fill(cursor, 500)
     half_detached(database, name(-5))
     assert answer(database, "partitions", "maintain")["finished"] == [name(-5)]
@@ -191,7 +189,7 @@ def test_a_detach_of_somebody_else_is_finalised_and_the_table_kept(
     assert cursor.fetchone() == (True,)
 
 
-def test_status_says_how_far_the_hours_are(database: Database, cursor: Cursor) -> None:
+def test_status_shows_the_progress_of_the_hourly_sums(database: Database, cursor: Cursor) -> None:
     assert "no hour has been closed yet" in database.cli("partitions", "status").stdout
     insert(cursor, "sensor_readings", timestamp=NOW - timedelta(hours=3))
     assert answer(database, "partitions", "maintain")["hours"] >= 1

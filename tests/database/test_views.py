@@ -1,4 +1,4 @@
-"""The views and the retention function, against a naive recount."""
+"""The views and the retention function, compared with a recount."""
 
 from datetime import UTC, datetime
 
@@ -41,7 +41,7 @@ def test_views_have_the_columns_that_clients_expect(cursor: Cursor) -> None:
     ]  # fmt: skip
 
 
-def test_status_equals_a_recount_with_silent_rooms_and_ties(cursor: Cursor) -> None:
+def test_status_equals_a_recount_with_rooms_without_readings_and_equal_timestamps(cursor: Cursor) -> None:
     cursor.execute(STATUS)
     assert cursor.fetchall() == []
     fill(cursor, 5000)
@@ -50,7 +50,7 @@ def test_status_equals_a_recount_with_silent_rooms_and_ties(cursor: Cursor) -> N
     )
     cursor.execute("DELETE FROM sensor_readings WHERE room = 'guest_bedroom'")
     moment = datetime.now(UTC)
-    for state in (True, False):  # two states of one moment: the later row wins
+    for state in (True, False):  # two states of one timestamp: the later row counts
         insert(cursor, "sensor_readings", timestamp=moment, room="bathroom", zone="tie", state=state)
     insert(cursor, "sensor_readings", timestamp=moment, room="bathroom", zone="Ärger '; --", state=True)
 
@@ -65,7 +65,7 @@ def test_status_equals_a_recount_with_silent_rooms_and_ties(cursor: Cursor) -> N
     assert {word for _, word in status.values()} == {"occupied", "vacant"}
 
 
-def test_status_of_summed_hours_reads_a_row_a_zone(cursor: Cursor) -> None:
+def test_status_of_summed_hours_reads_one_row_per_zone(cursor: Cursor) -> None:
     fill(cursor, 20_000)
     cursor.execute("SELECT hourly.close(now() + interval '1 hour')")
     cursor.execute("SELECT hourly.refresh(100000)")
@@ -98,7 +98,7 @@ def test_stats_equal_a_recount_in_hours_of_utc(cursor: Cursor) -> None:
         assert (first_reading, last_reading) == (min(row[2] for row in rows), max(row[2] for row in rows))
 
 
-def test_the_manual_asks_the_stats_of_a_day(cursor: Cursor) -> None:
+def test_the_statistics_query_of_the_manual(cursor: Cursor) -> None:
     fill(cursor, 5000)
     cursor.execute("SELECT * FROM sensor_reading_stats WHERE hour > NOW() - INTERVAL '24 hours'")
     assert cursor.rowcount >= 20
@@ -109,7 +109,7 @@ def test_cleanup_removes_exactly_what_is_older(cursor: Cursor, months: int | Non
     fill(cursor, 2000)
     cursor.execute("SET timezone = 'UTC'")
     cursor.execute("BEGIN")
-    # One transaction, one now(): what is left, and what went, must add up to what was there.
+    # One transaction has one now(): the remaining and the removed rows must add up to all rows.
     cursor.execute(
         "SELECT count(*) FROM sensor_readings WHERE timestamp < now() - make_interval(months => %s)",
         [months or 6],
@@ -153,7 +153,7 @@ def test_cleanup_uses_the_rights_of_the_caller_and_its_own_search_path(
             with pytest.raises(psycopg2.errors.InsufficientPrivilege):
                 asking.execute("SELECT cleanup_old_sensor_readings(1)")
         reader.close()
-        # A table of the same name, earlier on the caller's path, is not taken for ours.
+        # A table of the same name, earlier in the caller's search path, is not used.
         cursor.execute("CREATE TEMP TABLE sensor_readings (timestamp timestamptz)")
         cursor.execute("INSERT INTO pg_temp.sensor_readings VALUES ('2000-01-01')")
         cursor.execute("SELECT cleanup_old_sensor_readings(1)")

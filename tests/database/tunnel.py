@@ -1,4 +1,4 @@
-"""TLS in front of the tests' server, whose build has none."""
+"""A TLS proxy for the tests' server, whose build does not support TLS."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 SSL_REQUEST = bytes.fromhex("0000000804d2162f")
-"""What a client sends before TLS begins (PostgreSQL's protocol, SSLRequest)."""
+"""The message that a client sends before TLS begins (PostgreSQL's protocol, SSLRequest)."""
 
 
 @contextmanager
 def tls_tunnel(context: ssl.SSLContext, host: str, port: int) -> Iterator[int]:
     """Accept clients with TLS as PostgreSQL does, and connect each to a server without it.
 
-    A client that asks for no TLS is connected as well: the tests' psql has none.
+    A client that does not request TLS is connected as well, because the tests' psql does not support it.
 
     Args:
         context: The certificate and its key.
@@ -39,7 +39,7 @@ def tls_tunnel(context: ssl.SSLContext, host: str, port: int) -> Iterator[int]:
             requests.write(first)
             await asyncio.gather(_copy(reader, requests), _copy(answers, writer))
         except (OSError, asyncio.IncompleteReadError):
-            pass  # a client that goes away
+            pass  # the client has disconnected
         finally:
             writer.close()
 

@@ -1,4 +1,4 @@
-"""The product's users, as roles/occupancy has them and the access role makes them."""
+"""The product's users, as defined in roles/occupancy and created by the access role."""
 
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2]
 OWNER = "occupancy"
 PASSWORD = "correct horse battery staple"
 ODD = "colon:back\\slash"
-"""In every other password: what a pgpass file must escape."""
+"""Characters that must be escaped in a pgpass file; every other password contains them."""
 
 USERS: list[dict[str, Any]] = yaml.safe_load((ROOT / "roles/occupancy/vars/main.yml").read_text())[
     "occupancy_roles"
