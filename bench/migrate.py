@@ -128,8 +128,8 @@ class Bench:
             }
             start = end
 
-    async def take_back(self) -> None:
-        """Take back the newest revision, without writers."""
+    async def roll_back(self) -> None:
+        """Revert the newest revision, without writers."""
         await roll_back(self._settings, "-1")
 
 
@@ -154,7 +154,7 @@ async def measure(server: Server, rows: int, work: Path) -> dict[str, Any]:
         await server.settle(DATABASE)
     imported = await bench.count() - found
     with step(f"the newest migration again, on {rows:,} rows"):
-        await bench.take_back()
+        await bench.roll_back()
         await bench.deploy()
     next_release = work / "next"
     next_release.mkdir()

@@ -53,7 +53,7 @@ OPTIONS: dict[str, Any] = {
 
 
 def run(connection: Connection) -> None:
-    """Run what the command asked for on this connection."""
+    """Run the requested Alembic command on this connection."""
     report = context.config.attributes.get("on_version_apply")
     callbacks = [remember, report] if report else [remember]
     context.configure(connection=connection, **(OPTIONS | {"on_version_apply": callbacks}))
@@ -62,7 +62,7 @@ def run(connection: Connection) -> None:
 
 
 async def run_alone() -> None:
-    """Run under the `alembic` command, with a connection of our own."""
+    """Run under the `alembic` command, with a new connection."""
     async with connect(Settings(), "alembic", server_settings=SESSION_SETTINGS) as connection:
         await connection.run_sync(run)
 

@@ -203,7 +203,9 @@ def _statement_reason(cause: BaseException) -> Reason | None:
         case (
             asyncpg.DuplicateTableError() | asyncpg.DuplicateObjectError() | asyncpg.DuplicateFunctionError()
         ):
-            hint = "The database holds objects that these migrations did not make: use an empty database."
+            hint = (
+                "The database contains objects that these migrations did not create: use an empty database."
+            )
             return Reason(ExitCode.FAILED, _sentence(cause), hint)
         case asyncpg.PostgresConnectionError() | asyncpg.AdminShutdownError() | asyncpg.CrashShutdownError():
             what = f"the connection was lost: {_sentence(cause)}"

@@ -1,4 +1,4 @@
-"""Trying again until an obstacle is gone: the one loop that all waits for locks share."""
+"""Retries: the loop of all waits for locks."""
 
 import asyncio
 import random
@@ -77,15 +77,15 @@ async def retry(
 ) -> T:
     """Call a function until it does not fail in the expected way, or the deadline has passed.
 
-    At least one attempt is made, and one that has begun is never cut short. After a failure the deadline is
-    looked at first; then comes the pause.
+    At least one attempt is made, and one that has begun is never cut short. After a failure the
+    deadline is checked before the pause.
 
     Args:
         attempt: The function; it must be possible to call it again after a failure.
         catch: The expected errors. An error counts as well if one of these is its cause.
         deadline: Seconds to wait from now on, or a deadline that the caller shares between calls.
-        pause: Seconds between two attempts; of a range each pause is a random number, so that the attempts do
-            not keep time with whatever is in the way.
+        pause: Seconds between two attempts; with a range each pause is random, so that attempts do not
+            coincide with periodic locks of other sessions.
         restart: Called with each failure; if it returns true, the deadline starts again.
 
     Returns:

@@ -178,7 +178,7 @@ async def verify_set(made: BackupSet, backup: BackupSettings, progress: Progress
         try:
             found = await rehearse(made, backup.rehearsal_dir)
         except DatabaseError as error:
-            # A full disk, for instance, says nothing about the set.
+            # A full disk, for instance, does not mean that the set is damaged.
             if error.code in {ExitCode.DIFFERENT, ExitCode.DAMAGED} and made.state is SetState.VERIFIED:
                 made.mark_damaged(error.what)
             raise
@@ -272,7 +272,7 @@ async def _check(
         )
     rehearsal = int(server.database_bytes * _REHEARSAL_SHARE)
     notes.append(require_space(backup, rehearsal, _expected_dump(settings, backup, server.database_bytes)))
-    # Let pg_dump find out whether this user may read everything, and whether its build has this compression.
+    # pg_dump checks whether this user may read all tables, and whether its build supports the compression.
     await run_program(
         "pg_dump", "--schema-only", "--format=custom", f"--compress={backup.compression}",
         "--lock-wait-timeout=60s", "--file=/dev/null", "--no-sync", env=env,
@@ -303,7 +303,7 @@ def require_space(backup: BackupSettings, aside: int, dump: int) -> str:
             raise DatabaseError(
                 ExitCode.NO_SPACE,
                 f"{free / 1e6:,.0f} MB are free for {directory}, and this may take {need / 1e6:,.0f} MB",
-                "Free some, or keep fewer sets. Nothing was begun.",
+                "Free some space, or keep fewer sets. Nothing was changed.",
             )
     return f"{needs[backup.dir] / 1e6:,.0f} MB wanted, {shutil.disk_usage(backup.dir).free / 1e6:,.0f} free"
 

@@ -14,15 +14,15 @@ from occupancy_db.settings import Settings, SslMode
 
 # Text in the output of a failed program, its exit code and the hint. The first match applies.
 _MEANINGS = [
-    ("No space left on device", ExitCode.NO_SPACE, "Free some, then try again."),
-    ("Disk quota exceeded", ExitCode.NO_SPACE, "Free some, then try again."),
+    ("No space left on device", ExitCode.NO_SPACE, "Free some space, then try again."),
+    ("Disk quota exceeded", ExitCode.NO_SPACE, "Free some space, then try again."),
     ("Read-only file system", ExitCode.PERMISSION, "Mount it for writing."),
-    ("lock timeout", ExitCode.LOCKED, "Another session is in the way: see pg_stat_activity, then try again."),
+    ("lock timeout", ExitCode.LOCKED, "Another session holds a lock: see pg_stat_activity, then try again."),
     ("server version mismatch", ExitCode.UNSUITABLE, "Use programs of the server's version."),
     (
         "does not support compression",
         ExitCode.UNSUITABLE,
-        "Choose another BACKUP_COMPRESSION: gzip:3 is always there.",
+        "Choose another BACKUP_COMPRESSION: every build supports gzip:3.",
     ),
     ("unrecognized compression algorithm", ExitCode.UNSUITABLE, "Correct BACKUP_COMPRESSION, as in gzip:3."),
     ("invalid compression specification", ExitCode.UNSUITABLE, "Correct BACKUP_COMPRESSION, as in gzip:3."),
@@ -38,8 +38,8 @@ _MEANINGS = [
         "Run 'make up', which sets every user's password.",
     ),
     ("server closed the connection", ExitCode.UNREACHABLE, "Check the server's log, then try again."),
-    ("terminating connection", ExitCode.UNREACHABLE, "Somebody ended the session, or the server: try again."),
-    # When the session that holds the snapshot was lost, and when it was being lost.
+    ("terminating connection", ExitCode.UNREACHABLE, "The session or the server was terminated: try again."),
+    # The session that holds the snapshot was lost before or during the import of the snapshot.
     ("invalid snapshot identifier", ExitCode.UNREACHABLE, "Check the server's log, then try again."),
     ("import the requested snapshot", ExitCode.UNREACHABLE, "Check the server's log, then try again."),
     ("connection to server", ExitCode.UNREACHABLE, "Check that the server runs."),
@@ -67,7 +67,7 @@ def libpq_environment(settings: Settings) -> Iterator[dict[str, str]]:
             variables["PGSSLROOTCERT"] = str(settings.postgres_sslrootcert)
         elif settings.sslmode in {SslMode.VERIFY_CA, SslMode.VERIFY_FULL}:
             variables["PGSSLROOTCERT"] = "system"
-    # A directory that only this user can enter
+    # Only this user can access the directory
     with tempfile.TemporaryDirectory(prefix="occupancy-") as directory:
         if settings.postgres_password:
             secret = settings.postgres_password.get_secret_value()
@@ -137,7 +137,7 @@ async def start_program(
             # An interrupt at the terminal must not reach the program: this process ends it.
             start_new_session=True,
             user=user,
-            cwd="/",  # every user can enter it
+            cwd="/",  # accessible to every user
         )
     except FileNotFoundError:
         raise DatabaseError(

@@ -27,7 +27,7 @@ class Progress:
     """
 
     def __init__(self, store: Store, database: str, announce: Announce) -> None:
-        """Args: store: the sets; database: whose; say: what takes a line for a person."""
+        """Args: store: the sets; database: name of the database; say: takes a line for the operator."""
         self.phases: dict[str, float] = {}
         self._store = store
         self._database = database

@@ -98,7 +98,7 @@ async def throwaway_cluster(directory: Path, superuser: str) -> AsyncIterator[Se
         if user is not None:
             os.chown(sockets, user, -1)
             os.chown(data, user, -1)
-        # Not from the environment, which names another server.
+        # The environment names another server, so it is not used.
         settings = Settings.model_construct(
             postgres_host=sockets, postgres_db="postgres", postgres_user=superuser
         )
@@ -140,16 +140,16 @@ def _reason(error: Exception, log: Path) -> DatabaseError | None:
     said = log.read_text(errors="replace")
     if "No space left on device" in said:
         return DatabaseError(
-            ExitCode.NO_SPACE, "the rehearsal ran out of disk space", "Free some, then try again."
+            ExitCode.NO_SPACE, "the rehearsal ran out of disk space", "Free some space, then try again."
         )
     known = explain(error)
     lost = known is not None and known.code is ExitCode.UNREACHABLE
-    if not lost and "was terminated by signal" not in said:  # and it has recovered since
+    if not lost and "was terminated by signal" not in said:  # otherwise the server has recovered
         return None
     words = [line for line in said.splitlines() if "FATAL" in line or "PANIC" in line or "terminated" in line]
     return DatabaseError(
         ExitCode.PROGRAM,
-        f"the rehearsal's server ended: {(words or said.splitlines() or ['it said nothing'])[-1]}",
+        f"the rehearsal's server ended: {(words or said.splitlines() or ['its log is empty'])[-1]}",
         "Check memory and disk, then try again.",
     )
 
@@ -163,7 +163,7 @@ def _server_user(directory: Path) -> int | None:
         raise DatabaseError(
             ExitCode.CONFIGURATION,
             f"root owns {directory}, and PostgreSQL does not run as root",
-            "Give that directory to another user, or run as one.",
+            "Change the owner of the directory, or run as another user.",
         )
     return owner
 

@@ -358,7 +358,7 @@ async def _verify_exchange(
             async with connect(
                 as_user(settings, user, backup), "occupancy-db restore", patience=CONNECTION_WAIT
             ):
-                pass  # clients that were disconnected come back at the same time
+                pass  # disconnected clients connect again at the same time
         async with connect(
             as_user(settings, OWNER, backup), "occupancy-db restore", patience=CONNECTION_WAIT
         ) as connection:
@@ -369,15 +369,15 @@ async def _verify_exchange(
         undo = [(new, old) for old, new in reversed(renames)]
         try:
             await exchange(settings, names, undo, "nothing")
-        except Exception:  # whatever it was, the operator needs to know the state
+        except Exception:  # after any error the operator needs to know the state
             raise DatabaseError(
                 error.code,
                 f"{names.live} is the restored database, and it fails: {error.what}",
-                "The one that it replaced is there: run 'occupancy-db restore-rollback "
-                f"--confirm {names.live}' to go back.",
+                "The replaced database still exists: run 'occupancy-db restore-rollback "
+                f"--confirm {names.live}' to exchange them again.",
             ) from error
         raise DatabaseError(
             error.code,
-            f"the restored database failed in its place, and was taken back: {error.what}",
+            f"the restored database failed after the exchange, which was reverted: {error.what}",
             f"{names.live} is unchanged.",
         ) from error

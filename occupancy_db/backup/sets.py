@@ -145,7 +145,7 @@ class Store:
             except RetryTimeoutError:
                 raise DatabaseError(
                     ExitCode.LOCKED,
-                    f"another backup or restore is at work in {self.directory}",
+                    f"another backup or restore is running in {self.directory}",
                     "Let it finish, then try again.",
                 ) from None
             yield

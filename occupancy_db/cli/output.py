@@ -30,7 +30,7 @@ class Output:
         """Print a result.
 
         Args:
-            data: All of it, for programs.
+            data: The complete result, for programs.
             lines: The same for people.
         """
         if self.json:
@@ -66,7 +66,7 @@ class Output:
         try:
             print(line, flush=True)
         except BrokenPipeError:
-            # The reader has ended, as head does; the command itself goes on to its end.
+            # The reader has ended, as head does; the command continues to its end.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -74,7 +74,7 @@ out = Output()
 
 
 def program() -> str:
-    """The words with which this command line was called, to be pasted into a shell."""
+    """The command as it was called, to be pasted into a shell."""
     if command := os.environ.get("OCCUPANCY_COMMAND"):  # set in the ops image: the command of the host
         return command
     script = Path(sys.argv[0])
@@ -99,7 +99,7 @@ def _relative(path: Path) -> str:
 
 
 def with_program(text: str) -> str:
-    """Replace ``occupancy-db`` in the commands of a hint by what works where the hint is read."""
+    """Replace ``occupancy-db`` in the commands of a hint with the command as it was called."""
     command = program()
     return _HINT.sub(lambda _: f"{command} ", text)
 

@@ -47,7 +47,7 @@ class UpkeepSession:
         self.worker = worker
 
     async def run(self, step: Step) -> None:
-        """Run one step, and retry while locks are in the way.
+        """Run one step, and retry while other sessions hold locks.
 
         Raises:
             DatabaseError: a lock was not obtained in time.
@@ -62,7 +62,7 @@ class UpkeepSession:
                 await retry_while_locked(self.guard.execute, text(statement))
 
     async def transaction(self, *statements: str) -> None:
-        """Run statements in one transaction, and retry while locks are in the way.
+        """Run statements in one transaction, and retry while other sessions hold locks.
 
         Raises:
             DatabaseError: a lock was not obtained in time.
@@ -158,7 +158,7 @@ async def upkeep_session(settings: Settings, lock_wait: float) -> AsyncIterator[
 
 
 async def retry_while_locked(attempt: Callable[..., Awaitable[Any]], *arguments: Any) -> Any:
-    """Call a function, and retry while locks are in the way.
+    """Call a function, and retry while other sessions hold locks.
 
     Args:
         attempt: The function; it must be possible to call it again after a failure.
@@ -181,5 +181,5 @@ async def retry_while_locked(attempt: Callable[..., Awaitable[Any]], *arguments:
         raise DatabaseError(
             ExitCode.LOCKED,
             f"for {TABLE_LOCK_WAIT:g} s other sessions kept locks on {TABLE}",
-            "See pg_stat_activity for transactions that stay open; the next run goes on from here.",
+            "See pg_stat_activity for transactions that stay open; the next run continues from here.",
         ) from timeout

@@ -177,7 +177,7 @@ async def _check_schema(state: DatabaseState, connection: AsyncConnection) -> No
         pending_sql = "\n".join(revisions.upgrade_sql(config, script) for script in state.pending)
         built = set(_BUILT.findall(pending_sql))
         for index in state.invalid:
-            # An interrupted attempt has left it, and the same revision completes it.
+            # An interrupted attempt has left the index, and the same revision completes it.
             if any(index == name or index.startswith(f"{name}_") for name in built):
                 state.warnings.append(f"the INVALID index {index} was left by an interrupted migration")
                 continue

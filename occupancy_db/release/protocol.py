@@ -1,7 +1,7 @@
 """The deployment of a release's migrations: pre-check, backup, one revision at a time, verification.
 
-Clients go on reading and writing meanwhile. A failure leaves the database as it was, or the error names its
-state and the commands that lead on. No backup set is restored here.
+Clients read and write meanwhile. A failure leaves the database unchanged, or the error names its state and
+the commands to run next. No backup set is restored here.
 """
 
 import contextlib
@@ -49,7 +49,7 @@ _BACKUP_WAIT = 900.0
 
 @dataclass(frozen=True)
 class _Prepared:
-    """What is known and saved before the first revision is applied.
+    """The state and the backup before the first revision is applied.
 
     Attributes:
         state: The database.
@@ -70,7 +70,7 @@ async def deploy(
     wait: float = LOCK_WAIT,
     save: bool = True,
 ) -> Deployment:
-    """Bring the schema to this release's newest revision; a database that is there already is left alone.
+    """Bring the schema to this release's newest revision; a database at this revision is not changed.
 
     Args:
         settings: The database, as its owner.
@@ -80,8 +80,8 @@ async def deploy(
         save: Whether a verified backup set is made first. An empty database needs none.
 
     Raises:
-        DatabaseError: the deployment failed; the error names the state of the schema, and the commands that
-            lead on.
+        DatabaseError: the deployment failed; the error names the state of the schema, and the commands to
+            run next.
     """
     progress = Progress(Store(backup.dir), settings.database, announce)
     state = await _check(settings, backup, wait)
@@ -91,7 +91,7 @@ async def deploy(
     )
     if not state.pending and not state.unverified:
         return deployment
-    announce(f"look: {len(state.pending)} pending, nothing in the way")
+    announce(f"look: {len(state.pending)} pending, no problems found")
     async with AsyncExitStack() as locks:
         prepared = _Prepared(state)
         if state.revision is not None:
@@ -122,7 +122,7 @@ async def deploy(
 
 
 async def _check(settings: Settings, backup: BackupSettings, wait: float) -> DatabaseState:
-    """Check the database; a lock that another runner's revision holds is waited for."""
+    """Check the database; wait for a lock that the revision of another runner holds."""
 
     async def attempt() -> DatabaseState:
         async with connect(
@@ -151,7 +151,7 @@ async def _prepare(
         raise DatabaseError(
             ExitCode.CONFIGURATION,
             f"no verified backup can be made here: {reason}",
-            "Run 'occupancy-db migrate' on the host, or say --no-backup. Nothing was changed.",
+            "Run 'occupancy-db migrate' on the host, or use --no-backup. Nothing was changed.",
         )
     if reason:
         state.warnings.append(f"no backup, and no comparison of definitions: {reason}")
@@ -163,14 +163,16 @@ async def _prepare(
     if not state.pending and not state.unverified:
         return _Prepared(state)
     with progress.phase("rights") as notes:
-        notes.append(f"tried as {', '.join(await try_privileges(settings, backup, state)) or 'nobody'}")
+        notes.append(
+            f"privileges verified: {', '.join(await try_privileges(settings, backup, state)) or 'no user'}"
+        )
     with progress.phase("compare") as notes:
         at_start, at_end = await reference_schemas(backup, state)
         missing, more = at_start.drift(await read_schema(settings))
         if missing:
-            raise drift_error(f"the database is not what {state.revision} made it", missing)
-        state.warnings += [f"beyond what {state.revision} made: {one}" for one in more]
-        notes.append(f"as {state.revision} made it")
+            raise drift_error(f"the schema is not that of revision {state.revision}", missing)
+        state.warnings += [f"not part of revision {state.revision}: {one}" for one in more]
+        notes.append(f"the schema of {state.revision}")
     if not state.pending:
         return _Prepared(state, at_end)
     if not save:
@@ -216,7 +218,7 @@ async def _apply(
     for script in state.pending:
         with progress.phase(script.revision) as notes:
             began = time.monotonic()
-            # Of a new database the privileges are not verified, because its users come later.
+            # The privileges of a new database are not verified, because its users are created later.
             unverified = state.revision is not None
             attempts = await steps.apply(settings, script, wait, watch, unverified=unverified)
             if attempts > 1:
@@ -228,10 +230,10 @@ async def _apply(
 async def _record_verification(
     guard: AsyncConnection, state: DatabaseState, prepared: _Prepared, deployment: Deployment
 ) -> None:
-    """Let the database remember that its schema was verified."""
+    """Record in the database that its schema was verified."""
     if state.unverified and prepared.expected is None:
         deployment.warnings.append(
-            "an earlier run has not proved the schema, which is only possible on the host"
+            "an earlier run has not verified the schema: run 'occupancy-db migrate' on the host"
         )
         return
     heads = [deployment.after] if deployment.after else []

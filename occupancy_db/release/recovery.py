@@ -1,4 +1,4 @@
-"""Recovery from a failed deployment: take back what loses no data, and tell the operator what is left."""
+"""Recovery from a failed deployment: revert revisions if no data is lost, and describe the state."""
 
 from dataclasses import dataclass, field
 
@@ -20,11 +20,11 @@ from occupancy_db.settings import Settings
 
 @dataclass
 class _Recovery:
-    """What is left of a failed deployment.
+    """The state after a failed deployment.
 
     Attributes:
         outcome: The state of the schema, for the operator.
-        commands: The commands that lead on, the first one first.
+        commands: The commands to run next, in order of preference.
     """
 
     outcome: str
@@ -39,7 +39,7 @@ async def recover(
     deployment: Deployment,
     wait: float,
 ) -> DatabaseError:
-    """Take back the applied revisions if that loses no data, and describe what is left.
+    """Revert the applied revisions if that loses no data, and describe the state.
 
     Args:
         error: Why the deployment failed.
@@ -50,27 +50,25 @@ async def recover(
         wait: Seconds to wait for the locks of each revision.
 
     Returns:
-        The error for the operator. Its details are the deployment and ``recover``, the commands that lead
-        on.
+        The error for the operator. Its details are the deployment and ``recover``, the commands to run
+        next.
     """
     known = explained(error)
     applied = state.pending[: len(deployment.revisions)]
     failed = state.pending[len(applied) :][:1]
-    # How far a revision has come whose session was lost, is not known.
+    # If the session of a revision was lost, it is not known whether the revision was committed.
     lost = known.code is ExitCode.UNREACHABLE and (bool(failed) or not await _answers(guard))
     if lost:
         recovery = _after_lost_connection(settings, state, deployment)
     elif not applied:
         recovery = _Recovery(f"{settings.database} is at {state.revision or 'base'}, as before")
     elif all(one.summary.reversible for one in deployment.revisions):
-        recovery = await _take_back(guard, settings, state, deployment, applied, wait)
+        recovery = await _revert(guard, settings, state, deployment, applied, wait)
     else:
         recovery = _after_irreversible(settings, deployment, bool(failed))
     for script in failed:
         if _commits_midway(script):
-            recovery.outcome += (
-                f"; what {script.revision} has done so far stays, and the next run takes it up"
-            )
+            recovery.outcome += f"; what {script.revision} has committed stays, and the next run continues"
     left = [script for script in applied if script.revision not in deployment.reverted]
     if applied and not lost:
         deployment.after = left[-1].revision if left else state.revision
@@ -91,7 +89,7 @@ def _after_lost_connection(settings: Settings, state: DatabaseState, deployment:
     return recovery
 
 
-async def _take_back(
+async def _revert(
     guard: AsyncConnection,
     settings: Settings,
     state: DatabaseState,
@@ -102,18 +100,18 @@ async def _take_back(
     start = state.revision or "base"
     try:
         for script in reversed(applied):
-            await steps.take_back(settings, script, wait, LockWatch(guard))
+            await steps.revert(settings, script, wait, LockWatch(guard))
             deployment.reverted.append(script.revision)
     except Exception as second:
-        recovery = _Recovery(f"and it could not be taken back to {start}: {explained(second).what}")
+        recovery = _Recovery(f"and it could not be reverted to {start}: {explained(second).what}")
         recovery.commands.insert(0, f"occupancy-db rollback --revision {start}")
         return recovery
-    return _Recovery(f"{settings.database} was taken back to {start}")
+    return _Recovery(f"{settings.database} was reverted to {start}")
 
 
 def _after_irreversible(settings: Settings, deployment: Deployment, step_failed: bool) -> _Recovery:
     lossy = [one.summary.revision for one in deployment.revisions if not one.summary.reversible]
-    outcome = f"{settings.database} stays at {deployment.applied[-1]}: taking back {lossy[0]} loses data"
+    outcome = f"{settings.database} stays at {deployment.applied[-1]}: reverting {lossy[0]} loses data"
     # If the verification failed instead of a revision, it is not known whether the old release works.
     if step_failed and all(one.summary.phase != Phase.CONTRACT for one in deployment.revisions):
         outcome += "; the previous release works with it"
@@ -129,8 +127,8 @@ async def _answers(guard: AsyncConnection) -> bool:
 
 
 def _commits_midway(script: Script) -> bool:
-    """Return whether a revision commits before its end, so that a failure leaves a part of it."""
+    """Return whether a revision commits before its end, so that a failure leaves some of its changes."""
     try:
         return revisions.upgrade_sql(runner.alembic_config(), script).count("COMMIT;") > 1
-    except Exception:  # the revision's own Python code failed, and would fail here, too
+    except Exception:  # the Python code of the revision fails here, too
         return False

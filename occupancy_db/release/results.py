@@ -28,7 +28,7 @@ class RevisionSummary:
 
     @classmethod
     def of(cls, script: "Script") -> "RevisionSummary":
-        """Read the declaration of a revision; the worst is assumed of one that declares nothing."""
+        """Read the declaration of a revision; without a declaration, the worst is assumed."""
         try:
             one = revisions.declaration(script)
         except UndeclaredError:
@@ -124,9 +124,9 @@ class Deployment:
         database: The database's name.
         before: Its revision before; None if it had none.
         after: Its revision now.
-        reverted: Ids of the revisions that were taken back after a failure, in order.
+        reverted: Ids of the revisions that were reverted after a failure, in order.
         ahead: Revisions of a newer release, beside which this release works.
-        revisions: The revisions that were applied, in order; those that were taken back later included.
+        revisions: The revisions that were applied, in order; those that were reverted later included.
         slowest_lock_ms: The longest time in ms that a session was seen waiting behind a revision.
         backup: Id of the backup set that was made first; None if none was made.
         warnings: What the operator should know.

@@ -1,4 +1,4 @@
-"""Taking revisions back on request of the operator."""
+"""The rollback of revisions on request of the operator."""
 
 import re
 
@@ -17,7 +17,7 @@ from occupancy_db.settings import Environment, Settings
 async def roll_back(
     settings: Settings, revision: str, *, wait: float = LOCK_WAIT, lose_data: bool = False
 ) -> runner.Outcome:
-    """Take the schema back to an earlier revision, one revision at a time, beside clients.
+    """Revert the schema to an earlier revision, one revision at a time, beside clients.
 
     Args:
         settings: The database, as its owner.
@@ -37,12 +37,13 @@ async def roll_back(
         if lossy and settings.environment is Environment.PRODUCTION and not lose_data:
             raise DatabaseError(
                 ExitCode.REFUSED,
-                f"{', '.join(lossy)} cannot be taken back with all data, and {settings.where} is production",
-                "Restore a backup set instead, or say --lose-data.",
+                f"{', '.join(lossy)} cannot be reverted without losing data, and {settings.where} is "
+                "production",
+                "Restore a backup set instead, or use --lose-data.",
             )
         watch = LockWatch(guard)
         for script in going:
-            await steps.take_back(settings, script, wait, watch)
+            await steps.revert(settings, script, wait, watch)
         after = await runner.current_revision(guard)
     return runner.Outcome(before, after, [script.revision for script in going], [])
 

@@ -1,4 +1,4 @@
-"""One revision: applied or taken back beside clients, again and again until no lock is in the way."""
+"""Applying or reverting one revision beside clients, with retries until it gets its locks."""
 
 from collections.abc import Callable
 from functools import partial
@@ -19,7 +19,7 @@ from occupancy_db.settings import Settings
 BRIEF_LOCK_SETTINGS = {**maintenance.SESSION_SETTINGS, "lock_timeout": "100ms"}
 """Settings of a session that waits for locks only briefly.
 
-Every other session queues behind one that waits for a strong lock, so it gives up soon and tries again.
+A session that waits for a strong lock blocks all later sessions, so it gives up soon and tries again.
 """
 
 PAUSE = (0.1, 0.5)
@@ -39,7 +39,7 @@ async def apply(
         script: The revision.
         wait: Seconds to wait for the revision's locks.
         watch: Records the lock waits.
-        unverified: Whether the database is to remember that its schema has not been verified yet.
+        unverified: Whether to record in the database that its schema has not been verified yet.
 
     Returns:
         The number of attempts.
@@ -51,8 +51,8 @@ async def apply(
     return await _run(settings, script, command.upgrade, script.revision, wait, watch, unverified=unverified)
 
 
-async def take_back(settings: Settings, script: Script, wait: float, watch: LockWatch) -> int:
-    """Take back one revision; arguments, result and errors as for :func:`apply`."""
+async def revert(settings: Settings, script: Script, wait: float, watch: LockWatch) -> int:
+    """Revert one revision; arguments, result and errors as for :func:`apply`."""
     return await _run(settings, script, command.downgrade, script.down_revision or "base", wait, watch)
 
 
@@ -71,24 +71,24 @@ async def _run(
     async def attempt() -> None:
         nonlocal attempts
         attempts += 1
-        # Each attempt has a session of its own: settings that the revision has changed in it end with it.
+        # Each attempt has its own session, because a revision may change settings of its session.
         async with connect(
             settings, "occupancy-db migrations", server_settings=BRIEF_LOCK_SETTINGS
         ) as connection:
             pid = await connection.scalar(text("SELECT pg_backend_pid()"))
-            await connection.rollback()  # Alembic takes an open transaction for its caller's
+            await connection.rollback()  # Alembic would leave an open transaction to its caller
             async with watch.watching(pid):
                 await runner.with_alembic(connection, partial(run, revision=target), unverified=unverified)
 
     def worked_long(failure: Failure) -> bool:
-        """Whether a backfill, say, has come further in this attempt."""
+        """Whether a backfill, for instance, has updated more rows in this attempt."""
         return failure.seconds > wait and failure.attempt < _LONG_ATTEMPTS
 
     try:
         await retry(
             attempt,
             catch=(asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError),
-            # From the first refusal on: the work before the lock may have taken an hour.
+            # The deadline starts with the first failure, because the work before a lock may take an hour.
             deadline=Deadline(wait, started=False),
             pause=PAUSE,
             restart=worked_long,
@@ -97,7 +97,7 @@ async def _run(
         raise DatabaseError(
             ExitCode.LOCKED,
             f"{script.revision} did not get its locks in {wait:g} s and {attempts} attempts; "
-            f"in the way: {watch.blockers or 'several sessions'}",
+            f"blocked by {watch.blockers or 'several sessions'}",
             "Let it end, or end it with pg_terminate_backend.",
         ) from timeout
     return attempts

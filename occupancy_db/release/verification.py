@@ -1,4 +1,4 @@
-"""Whether a schema is what its revision makes it, and whether the product's users can work with it."""
+"""Verification that a schema is that of its revision, and that the product's users have their privileges."""
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -70,7 +70,7 @@ async def verify(
         Notes for the operator.
 
     Raises:
-        DatabaseError: the schema is different, or a user's privileges are.
+        DatabaseError: the schema or the privileges of a user are different.
     """
     found = await runner.current_revision(guard)
     if found != state.head:
@@ -81,11 +81,11 @@ async def verify(
     if expected:
         missing, _ = expected.drift(await read_schema(settings))
         if missing:
-            raise drift_error(f"the database is not what {state.head} should make it", missing)
-        notes.append("definitions as they should be")
+            raise drift_error(f"the schema is not that of revision {state.head}", missing)
+        notes.append("definitions as expected")
     # A new database gets its users and their privileges after the migrations.
     if state.revision is not None:
-        notes.append(f"tried as {', '.join(await try_privileges(settings, backup)) or 'nobody'}")
+        notes.append(f"privileges verified: {', '.join(await try_privileges(settings, backup)) or 'no user'}")
     return notes
 
 
@@ -97,7 +97,7 @@ async def try_privileges(
     Args:
         settings: The database.
         backup: Where the passwords are.
-        before: The database's state if its migrations are still to come; None after them.
+        before: The database's state before the migrations; None after them.
 
     Returns:
         The names of the users.
@@ -113,7 +113,7 @@ async def try_privileges(
             )
         except Exception as error:
             known = explained(error)
-            raise DatabaseError(known.code, f"{user} was tried: {known.what}", known.hint) from error
+            raise DatabaseError(known.code, f"verified as {user}: {known.what}", known.hint) from error
     return tried
 
 
@@ -128,6 +128,6 @@ def drift_error(what: str, missing: list[str]) -> DatabaseError:
 
 
 def explained(error: Exception) -> DatabaseError:
-    """Return an error in words; an unknown one was raised by the Python code of a revision."""
+    """Return the error for the operator; an unknown exception was raised by the Python code of a revision."""
     what = f"{type(error).__name__}: {error}"
     return explain(error) or DatabaseError(ExitCode.FAILED, what, "This is an error in the revision.")

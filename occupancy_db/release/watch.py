@@ -1,4 +1,4 @@
-"""Which sessions wait for a revision, and which sessions it waits for, as another session sees it."""
+"""Observation of lock waits: the sessions that wait for a revision, and those that it waits for."""
 
 import asyncio
 import contextlib
@@ -28,12 +28,12 @@ class LockWatch:
     """The lock waits around the session that applies revisions.
 
     Attributes:
-        slowest_ms: The longest time in ms that a session was seen waiting behind the watched one.
+        slowest_ms: The longest time in ms for which a session was seen to wait for the watched one.
         blockers: The sessions that were last seen to hold a lock that the watched one waited for.
     """
 
     def __init__(self, guard: AsyncConnection) -> None:
-        """Args: guard: a session that has nothing else to do meanwhile."""
+        """Args: guard: a session that is not used otherwise meanwhile."""
         self._guard = guard
         self.slowest_ms = 0.0
         self.blockers: str | None = None

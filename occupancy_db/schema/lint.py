@@ -37,7 +37,7 @@ _EXCLUDED = {
     "prefer-bigint-over-int": "keys are bigint; minutes are not",
 }
 
-# Allowed in a contract only: elsewhere the running release would miss what is dropped.
+# Allowed in a contract only: the running release still uses the dropped objects.
 _CONTRACT = {f"ban-drop-{kind}" for kind in ("column", "constraint", "function", "table", "view")}
 
 # Strings, quoted names, function bodies, comments, and the ends of statements.
@@ -56,7 +56,7 @@ _ADDS_VALUE = re.compile(
 )
 
 
-# Statements that can be repeated, and the ones around them.
+# Statements that can be repeated, and transaction control.
 _REPEATABLE = re.compile(
     r"(BEGIN|COMMIT|SET|RESET|SELECT|DO|COMMENT|CREATE\s+OR\s+REPLACE)\b|.*\bIF\s+(NOT\s+)?EXISTS\b"
     r"|.*\bVALIDATE\s+CONSTRAINT\b",
@@ -124,7 +124,7 @@ def lint(config: Config) -> list[Finding]:
         if finding.revision not in known or not known[finding.revision].allowed.get(finding.rule, "").strip()
     ]
     kept += [
-        Finding(revision.id, "unused-allowance", f"it allows itself {rule}, which it does not need")
+        Finding(revision.id, "unused-allowance", f"it allows {rule}, but does not violate that rule")
         for revision in known.values()
         for rule in revision.allowed
         if (revision.id, rule) not in used
@@ -209,11 +209,11 @@ def _too_early(revision: Revision, known: dict[str, Revision]) -> str | None:
         return None
     expansion = known.get(revision.contracts)
     if expansion is None or expansion.phase is Phase.CONTRACT:
-        return f"it contracts {revision.contracts}, which is no expansion before it"
+        return f"it contracts {revision.contracts}, which is not an earlier expansion"
     if expansion.release >= revision.release:
         return (
-            f"{expansion.id} is not of an earlier release: while this runs, there is one at work that needs "
-            "what it removes"
+            f"{expansion.id} is not of an earlier release: the running release still needs what "
+            "this revision removes"
         )
     return None
 

@@ -75,7 +75,7 @@ async def verify_privileges(settings: Settings, *, older: bool = False) -> None:
             else:
                 raise DatabaseError(
                     ExitCode.PERMISSION,
-                    f"{user} may do what it must not: {statement}",
+                    f"{user} may run a forbidden statement: {statement}",
                     "Run 'make up', which grants every user its privileges again; then try again.",
                 )
             await connection.rollback()

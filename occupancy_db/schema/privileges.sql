@@ -1,8 +1,8 @@
--- Who owns and who may do what in this database, converged in one transaction. Run by the access role in every database of
--- the product, as the superuser, and by a restore as the owner. The last statement tells whether anything was changed; in
--- check mode it is all rolled back.
+-- Owners and privileges of this database, converged in one transaction. The access role runs this script as the superuser in
+-- every database of the product, a restore runs it as the owner. The last statement returns whether anything was changed; in
+-- check mode the transaction is rolled back.
 
--- Privileges as rows, whatever the order in which they were granted
+-- Privileges as rows, independent of the order in which they were granted
 CREATE FUNCTION pg_temp.privileges() RETURNS TABLE (object text, owner text, grantee text, privilege text)
 LANGUAGE sql
 BEGIN ATOMIC
@@ -22,7 +22,7 @@ BEGIN ATOMIC
         SELECT 'function ' || oid::regprocedure, proowner, coalesce(proacl, acldefault('f', proowner))
         FROM pg_proc WHERE pronamespace = 'public'::regnamespace
         UNION ALL
-        SELECT format('tomorrow: %s %s', defaclobjtype, defaclnamespace), defaclrole, defaclacl
+        SELECT format('default privileges: %s %s', defaclobjtype, defaclnamespace), defaclrole, defaclacl
         FROM pg_default_acl
     ) AS o (object, owner, acl) LEFT JOIN LATERAL aclexplode(o.acl) AS acl ON true;
 END;
@@ -31,7 +31,7 @@ CREATE TEMPORARY TABLE privileges_before ON COMMIT DROP AS SELECT * FROM pg_temp
 -- The owner
 ALTER SCHEMA public OWNER TO occupancy;
 
--- Nothing for PUBLIC, today and tomorrow
+-- No privileges for PUBLIC on existing and future objects
 DO $$ BEGIN EXECUTE format('REVOKE ALL ON DATABASE %I FROM PUBLIC', current_database()); END $$;
 REVOKE ALL ON SCHEMA public FROM PUBLIC;
 REVOKE ALL ON ALL TABLES IN SCHEMA public FROM PUBLIC;
@@ -40,7 +40,7 @@ REVOKE ALL ON ALL ROUTINES IN SCHEMA public FROM PUBLIC;
 ALTER DEFAULT PRIVILEGES FOR ROLE occupancy REVOKE EXECUTE ON ROUTINES FROM PUBLIC;
 ALTER DEFAULT PRIVILEGES FOR ROLE occupancy REVOKE USAGE ON TYPES FROM PUBLIC;
 
--- Who may come in
+-- Connections
 DO $$ BEGIN
     EXECUTE format(
         'GRANT CONNECT ON DATABASE %I TO occupancy_app, occupancy_readonly, occupancy_backup, occupancy_monitor',
@@ -48,24 +48,24 @@ DO $$ BEGIN
     );
 END $$;
 
--- The application: rows, and nothing else
+-- The application: reads and writes rows
 GRANT USAGE ON SCHEMA public TO occupancy_app;
 REVOKE ALL ON ALL TABLES IN SCHEMA public FROM occupancy_app;
 GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO occupancy_app;
 ALTER DEFAULT PRIVILEGES FOR ROLE occupancy IN SCHEMA public
 GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO occupancy_app;
--- A partition that is written to directly numbers its rows by a default, which asks for more than an identity column
+-- Inserts into a partition use a sequence default, which requires USAGE; an identity column would not
 REVOKE ALL ON ALL SEQUENCES IN SCHEMA public FROM occupancy_app;
 GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO occupancy_app;
 ALTER DEFAULT PRIVILEGES FOR ROLE occupancy IN SCHEMA public GRANT USAGE ON SEQUENCES TO occupancy_app;
 
--- Dashboards: rows to read
+-- Dashboards: read rows
 GRANT USAGE ON SCHEMA public TO occupancy_readonly;
 REVOKE ALL ON ALL TABLES IN SCHEMA public FROM occupancy_readonly;
 GRANT SELECT ON ALL TABLES IN SCHEMA public TO occupancy_readonly;
 ALTER DEFAULT PRIVILEGES FOR ROLE occupancy IN SCHEMA public GRANT SELECT ON TABLES TO occupancy_readonly;
 
--- Which revision the schema has is the migrations' business: everybody may read it, nobody but the owner may change it
+-- All users may read the revision of the schema, only the owner may change it
 DO $$ BEGIN
     IF to_regclass('public.alembic_version') IS NOT NULL THEN
         REVOKE INSERT, UPDATE, DELETE ON public.alembic_version FROM occupancy_app;

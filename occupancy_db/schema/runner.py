@@ -25,7 +25,7 @@ class Outcome:
     Attributes:
         before: Revision before the run; None for an empty database.
         after: Revision after the run; None for an empty database.
-        reverted: Ids of the revisions that were taken back, in order.
+        reverted: Ids of the revisions that were reverted, in order.
         applied: Ids of the revisions that were applied afterwards, in order.
     """
 

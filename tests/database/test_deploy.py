@@ -38,7 +38,7 @@ async def test_a_deployment_checks_backs_up_applies_and_verifies(
         "look", "rights", "compare", "check", "dump", "decode", "publish", "rehearse", "lock", EXPAND.stem,
         DATA.stem, "verify",
     ]  # fmt: skip
-    assert "definitions as they should be, tried as occupancy, occupancy_app" in lines[-1]
+    assert "definitions as expected, privileges verified: occupancy, occupancy_app" in lines[-1]
 
     again = await migration_host.deploy()
     assert (again.before, again.after, again.applied) == (DATA.stem, DATA.stem, [])
@@ -71,8 +71,8 @@ async def test_a_reversible_revision_that_fails_verification_is_reverted(
     release(r005_break=text.removesuffix("pass\n") + f"op.execute({WHOLE!r})\n")
     error = await failure(migration_host, save=False)
     assert error.code is ExitCode.PERMISSION
-    assert "occupancy_app was tried: permission denied" in error.what
-    assert f"was taken back to {HEAD}" in error.what
+    assert "verified as occupancy_app: permission denied" in error.what
+    assert f"was reverted to {HEAD}" in error.what
     assert error.details["recover"] == [
         "occupancy-db migrate"
     ]  # no restore, because the database is unchanged
@@ -85,7 +85,7 @@ async def test_an_irreversible_revision_stays_and_the_error_names_the_commands(
 ) -> None:
     release(r005_break=revision("005_break", HEAD, BROKEN, reversible="no"))
     error = await failure(migration_host)
-    assert error.what.endswith("stays at 005_break: taking back 005_break loses data")
+    assert error.what.endswith("stays at 005_break: reverting 005_break loses data")
     restore = f"occupancy-db restore {error.details['backup']} --confirm {migration_host.database.name}"
     assert error.details["recover"] == ["occupancy-db migrate", restore]
     assert all(command in error.hint for command in error.details["recover"])
@@ -102,7 +102,7 @@ async def test_a_schema_that_failed_verification_is_verified_by_the_next_run(
     assert migration_host.query(PROVED) == (False,)
     error = await failure(migration_host)
     assert error.code is ExitCode.PERMISSION
-    assert "occupancy_app was tried" in error.what
+    assert "verified as occupancy_app: " in error.what
     migration_host.query(WHOLE)
     done = await migration_host.deploy()
     assert (done.applied, done.backup) == ([], None)
@@ -127,7 +127,7 @@ async def test_an_unverified_schema_is_verified_by_a_run_that_can(
     migration_host.query(WHOLE)
     nowhere = migration_host.backup.model_copy(update={"dir": Path("/no/where")})
     done = await protocol.deploy(migration_host.settings(), nowhere, print)
-    assert any("has not proved the schema" in warning for warning in done.warnings)
+    assert any("has not verified the schema" in warning for warning in done.warnings)
     assert migration_host.query(PROVED) == (False,)
     await migration_host.deploy()
     assert migration_host.query(PROVED) == (True,)
@@ -139,7 +139,7 @@ async def test_wrong_privileges_are_found_before_the_migrations(
     release(EXPAND)
     migration_host.query("GRANT DELETE ON alembic_version TO occupancy_app")
     error = await failure(migration_host)
-    assert "occupancy_app may do what it must not" in error.what
+    assert "occupancy_app may run a forbidden statement" in error.what
     assert migration_host.query("SELECT version_num FROM alembic_version") == (HEAD,)
 
 
@@ -171,7 +171,7 @@ async def test_an_exception_of_a_revision_reverts_the_reversible_ones_before_it(
     nowhere = migration_host.backup.model_copy(update={"dir": Path("/no/where")})
     with pytest.raises(DatabaseError) as raised:
         await protocol.deploy(migration_host.settings(), nowhere, print, save=False)
-    assert f"KeyError: 'place'; {migration_host.database.name} was taken back to {HEAD}" in raised.value.what
+    assert f"KeyError: 'place'; {migration_host.database.name} was reverted to {HEAD}" in raised.value.what
     assert (raised.value.details["to"], raised.value.details["reverted"]) == (HEAD, [EXPAND.stem])
     assert migration_host.database.cluster.dump_schema(migration_host.database.name) == before
 
@@ -187,7 +187,7 @@ async def test_the_error_names_a_failed_revision_that_has_committed_a_part(
 ) -> None:
     release(EXPAND, r006_midway=revision("006_midway", EXPAND.stem).replace("pass\n", MIDWAY, 1))
     error = await failure(migration_host, save=False)
-    assert f"was taken back to {HEAD}; what 006_midway has done so far stays" in error.what
+    assert f"was reverted to {HEAD}; what 006_midway has committed stays" in error.what
     assert migration_host.query("SELECT to_regclass('left_behind') IS NOT NULL") == (True,)
 
 
@@ -213,7 +213,7 @@ async def test_additional_objects_of_the_operator_are_reported_and_kept(
     migration_host.query("CREATE TABLE of_the_operator_too ()")
     done = await migration_host.deploy(save=False)
     assert done.applied == [EXPAND.stem]
-    (beyond,) = [warning for warning in done.warnings if "beyond" in warning]
+    (beyond,) = [warning for warning in done.warnings if "not part of revision" in warning]
     assert "INDEX of_the_operator ON" in beyond
 
 
@@ -267,7 +267,7 @@ async def test_the_previous_release_accepts_an_expansion_and_refuses_a_contract(
 
 
 async def test_production_refuses_a_rollback_that_loses_data(migration_host: MigrationHost) -> None:
-    with pytest.raises(DatabaseError, match=f"{HEAD} cannot be taken back with all data") as raised:
+    with pytest.raises(DatabaseError, match=f"{HEAD} cannot be reverted without losing data") as raised:
         await roll_back(migration_host.settings(), "-1")
     assert raised.value.code is ExitCode.REFUSED
     assert (await roll_back(migration_host.settings(), "-1", lose_data=True)).reverted == [HEAD]

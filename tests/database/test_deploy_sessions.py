@@ -37,7 +37,7 @@ async def test_a_user_that_cannot_log_in_is_not_a_lost_connection(
 
     monkeypatch.setattr(privileges, "verify_privileges", full)
     error = await failure(migration_host, save=False)
-    assert f"too many connections; {migration_host.database.name} was taken back to {HEAD}" in error.what
+    assert f"too many connections; {migration_host.database.name} was reverted to {HEAD}" in error.what
 
 
 async def test_verification_waits_while_a_connection_limit_is_reached(migration_host: MigrationHost) -> None:
@@ -252,7 +252,7 @@ async def test_a_lock_is_requested_again_and_its_holder_is_named(
         cursor.execute("LOCK TABLE predictions IN ACCESS SHARE MODE")
     error = await failure(migration_host, save=False, wait=1)
     assert error.code is ExitCode.LOCKED
-    assert f'in the way: pid {holder.info.backend_pid}, "a report", user occupancy' in error.what
+    assert f'blocked by pid {holder.info.backend_pid}, "a report", user occupancy' in error.what
     assert f"is at {HEAD}, as before" in error.what
 
     async def let_go() -> None:

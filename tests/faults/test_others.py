@@ -34,7 +34,7 @@ def test_commands_are_refused_while_another_run_holds_the_lock(fault_env: FaultE
         for command in (["backup", "create"], ["backup", "prune"], ["restore-cleanup"]):
             refused = fault_env.host.cli(*command, **KEEP_ONE)
             assert refused.returncode == ExitCode.LOCKED, refused.stderr
-            assert "another backup or restore is at work" in refused.stderr
+            assert "another backup or restore is running" in refused.stderr
     fault_env.assert_survived()
 
 
@@ -157,7 +157,7 @@ def test_a_user_has_too_many_privileges_in_the_restored_database(fault_env: Faul
     ):
         refused = fault_env.host.restore("latest")
     assert refused.returncode == ExitCode.PERMISSION, refused.stderr
-    assert "may do what it must not" in refused.stderr
+    assert "may run a forbidden statement" in refused.stderr
     fault_env.assert_survived("restore")
 
 
@@ -168,7 +168,7 @@ def test_a_user_cannot_use_the_restored_database_after_the_exchange(fault_env: F
     with changed(fault_env.host, *NO_LOGIN):
         ended = process.finish()
     assert ended.returncode == ExitCode.AUTHENTICATION
-    assert "was taken back" in ended.stderr
+    assert "was reverted" in ended.stderr
     fault_env.assert_survived("restore")
 
 

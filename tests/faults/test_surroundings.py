@@ -218,7 +218,7 @@ def test_nothing_is_begun_if_the_disk_is_too_small(fault_env: FaultEnvironment) 
         with small_disk(directory, 50):
             refused = backup_host.cli(*command, **KEEP_ONE)
             assert refused.returncode == ExitCode.NO_SPACE, refused.stderr
-            assert "Nothing was begun" in refused.stderr
+            assert "Nothing was changed" in refused.stderr
             assert backup_host.unfinished() == []
     fault_env.assert_survived()
 

@@ -1,4 +1,4 @@
-"""A release comes to three hosts in use, in this order: planned, stopped by a failure, continued, taken back."""
+"""A release comes to three hosts in use, in this order: planned, stopped by a failure, continued, rolled back."""
 
 from __future__ import annotations
 

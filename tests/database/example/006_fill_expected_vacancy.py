@@ -2,7 +2,7 @@
 
 Intent: the rows of before 005 get their interval, and an index finds the long ones.
 Locks: SHARE UPDATE EXCLUSIVE on predictions, beside which everybody reads and writes.
-Reversible: yes: there is nothing to take back but the index.
+Reversible: yes: only the index is removed.
 Phase: data.
 Release: 0.2.0
 
