@@ -15,10 +15,10 @@ ANSIBLE_ARGS ?=
 BIN := .venv/bin
 UV := $(or $(shell command -v uv),.cache/uv/bin/uv)
 MANAGE := $(BIN)/python scripts/manage_db.py
-# Molecule and the linters call their siblings by name.
+# Molecule and the linters call other programs of .venv by name.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-# Whoever is not the owner of the checkout (root, by sudo) leaves no bytecode in it: its owner could not remove that.
+# A user who is not the owner of the checkout (root, by sudo) writes no bytecode, which its owner could not remove.
 ifneq ($(shell stat -c %u .),$(shell id -u))
 export PYTHONDONTWRITEBYTECODE := 1
 endif
@@ -26,7 +26,7 @@ endif
 # An upgrade of the system may remove the Python of .venv, or replace it by another version: then .venv is made again.
 ifneq ($(wildcard .venv/.synced),)
 ifneq ($(shell [ -x $(BIN)/python ] && $(BIN)/python -ISc 'import os, sys; print(os.path.isdir(".venv/lib/python%d.%d" % sys.version_info[:2]))'),True)
-$(info The Python of .venv is gone: making .venv again.)
+$(info The Python of .venv is missing: creating .venv again.)
 $(shell rm -rf .venv)
 endif
 endif
@@ -72,38 +72,38 @@ db-history: .venv/.synced ## Show the migration history
 	@$(MANAGE) history
 db-reset: .venv/.synced ## Drop and create the schema again (destroys data; asks first)
 	@$(MANAGE) reset
-db-seed: .venv/.synced ## Fill a development database with believable data
+db-seed: .venv/.synced ## Fill a development database with generated data
 	@$(MANAGE) seed
 migrate-create: .venv/.synced ## Create a migration: make migrate-create MSG="Add new feature"
 	@[ -n "$$MSG" ] || { echo 'migrate-create needs a message: make migrate-create MSG="Add new feature"' >&2; exit 2; }
 	@$(MANAGE) create-migration "$$MSG"
 export MSG
 
-##@ Working on it
+##@ Development
 
 .PHONY: test test-all test-full test-fast lint format bench bench-backup bench-migrate bench-tuning bench-cli docs
 test: .venv/.synced ## Lint, unit and database tests, a sample of the faults, a provisioned host: make test [STAGE=unit]
 	@$(BIN)/python scripts/run_tests.py test $(STAGE)
-test-all: .venv/.synced ## make test, and all hosts: Debian 12, backups, a fleet, an upgrade: make test-all [STAGE=upgrade]
+test-all: .venv/.synced ## make test, and further hosts: Debian 12, backups, a fleet, an upgrade: make test-all [STAGE=upgrade]
 	@$(BIN)/python scripts/run_tests.py test-all $(STAGE)
 test-full: .venv/.synced ## make test-all with every fault and corruption, and the largest imports
 	@$(BIN)/python scripts/run_tests.py test-full $(STAGE)
-test-fast: .venv/.synced ## While you write code, in seconds: linters for Python, and the unit tests
+test-fast: .venv/.synced ## Linters for Python and unit tests, in seconds
 	@$(BIN)/ruff check --quiet && $(BIN)/ruff format --check --quiet && $(BIN)/mypy --no-error-summary
 	@$(BIN)/pytest --quiet --numprocesses 2 --dist worksteal tests/unit
 lint: .venv/.synced ## All linters
 	@scripts/lint.sh
 format: .venv/.synced ## Format the Python code
 	@$(BIN)/ruff check --fix --quiet && $(BIN)/ruff format --quiet
-bench: images ## Measure beside the manual's schema, some minutes: make bench [ROWS=10000000]
+bench: images ## Compare the speed with the manual's schema, some minutes: make bench [ROWS=10000000]
 	@$(BIN)/python -m bench.timeseries --rows $(ROWS)
-bench-tuning: images ## Measure our settings beside stock and pgtune's, a quarter of an hour: make bench-tuning [ROUNDS=5]
+bench-tuning: images ## Compare the settings with PostgreSQL's defaults and pgtune's, 15 minutes: make bench-tuning [ROUNDS=5]
 	@$(BIN)/python -m bench.tuning --rounds $(ROUNDS)
 bench-backup: images ## Measure backup, rehearsal and restore: make bench-backup [ROWS=10000000]
 	@$(BIN)/python -m bench.backup --rows $(ROWS)
-bench-migrate: images ## Measure what writers notice of migrations: make bench-migrate [ROWS=10000000]
+bench-migrate: images ## Measure the latency of writers during migrations: make bench-migrate [ROWS=10000000]
 	@$(BIN)/python -m bench.migrate --rows $(ROWS)
-bench-cli: .venv/.synced ## Measure the commands beside importing SQLAlchemy and asyncpg, as ratios
+bench-cli: .venv/.synced ## Compare the time of the commands with importing SQLAlchemy and asyncpg
 	@$(BIN)/python -m bench.cli
 docs: .venv/.synced ## Build the documentation into dist/docs, generated pages and the roles' READMEs included
 	@printf '%s\n' roles/*/ | xargs -P 4 -I{} $(BIN)/aar-doc {} markdown

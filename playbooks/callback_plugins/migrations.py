@@ -37,7 +37,7 @@ class CallbackModule(CallbackBase):
 
     def v2_runner_on_failed(self, result: CallbackTaskResult, ignore_errors: bool = False) -> None:
         """Keep the first failure of a host as one line."""
-        # The message of a command that failed says no more than that.
+        # The message of a failed command does not contain its error output.
         said = result.result.get("stderr") or result.result.get("msg") or "see above"
         self._failures.setdefault(result.host.get_name(), " ".join(str(said).split()))
 

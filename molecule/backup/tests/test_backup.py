@@ -45,10 +45,10 @@ CONTENTS = """
 saved: dict[str, str] = {}
 """The content of the database after it was filled."""
 
-# Whether a backup is at work, and whether processes or the engine show a secret.
+# Prints whether a backup is running, and whether processes or the engine show a secret.
 LOOK = r"""
 { cat /proc/[0-9]*/environ /proc/[0-9]*/cmdline; docker inspect $(docker ps --quiet); } 2>/dev/null | tr '\0' ' ' >/run/shown
-grep --quiet 'occupancy_db backup create' /run/shown && echo at work
+grep --quiet 'occupancy_db backup create' /run/shown && echo running
 grep --quiet --text --fixed-strings --file /run/needles /run/shown && echo leaked
 """
 WATCH = r"""
@@ -188,7 +188,7 @@ def test_cron_makes_a_backup_and_no_secret_is_visible(host: Host, server: Server
     # The tests that follow start backups themselves.
     host.check_output(f"sed -i '/occupancy-job backup /d' {TABLE}; flock /run/occupancy/backup.lock true")
     host.check_output("touch /run/enough")
-    assert set(host.check_output("cat /run/watched").splitlines()) == {"at work"}
+    assert set(host.check_output("cat /run/watched").splitlines()) == {"running"}
     # The search finds a secret where there is one.
     bait = (
         "env BAIT=$(cat /opt/occupancy/secrets/occupancy_app) sleep 600 >/dev/null 2>&1 & "
@@ -236,7 +236,7 @@ def test_a_copy_that_differs_from_its_set_does_not_get_the_final_name(host: Host
     run = host.run(job(host, "offsite"))
     host.check_output("rm /usr/local/sbin/rclone")
     assert run.rc == 1
-    assert f"{newest}.tar.age.partial is not what was sent" in run.stderr
+    assert f"{newest}.tar.age.partial differs from the data that were sent" in run.stderr
     assert not host.file(f"{ELSEWHERE}/{newest}.tar.age").exists
 
     host.check_output(job(host, "offsite").replace(" 48 ", " 1 "))
