@@ -17,13 +17,14 @@ EXPECTED = {
     "table": {
         "predictions",
         "room_transitions",
+        "rooms",
         "sensor_readings",
         "hourly.history",
         "hourly.marks",
         "hourly.sums",
         "hourly.watermark",
     },
-    "view": {"room_occupancy_status", "sensor_reading_stats"},
+    "view": {"latest_readings", "room_occupancy_status", "sensor_reading_stats"},
     "enum": {"prediction_type", "room_type"},
     "function": {"cleanup_old_sensor_readings", "retention_cutoff"},
 }

@@ -1,12 +1,13 @@
-"""The enumerated types of the schema."""
+"""The values of the enumerated types of the schema.
+
+The columns are text that the enumerated types check: a client may read and write any room of its database.
+"""
 
 from enum import StrEnum
 
-from sqlalchemy import Enum
-
 
 class RoomType(StrEnum):
-    """The rooms of a home; PostgreSQL type ``room_type``."""
+    """The rooms that every database has; ``room_type`` lists these and the rooms that were added."""
 
     BEDROOM = "bedroom"
     BATHROOM = "bathroom"
@@ -21,17 +22,3 @@ class PredictionType(StrEnum):
 
     OCCUPANCY = "occupancy"
     VACANCY = "vacancy"
-
-
-def pg_enum(members: type[StrEnum], name: str) -> Enum:
-    """The column type of an enumerated type that stores the values of the members.
-
-    Args:
-        members: The Python class.
-        name: The name of the PostgreSQL type.
-    """
-    return Enum(members, name=name, values_callable=lambda enum: [member.value for member in enum])
-
-
-ROOM_TYPE = pg_enum(RoomType, "room_type")
-PREDICTION_TYPE = pg_enum(PredictionType, "prediction_type")

@@ -3,12 +3,11 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import CheckConstraint, Identity, Index, Integer, String, desc, func, text
+from sqlalchemy import CheckConstraint, Identity, Index, Integer, String, Text, desc, func, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from occupancy_db.models.base import Base
-from occupancy_db.models.enums import PREDICTION_TYPE, ROOM_TYPE, PredictionType, RoomType
 
 
 class Prediction(Base):
@@ -24,16 +23,19 @@ class Prediction(Base):
     """Probability that the room is occupied at the horizon, 0 to 1."""
     expected_vacancy_minutes: Mapped[float | None]
     horizon_minutes: Mapped[int | None] = mapped_column(Integer)
-    """15 (for cooling) or 120 (for heating)."""
-    room: Mapped[RoomType] = mapped_column(ROOM_TYPE)
-    prediction_type: Mapped[PredictionType] = mapped_column(PREDICTION_TYPE)
+    """How far ahead the prediction is, in minutes; 15 for cooling and 120 for heating."""
+    room: Mapped[str] = mapped_column(Text)
+    prediction_type: Mapped[str] = mapped_column(Text)
+    """A value of ``PredictionType``."""
     model_version: Mapped[str | None] = mapped_column(String(50))
     probability_distribution: Mapped[dict[str, Any] | None] = mapped_column(JSONB)
 
     __table_args__ = (
         CheckConstraint("confidence BETWEEN 0 AND 1", name="confidence"),
         CheckConstraint("probability BETWEEN 0 AND 1", name="probability"),
-        CheckConstraint("horizon_minutes IN (15, 120)", name="horizon_minutes"),
+        CheckConstraint("horizon_minutes > 0", name="horizon_minutes"),
+        CheckConstraint("room::room_type IS NOT NULL", name="room"),
+        CheckConstraint("prediction_type::prediction_type IS NOT NULL", name="prediction_type"),
         CheckConstraint(
             "expected_vacancy_minutes >= 0 AND expected_vacancy_minutes < 'Infinity'",
             name="expected_vacancy_minutes",

@@ -2,11 +2,10 @@
 
 from datetime import datetime
 
-from sqlalchemy import CheckConstraint, Identity, Index, desc, func, text
+from sqlalchemy import CheckConstraint, Identity, Index, Text, desc, func, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from occupancy_db.models.base import Base
-from occupancy_db.models.enums import ROOM_TYPE, RoomType
 
 
 class RoomTransition(Base):
@@ -20,11 +19,13 @@ class RoomTransition(Base):
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     transition_duration_seconds: Mapped[float | None]
     confidence: Mapped[float] = mapped_column(server_default=text("1.0"))
-    from_room: Mapped[RoomType | None] = mapped_column(ROOM_TYPE)
+    from_room: Mapped[str | None] = mapped_column(Text)
     """None for the first detection of a person."""
-    to_room: Mapped[RoomType] = mapped_column(ROOM_TYPE)
+    to_room: Mapped[str] = mapped_column(Text)
 
     __table_args__ = (
+        CheckConstraint("from_room IS NULL OR from_room::room_type IS NOT NULL", name="from_room"),
+        CheckConstraint("to_room::room_type IS NOT NULL", name="to_room"),
         CheckConstraint("confidence BETWEEN 0 AND 1", name="confidence"),
         CheckConstraint(
             "transition_duration_seconds >= 0 AND transition_duration_seconds < 'Infinity'",

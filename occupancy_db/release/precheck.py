@@ -33,6 +33,8 @@ INVALID_INDEXES = text("SELECT indexrelid::regclass::text FROM pg_index WHERE NO
 _BUILT = re.compile(
     r"\bINDEX\s+(?:CONCURRENTLY\s+)?(?:IF\s+NOT\s+EXISTS\s+)?\"?(\w+)\"?\s+ON\b", re.IGNORECASE
 )
+# The name of an index that an interrupted REINDEX CONCURRENTLY leaves; PostgreSQL's manual, REINDEX.
+_REINDEX_LEFTOVER = re.compile(r"_cc(new|old)\d*$")
 _DETACHING = text("SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhdetachpending ORDER BY 1")
 _LARGEST = text("""
     SELECT coalesce(max(bytes), 0)::bigint FROM (
@@ -178,7 +180,8 @@ async def _check_schema(state: DatabaseState, connection: AsyncConnection) -> No
         built = set(_BUILT.findall(pending_sql))
         for index in state.invalid:
             # An interrupted attempt has left the index, and the same revision completes it.
-            if any(index == name or index.startswith(f"{name}_") for name in built):
+            rebuilt = "REINDEX" in pending_sql and _REINDEX_LEFTOVER.search(index)
+            if rebuilt or any(index == name or index.startswith(f"{name}_") for name in built):
                 state.warnings.append(f"the INVALID index {index} was left by an interrupted migration")
                 continue
             state.problems.append(

@@ -66,6 +66,37 @@ END
 $$
 """
 
+_TREE = "(SELECT relid FROM pg_partition_tree('{table}') UNION SELECT '{table}'::regclass) AS tree"
+
+# Leftovers of an interrupted REINDEX CONCURRENTLY.
+_LEFTOVERS = """
+    SELECT format('DROP INDEX CONCURRENTLY %s', indexrelid::regclass)
+    FROM {tree} JOIN pg_index ON indrelid = relid JOIN pg_class ON pg_class.oid = indexrelid
+    WHERE NOT indisvalid AND relname ~ '_cc(new|old)\\d*$'
+"""
+
+# For each leaf partition that contains rows, in this order: batches of pages, a VACUUM after each twentieth of the
+# pages, and one REINDEX.
+_REWRITE = """
+    SELECT statement
+    FROM {tree}
+    JOIN pg_class ON pg_class.oid = relid AND relkind = 'r'
+    CROSS JOIN LATERAL (SELECT pg_relation_size(relid) / current_setting('block_size')::bigint AS pages) AS size
+    CROSS JOIN LATERAL (
+        SELECT page, 1 AS step, format(
+            {update}, relid::regclass, page, page + {batch}
+        ) AS statement
+        FROM generate_series(0, pages - 1, {batch}) AS page
+        UNION ALL
+        SELECT page, 2, format('VACUUM (TRUNCATE off) %s', relid::regclass)
+        FROM generate_series(0, pages - 1, {batch}) AS page
+        WHERE (page / {batch} + 1) % greatest(1, pages / {batch} / 20) = 0 OR page + {batch} >= pages
+        UNION ALL
+        SELECT pages, 3, format('REINDEX TABLE CONCURRENTLY %s', relid::regclass) WHERE pages > 0
+    ) AS work
+    ORDER BY relname, page, step
+"""
+
 
 def create_index(name: str, table: str, definition: str, *, unique: bool = False) -> None:
     """Create an index without blocking clients; on a partitioned table one partition after the other.
@@ -139,6 +170,35 @@ def backfill(table: str, set_: str, where: str, *, pages: int = 100, pause: floa
     done = {"set": set_.replace("%", "%%"), "where": where.replace("%", "%%")}
     with op.get_context().autocommit_block():
         _run(_BACKFILL.format(table=_safe(table), pages=pages, pause=pause, **done).strip())
+
+
+def rewrite(table: str, set_: str, where: str, *, pages: int = 100) -> None:
+    """Update most rows of a table, without making the table larger by more than a twentieth.
+
+    Each batch of pages is a transaction. VACUUM makes the space of the old rows free for the next batches;
+    the indexes are rebuilt concurrently at the end. Of a partitioned table one partition follows the other.
+    A row that is written meanwhile must not need the update: a trigger or a default fills its column.
+
+    Args:
+        table: Name of the table, in the schema public.
+        set_: What follows SET.
+        where: Condition of the rows to update. It must be false for updated rows, so that a repetition
+            continues an interrupted run.
+        pages: Size of a batch in pages of 8 KiB.
+
+    Raises:
+        ValueError: the name is not a plain identifier of at most 55 characters.
+    """
+    tree = _TREE.format(table=_safe(table))
+    update = (
+        f"UPDATE ONLY %s SET {set_.replace('%', '%%')} "
+        f"WHERE ctid >= '(%s,0)' AND ctid < '(%s,0)' AND ({where.replace('%', '%%')})"
+    )
+    with op.get_context().autocommit_block():
+        _run(_UNHURRIED)
+        _run_each(_LEFTOVERS.format(tree=tree))
+        _run_each(_REWRITE.format(tree=tree, update=_literal(update), batch=pages))
+        _run("RESET lock_timeout")
 
 
 def _run(statement: str) -> None:

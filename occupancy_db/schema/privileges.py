@@ -15,7 +15,12 @@ _READING = (
     "INSERT INTO sensor_readings (timestamp, room, zone, state, source_entity) "
     "VALUES (now(), 'office', 'probe', false, 'probe')"
 )
-_VIEWS = ["SELECT count(*) FROM room_occupancy_status", "SELECT count(*) FROM sensor_reading_stats"]
+_VIEWS = [
+    "SELECT count(*) FROM room_occupancy_status",
+    "SELECT count(*) FROM sensor_reading_stats",
+    "SELECT count(*) FROM latest_readings WHERE room = 'office'::room_type",
+    "SELECT count(*) FROM rooms",
+]
 _ALLOWED = {
     OWNER: ["SELECT version_num FROM alembic_version", "CREATE TABLE rights_probe ()"],
     "occupancy_app": [_READING, *_VIEWS],
@@ -24,7 +29,7 @@ _ALLOWED = {
     MONITOR: ["SELECT count(*) FROM pg_stat_activity"],
 }
 _FORBIDDEN = {
-    "occupancy_app": ["CREATE TABLE rights_probe ()", "DELETE FROM alembic_version"],
+    "occupancy_app": ["CREATE TABLE rights_probe ()", "DELETE FROM alembic_version", "DELETE FROM rooms"],
     "occupancy_readonly": [_READING],
     BACKUP_USER: [_READING],
     MONITOR: ["SELECT count(*) FROM public.sensor_readings"],

@@ -65,6 +65,22 @@ REVOKE ALL ON ALL TABLES IN SCHEMA public FROM occupancy_readonly;
 GRANT SELECT ON ALL TABLES IN SCHEMA public TO occupancy_readonly;
 ALTER DEFAULT PRIVILEGES FOR ROLE occupancy IN SCHEMA public GRANT SELECT ON TABLES TO occupancy_readonly;
 
+-- Comparisons of text with an enum, for clients that map rooms as an enum; the owner alone adds and retires rooms
+DO $$
+DECLARE
+    operator regprocedure;
+BEGIN
+    FOR operator IN
+        SELECT oid FROM pg_proc
+        WHERE pronamespace = 'public'::regnamespace AND proname IN ('enum_text_eq', 'enum_text_ne')
+    LOOP
+        EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO occupancy_app, occupancy_readonly', operator);
+    END LOOP;
+    IF to_regclass('public.rooms') IS NOT NULL THEN
+        REVOKE INSERT, UPDATE, DELETE ON public.rooms FROM occupancy_app;
+    END IF;
+END $$;
+
 -- All users may read the revision of the schema, only the owner may change it
 DO $$ BEGIN
     IF to_regclass('public.alembic_version') IS NOT NULL THEN

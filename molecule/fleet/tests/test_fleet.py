@@ -20,8 +20,8 @@ from tests.waiting import wait_for
 
 NAMES = ["occupancy-home1", "occupancy-home2", "occupancy-home3"]
 CANARY, *REST = NAMES
-HEAD = "004_hourly_sums"
-NEXT = "005_add_expected_vacancy"
+HEAD = "007_rename_text_rooms"
+NEXT = "008_add_expected_vacancy"
 NEXT_VERSION = "0.2.0"
 ENTITY = "binary_sensor.fleet"
 

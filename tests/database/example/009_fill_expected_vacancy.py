@@ -1,20 +1,20 @@
 """Fill expected_vacancy
 
-Intent: the rows of before 005 get their interval, and an index finds the long ones.
+Intent: the rows of before 008 get their interval, and an index finds the long ones.
 Locks: SHARE UPDATE EXCLUSIVE on predictions, beside which everybody reads and writes.
 Reversible: yes: only the index is removed.
 Phase: data.
 Release: 0.2.0
 
-Revision ID: 006_fill_expected_vacancy
-Revises: 005_add_expected_vacancy
+Revision ID: 009_fill_expected_vacancy
+Revises: 008_add_expected_vacancy
 Create Date: 2026-11-23 00:01:00+00:00
 """
 
 from occupancy_db.schema import migration_ops
 
-revision = "006_fill_expected_vacancy"
-down_revision = "005_add_expected_vacancy"
+revision = "009_fill_expected_vacancy"
+down_revision = "008_add_expected_vacancy"
 branch_labels = None
 depends_on = None
 
