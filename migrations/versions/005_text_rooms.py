@@ -337,12 +337,18 @@ def upgrade() -> None:
             op.execute(f"ALTER TABLE {table} ADD COLUMN {column}_text text")
         _keep_in_step(table, [column for column, _, _ in columns])
         for column, enum, required in columns:
-            _check(table, f"{table}_{column}", f"{column}_text::{enum} IS NOT NULL", required, f"{column}_text")
+            _check(
+                table, f"{table}_{column}", f"{column}_text::{enum} IS NOT NULL", required, f"{column}_text"
+            )
     for name, condition in COMPLETENESS.items():
-        op.execute(f"ALTER TABLE predictions ADD CONSTRAINT ck_predictions_{name}_text CHECK ({condition}) NOT VALID")
+        op.execute(
+            f"ALTER TABLE predictions ADD CONSTRAINT ck_predictions_{name}_text CHECK ({condition}) NOT VALID"
+        )
 
 
 def downgrade() -> None:
+    for view in VIEWS:
+        op.execute(f"DROP VIEW {view}")
     for table, columns in COLUMNS.items():
         op.execute(f"DROP TRIGGER keep_in_step ON {table}")
         op.execute(f"DROP FUNCTION keep_{table}_in_step()")
@@ -352,8 +358,6 @@ def downgrade() -> None:
     op.execute(
         "ALTER TABLE predictions ADD CONSTRAINT ck_predictions_horizon_minutes CHECK (horizon_minutes IN (15, 120)) NOT VALID"
     )
-    for view in VIEWS:
-        op.execute(f"DROP VIEW {view}")
     op.execute(OLD_MARK)
     op.execute("DROP TABLE rooms")
     _convert_sums("room_type")
@@ -392,4 +396,6 @@ def _check(table: str, name: str, condition: str, required: bool, column: str) -
         op.execute(f"ALTER TABLE {table} ADD CONSTRAINT ck_{name} CHECK ({condition}) NOT VALID")
         op.execute(f"ALTER TABLE {table} ADD CONSTRAINT {name}_filled CHECK ({column} IS NOT NULL) NOT VALID")
     else:
-        op.execute(f"ALTER TABLE {table} ADD CONSTRAINT ck_{name} CHECK ({column} IS NULL OR {condition}) NOT VALID")
+        op.execute(
+            f"ALTER TABLE {table} ADD CONSTRAINT ck_{name} CHECK ({column} IS NULL OR {condition}) NOT VALID"
+        )

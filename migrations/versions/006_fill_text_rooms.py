@@ -73,11 +73,11 @@ def upgrade() -> None:
         "room_text = room, prediction_type_text = prediction_type",
         "room_text IS NULL",
     )
+    for name, (table, definition) in INDEXES.items():
+        migration_ops.create_index(name, table, definition)
     for table, names in CONSTRAINTS.items():
         for name in names:
             op.execute(f"ALTER TABLE {table} VALIDATE CONSTRAINT {name}")
-    for name, (table, definition) in INDEXES.items():
-        migration_ops.create_index(name, table, definition)
 
 
 def downgrade() -> None:

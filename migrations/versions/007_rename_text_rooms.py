@@ -28,7 +28,6 @@ allowed = {
     "renaming-object": "clients do not name indexes and constraints",
     "renaming-column": "the text column takes the name of the column that it replaces",
     "require-concurrent-index-deletion": "the zone index of another kind takes its place; dropping takes no time",
-    "partition-of": "the transaction holds the strongest lock anyway",
 }
 
 # Column, enum, whether it is NOT NULL.
@@ -52,14 +51,15 @@ INDEXES = [
     ),
 ]
 
+# On the enum, for the downgrade.
 COMPLETENESS = {
     "occupancy_complete": (
-        "prediction_type <> 'occupancy' OR (horizon_minutes IS NOT NULL AND probability IS NOT NULL)"
+        "prediction_type <> 'occupancy'::prediction_type OR (horizon_minutes IS NOT NULL AND probability IS NOT NULL)"
     ),
-    "vacancy_complete": "prediction_type <> 'vacancy' OR expected_vacancy_minutes IS NOT NULL",
+    "vacancy_complete": "prediction_type <> 'vacancy'::prediction_type OR expected_vacancy_minutes IS NOT NULL",
 }
 
-# The views name the column, and a column in use cannot be dropped.
+# The views use the column, and a column in use cannot be dropped. After a downgrade they use the text column.
 SAVE_VIEWS = """
 CREATE TEMPORARY TABLE saved_views ON COMMIT DROP AS
 SELECT number, name, pg_get_viewdef(name::regclass) AS definition
@@ -73,7 +73,7 @@ DECLARE
     saved record;
 BEGIN
     FOR saved IN SELECT name, definition FROM saved_views ORDER BY number LOOP
-        EXECUTE format('CREATE VIEW %s AS %s', saved.name, saved.definition);
+        EXECUTE format('CREATE VIEW %s AS %s', saved.name, replace(saved.definition, 'room_text', 'room'));
     END LOOP;
 END
 $$
@@ -96,8 +96,11 @@ BEGIN
         EXECUTE format('SELECT EXISTS (SELECT FROM %I)', month.name) INTO filled;
         IF NOT filled THEN
             EXECUTE format('DROP TABLE %I', month.name);
-            EXECUTE format('CREATE TABLE %I PARTITION OF sensor_readings %s', month.name, month.bounds);
+            EXECUTE format(
+                'CREATE TABLE %I (LIKE sensor_readings INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING STORAGE)', month.name
+            );
             PERFORM hourly.prepare_partition(month.name::regclass);
+            EXECUTE format('ALTER TABLE sensor_readings ATTACH PARTITION %I %s', month.name, month.bounds);
         END IF;
     END LOOP;
 END
@@ -129,8 +132,6 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    op.execute(SAVE_VIEWS)
-    op.execute(DROP_VIEWS)
     op.execute("ALTER TABLE sensor_readings DISABLE TRIGGER hourly_update")
     for name in COMPLETENESS:
         op.execute(
@@ -162,7 +163,6 @@ def downgrade() -> None:
     op.execute(
         "CREATE INDEX ix_sensor_readings_zone ON sensor_readings USING brin (zone) WITH (pages_per_range = 32)"
     )
-    op.execute(CREATE_VIEWS)
 
 
 def _keep_in_step(table: str, columns: list[str]) -> None:

@@ -5,6 +5,10 @@ The columns are text that the enumerated types check: a client may read and writ
 
 from enum import StrEnum
 
+from sqlalchemy import Enum
+
+from occupancy_db.models.base import Base
+
 
 class RoomType(StrEnum):
     """The rooms that every database has; ``room_type`` lists these and the rooms that were added."""
@@ -22,3 +26,8 @@ class PredictionType(StrEnum):
 
     OCCUPANCY = "occupancy"
     VACANCY = "vacancy"
+
+
+# create_all() creates these types before the tables whose constraints use them.
+for _members, _name in ((RoomType, "room_type"), (PredictionType, "prediction_type")):
+    Enum(*(member.value for member in _members), name=_name, metadata=Base.metadata)

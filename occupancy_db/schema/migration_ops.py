@@ -75,13 +75,15 @@ _LEFTOVERS = """
     WHERE NOT indisvalid AND relname ~ '_cc(new|old)\\d*$'
 """
 
-# For each leaf partition that contains rows, in this order: batches of pages, a VACUUM after each twentieth of the
-# pages, and one REINDEX.
+# For each leaf partition that contains rows, in this order: batches of pages, a VACUUM after each twentieth
+# of the pages, and one REINDEX.
 _REWRITE = """
     SELECT statement
     FROM {tree}
     JOIN pg_class ON pg_class.oid = relid AND relkind = 'r'
-    CROSS JOIN LATERAL (SELECT pg_relation_size(relid) / current_setting('block_size')::bigint AS pages) AS size
+    CROSS JOIN LATERAL (
+        SELECT pg_relation_size(relid) / current_setting('block_size')::bigint AS pages
+    ) AS size
     CROSS JOIN LATERAL (
         SELECT page, 1 AS step, format(
             {update}, relid::regclass, page, page + {batch}

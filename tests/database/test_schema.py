@@ -231,23 +231,39 @@ def test_the_last_hour_of_a_room_touches_only_current_partitions_by_index(
     }
 
 
+@pytest.mark.parametrize("plan_cache_mode", ["force_custom_plan", "force_generic_plan"])
 @pytest.mark.parametrize(
-    "query",
+    ("query", "value", "index"),
     [
-        "SELECT * FROM sensor_readings WHERE room = 'office' ORDER BY timestamp DESC LIMIT 5",
-        "SELECT * FROM sensor_readings WHERE zone = 'zone 5' ORDER BY timestamp DESC LIMIT 5",
+        ("room = $1 ORDER BY timestamp DESC LIMIT 5", "'office'", "room_timestamp"),
+        ("room = $1::room_type ORDER BY timestamp DESC LIMIT 5", "'office'", "room_timestamp"),
+        ("room = $1 ORDER BY timestamp DESC LIMIT 5", "'not a room'", "room_timestamp"),
+        ("zone = $1 ORDER BY timestamp DESC LIMIT 5", "'zone 5'", "zone_timestamp"),
+        ("zone = $1 AND timestamp > now() - interval '190 days'", "'zone 5'", "zone_timestamp"),
+        ("id = $1", "17", "id"),
     ],
 )
-def test_the_key_serves_the_latest(cursor: Cursor, query: str) -> None:
-    fill(cursor, 20_000)
-    cursor.execute(f"EXPLAIN (FORMAT JSON) {query}")
+def test_indexes_serve_readers(
+    cursor: Cursor, plan_cache_mode: str, query: str, value: str, index: str
+) -> None:
+    fill(cursor, 60_000)
+    cursor.execute(f"SET plan_cache_mode = {plan_cache_mode}")
+    cursor.execute(f"PREPARE reading AS SELECT * FROM sensor_readings WHERE {query}")
+    cursor.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) EXECUTE reading ({value})")
     row = cursor.fetchone()
     assert row is not None
-    cursor.execute("SELECT relname FROM pg_class WHERE relispartition AND relkind = 'r' AND relpages > 0")
+    cursor.execute("SELECT relname FROM pg_class WHERE relispartition AND relkind = 'r' AND relpages > 30")
     filled = {name for (name,) in cursor.fetchall()}
-    used = [scan for scan in scans(row[0][0]["Plan"]) if scan["Relation Name"] in filled]
-    assert used
-    assert {scan.get("Index Name") for scan in used} == {f"{scan['Relation Name']}_pkey" for scan in used}
+    used = {
+        scan["Relation Name"]: json.dumps(scan)
+        for scan in scans(row[0][0]["Plan"])
+        if scan["Relation Name"] in filled and scan["Actual Loops"]
+    }
+    assert len(used) >= 1
+    for partition, scan in used.items():
+        month = partition.removeprefix("sensor_readings")
+        names = (f"ix_sensor_readings_{index}{month}", f"{partition}_{index}_idx")
+        assert any(f'"Index Name": "{name}"' in scan for name in names), scan
 
 
 def test_the_gin_index_finds_distributions_by_their_content(cursor: Cursor) -> None:

@@ -38,6 +38,10 @@ def test_views_have_the_columns_that_clients_expect(cursor: Cursor) -> None:
     ]  # fmt: skip
     assert columns(cursor, "room_occupancy_status") == [
         "room", "active_zones", "total_zones", "last_update", "avg_confidence", "occupancy_status",
+        "evidence_age", "is_stale",
+    ]  # fmt: skip
+    assert columns(cursor, "latest_readings") == [
+        "room", "zone", "timestamp", "state", "confidence", "source_entity", "age",
     ]  # fmt: skip
 
 
