@@ -298,6 +298,17 @@ END
 $$
 """
 
+# Predictions with another horizon stay, and the constraint stays NOT VALID.
+VALIDATE_HORIZONS = """
+DO $$
+BEGIN
+    ALTER TABLE predictions VALIDATE CONSTRAINT ck_predictions_horizon_minutes;
+EXCEPTION WHEN check_violation THEN
+    RAISE NOTICE 'predictions have other horizons than 15 and 120 minutes';
+END
+$$
+"""
+
 OLD_STATUS = f"""
 CREATE VIEW room_occupancy_status AS
 {NEWEST}
@@ -358,6 +369,7 @@ def downgrade() -> None:
     op.execute(
         "ALTER TABLE predictions ADD CONSTRAINT ck_predictions_horizon_minutes CHECK (horizon_minutes IN (15, 120)) NOT VALID"
     )
+    op.execute(VALIDATE_HORIZONS)
     op.execute(OLD_MARK)
     op.execute("DROP TABLE rooms")
     _convert_sums("room_type")

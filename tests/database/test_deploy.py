@@ -267,10 +267,12 @@ async def test_the_previous_release_accepts_an_expansion_and_refuses_a_contract(
 
 
 async def test_production_refuses_a_rollback_that_loses_data(migration_host: MigrationHost) -> None:
-    with pytest.raises(DatabaseError, match=f"{HEAD} cannot be reverted without losing data") as raised:
-        await roll_back(migration_host.settings(), "-1")
+    target = "004_hourly_sums"
+    with pytest.raises(DatabaseError, match="005_text_rooms cannot be reverted without losing data") as raised:
+        await roll_back(migration_host.settings(), target)
     assert raised.value.code is ExitCode.REFUSED
-    assert (await roll_back(migration_host.settings(), "-1", lose_data=True)).reverted == [HEAD]
+    done = await roll_back(migration_host.settings(), target, lose_data=True)
+    assert done.reverted == ["007_rename_text_rooms", "006_fill_text_rooms", "005_text_rooms"]
 
 
 async def test_a_database_with_an_unknown_revision_is_refused(database: Database) -> None:
