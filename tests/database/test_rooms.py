@@ -3,6 +3,7 @@
 import asyncio
 import ssl
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -13,10 +14,12 @@ from psycopg2.extensions import cursor as Cursor  # noqa: N812
 from occupancy_db.errors import ExitCode
 from occupancy_db.models import RoomType
 from tests.database.chain import run, schema
+from tests.database.cluster import SUPERUSER_PASSWORD
 from tests.database.conftest import Database
 from tests.database.test_commands import answer
 from tests.database.tunnel import tls_tunnel
 from tests.database.users import grant, password
+from tests.unit.test_probe import probe
 from tests.waiting import wait_for_async
 
 SIX = [room.value for room in RoomType]
@@ -310,3 +313,18 @@ async def test_an_added_room_takes_readings_of_sessions_that_were_open_before(
     assert writers.failed == []
     rows = run(database, "SELECT room::text, count(*) FROM sensor_readings GROUP BY 1")
     assert dict(rows) == writers.written
+
+
+def test_the_probe_of_a_host_reads_rooms_and_labels(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "postgresql").symlink_to(database.cluster.directory)
+    monkeypatch.setenv("PGPORT", str(database.cluster.port))
+    monkeypatch.setenv("PGPASSWORD", SUPERUSER_PASSWORD)
+    request = {"run_dir": str(tmp_path), "database": database.name}
+    answer(database, "rooms", "add", "kitchen", "attic", "--label", "Küche", "--label", "")
+    found = probe.room_facts(request)
+    assert found == {**dict.fromkeys(SIX), "kitchen": "Küche", "attic": None}
+    run(database, "ALTER TABLE rooms RENAME TO moved", "CREATE VIEW rooms AS SELECT * FROM moved")
+    assert probe.room_facts(request) == dict.fromkeys(found)  # no view is read
+    assert probe.room_facts(request | {"database": "postgres"}) == {}

@@ -126,7 +126,8 @@ def test_client_as_a_whole_imports_no_tool_package() -> None:
             (words.split(), {"alembic", "rich", "sqlalchemy"})
             for words in [
                 "current", "check-tables", "test-connection", "partitions status", "cleanup --dry-run",
-                "partitions maintain --dry-run", "migrate --plan",
+                "partitions maintain --dry-run", "migrate --plan", "rooms list", "rooms add kitchen",
+                "rooms label kitchen Kitchen", "rooms retire kitchen",
             ]
         ],
     ],
