@@ -14,8 +14,8 @@ PACKAGE = ROOT / "occupancy_db"
 # From what is imported to what imports it: a module imports those of its own layer and of the layers before.
 LAYERS: list[list[str]] = [
     [
-        "environment", "exit_codes", "settings", "errors", "tls", "months", "pool", "driver", "retry",
-        "connection", "models", "readings",
+        "environment", "exit_codes", "settings", "errors", "tls", "months", "rooms", "pool", "driver",
+        "retry", "connection", "models", "readings",
     ],
     ["maintenance"],
     ["server"],
