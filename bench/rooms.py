@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 from rich.console import Console
 from rich.table import Table
 
@@ -30,6 +31,10 @@ ROOMS = 20
 PAUSE = 0.5
 """Seconds between two rooms."""
 _BEFORE = 3.0
+READING = (
+    "INSERT INTO sensor_readings (timestamp, room, zone, state, source_entity) "
+    "VALUES (now(), $1, 'zone', true, 'binary_sensor.bench')"
+)
 
 TARGETS = {"failed_writes": 0, "slowest_write_ms": 100, "refused_readings_of_new_rooms": 0}
 
@@ -46,45 +51,56 @@ async def prepare(server: Server) -> None:
     await server.settle(DATABASE)
 
 
+async def call(server: Server, *arguments: str) -> float:
+    """Call `occupancy-db rooms` as an operator does, and return the seconds that it took."""
+    start = time.perf_counter()
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "occupancy_db", "--json", "rooms", *arguments),
+        env={**os.environ, **server.environment(DATABASE)},
+        stdout=asyncio.subprocess.PIPE,
+    )
+    await process.communicate()
+    if process.returncode:
+        raise RuntimeError(f"rooms {arguments[0]} ended with {process.returncode}")
+    return time.perf_counter() - start
+
+
+async def list_rooms(server: Server) -> None:
+    """Call the command as often as it is called to add rooms: what starting it costs the writers."""
+    for _ in range(ROOMS):
+        await call(server, "list")
+        await asyncio.sleep(PAUSE)
+
+
 async def add_rooms(server: Server) -> tuple[list[float], int]:
-    """Add rooms by the command, as an operator does.
+    """Add rooms by the command.
 
     Returns:
         The seconds of each command, and how many rooms did not take a reading from a session that was open
         before.
     """
-    environment = {**os.environ, **server.environment(DATABASE)}
     application = await server.connect(DATABASE, "occupancy_app")
     seconds, refused = [], 0
     for number in range(ROOMS):
-        start = time.perf_counter()
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "occupancy_db", "--json", "rooms", "add", f"room {number}"),
-            env=environment,
-            stdout=asyncio.subprocess.PIPE,
-        )
-        await process.communicate()
-        seconds.append(time.perf_counter() - start)
-        if process.returncode:
-            raise RuntimeError(f"rooms add ended with {process.returncode}")
-        done = await application.execute(
-            "INSERT INTO sensor_readings (timestamp, room, zone, state, source_entity) "
-            "VALUES (now(), $1, 'zone', true, 'binary_sensor.bench')",
-            f"room {number}",
-        )
-        refused += done != "INSERT 0 1"
+        seconds.append(await call(server, "add", f"room {number}"))
+        try:
+            await application.execute(READING, f"room {number}")
+        except asyncpg.PostgresError:
+            refused += 1
         await asyncio.sleep(PAUSE)
     await application.close()
     return seconds, refused
 
 
 async def measure(server: Server) -> dict[str, Any]:
-    """Measure the writers without and with rooms being added."""
+    """Measure the writers while the command lists rooms, and while it adds rooms."""
     with step("a database at the newest revision"):
         await prepare(server)
-    with step(f"{RATE} writes a second, undisturbed"):
-        async with Writers(server, DATABASE, user="occupancy_app", rate=RATE) as calm:
-            await asyncio.sleep(_BEFORE + ROOMS * PAUSE)
+    with step(f"{RATE} writes a second, rooms listed {ROOMS} times"):
+        async with Writers(server, DATABASE, user="occupancy_app", rate=RATE) as listing:
+            await asyncio.sleep(_BEFORE)
+            await list_rooms(server)
+            await asyncio.sleep(_BEFORE)
     with step(f"{RATE} writes a second, {ROOMS} rooms added"):
         async with Writers(server, DATABASE, user="occupancy_app", rate=RATE) as writers:
             await asyncio.sleep(_BEFORE)
@@ -98,7 +114,7 @@ async def measure(server: Server) -> dict[str, Any]:
             "rooms_added": ROOMS,
             "command_s": round(statistics.median(seconds), 2),
             "writers": writers.summary(),
-            "undisturbed": calm.summary(),
+            "writers_while_listing": listing.summary(),
         },
         "date": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         "machine": machine(),
