@@ -9,6 +9,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psycopg2
 import pytest
@@ -130,7 +131,7 @@ def test_each_host_has_the_rooms_of_its_variables(fleet: Fleet) -> None:
     ]
     assert rooms(fleet) == expected
     # A room of the command line, beside the host's own, on one host; a second run changes nothing.
-    chosen = {"occupancy_rooms": ["kitchen", {"name": "-o", "label": "Option"}]}
+    chosen: dict[str, Any] = {"occupancy_rooms": ["kitchen", {"name": "-o", "label": "Option"}]}
     for number in (1, 0):
         run = run_playbook("site.yml", "--limit", f"localhost,{CANARY}", **chosen)
         assert run.returncode == 0, run.stdout[-6000:] + run.stderr[-2000:]
