@@ -55,7 +55,7 @@ images: .venv/.synced ## Make the two images ready on this machine: found, pulle
 
 ##@ The database (settings from the environment and .env)
 
-.PHONY: db-test db-init db-check db-migrate db-rollback db-current db-history db-reset db-seed migrate-create
+.PHONY: db-test db-init db-check db-migrate db-rollback db-current db-history db-reset db-rooms db-seed migrate-create
 db-test: .venv/.synced ## Test the connection
 	@$(MANAGE) test-connection
 db-init: .venv/.synced ## Create the schema with migrations
@@ -72,6 +72,8 @@ db-history: .venv/.synced ## Show the migration history
 	@$(MANAGE) history
 db-reset: .venv/.synced ## Drop and create the schema again (destroys data; asks first)
 	@$(MANAGE) reset
+db-rooms: .venv/.synced ## List the rooms
+	@$(MANAGE) rooms list
 db-seed: .venv/.synced ## Fill a development database with generated data
 	@$(MANAGE) seed
 migrate-create: .venv/.synced ## Create a migration: make migrate-create MSG="Add new feature"
