@@ -246,7 +246,7 @@ BEGIN
             IF FOUND THEN
                 RAISE EXCEPTION 'room "%" was retired on %', retired.room, retired.retired_at
                     USING ERRCODE = 'check_violation',
-                          HINT = 'To use the room again: occupancy-db rooms add.';
+                          HINT = 'To use the room again: occupancy-db rooms retire --undo.';
             END IF;
         END IF;
     END IF;
