@@ -55,7 +55,7 @@ images: .venv/.synced ## Make the two images ready on this machine: found, pulle
 
 ##@ The database (settings from the environment and .env)
 
-.PHONY: db-test db-init db-check db-migrate db-rollback db-current db-history db-reset db-seed migrate-create
+.PHONY: db-test db-init db-check db-migrate db-rollback db-current db-history db-reset db-rooms db-seed migrate-create
 db-test: .venv/.synced ## Test the connection
 	@$(MANAGE) test-connection
 db-init: .venv/.synced ## Create the schema with migrations
@@ -72,6 +72,8 @@ db-history: .venv/.synced ## Show the migration history
 	@$(MANAGE) history
 db-reset: .venv/.synced ## Drop and create the schema again (destroys data; asks first)
 	@$(MANAGE) reset
+db-rooms: .venv/.synced ## List the rooms
+	@$(MANAGE) rooms list
 db-seed: .venv/.synced ## Fill a development database with generated data
 	@$(MANAGE) seed
 migrate-create: .venv/.synced ## Create a migration: make migrate-create MSG="Add new feature"
@@ -81,7 +83,7 @@ export MSG
 
 ##@ Development
 
-.PHONY: test test-all test-full test-fast lint format bench bench-backup bench-migrate bench-tuning bench-cli docs
+.PHONY: test test-all test-full test-fast lint format bench bench-backup bench-migrate bench-rooms bench-tuning bench-cli docs
 test: .venv/.synced ## Lint, unit and database tests, a sample of the faults, a provisioned host: make test [STAGE=unit]
 	@$(BIN)/python scripts/run_tests.py test $(STAGE)
 test-all: .venv/.synced ## make test, and further hosts: Debian 12, backups, a fleet, an upgrade: make test-all [STAGE=upgrade]
@@ -103,6 +105,8 @@ bench-backup: images ## Measure backup, rehearsal and restore: make bench-backup
 	@$(BIN)/python -m bench.backup --rows $(ROWS)
 bench-migrate: images ## Measure the latency of writers during migrations: make bench-migrate [ROWS=10000000]
 	@$(BIN)/python -m bench.migrate --rows $(ROWS)
+bench-rooms: images ## Measure what writers notice of rooms that are added, one minute
+	@$(BIN)/python -m bench.rooms
 bench-cli: .venv/.synced ## Compare the time of the commands with importing SQLAlchemy and asyncpg
 	@$(BIN)/python -m bench.cli
 docs: .venv/.synced ## Build the documentation into dist/docs, generated pages and the roles' READMEs included

@@ -195,6 +195,7 @@ def _statement_reason(cause: BaseException) -> Reason | None:
             return Reason(ExitCode.PERMISSION, _sentence(cause), hint)
         case (
             asyncpg.UndefinedTableError()
+            | asyncpg.UndefinedObjectError()
             | asyncpg.UndefinedFunctionError()
             | asyncpg.InvalidSchemaNameError()
         ):

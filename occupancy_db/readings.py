@@ -1,6 +1,6 @@
 """Live ingest: batches of readings from the application, copied to the partitions of their months."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, fields
 from datetime import UTC, date, datetime
 from typing import Any, Final
@@ -205,9 +205,14 @@ def _confidence_problem(value: Any) -> str | None:
     return None if 0 <= value <= 1 else f"confidence is not between 0 and 1: {_shown(value)}"
 
 
-def room_problem(value: Any) -> str | None:
-    """The reason why a value is not a room, or None if it is one."""
-    if isinstance(value, str) and value in ROOMS:
+def room_problem(value: Any, rooms: Container[str] = ROOMS) -> str | None:
+    """The reason why a value is not a room, or None if it is one.
+
+    Args:
+        value: Any object.
+        rooms: The rooms of the database (``occupancy_db.rooms.load_rooms``).
+    """
+    if isinstance(value, str) and value in rooms:
         return None
     return f"unknown room {_shown(value)}"
 

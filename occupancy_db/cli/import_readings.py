@@ -10,11 +10,21 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import typer
 
-from occupancy_db.cli.output import Json, out
+from occupancy_db.cli.output import Json, out, with_program
 from occupancy_db.cli.progress import progress
-from occupancy_db.errors import DatabaseError, ExitCode
+from occupancy_db.driver import connect_driver
+from occupancy_db.errors import DatabaseError, ExitCode, explain
 from occupancy_db.history import importer
-from occupancy_db.history.formats import Format, Options, Reader, Rejects, read_entities
+from occupancy_db.history.formats import (
+    DEFAULT_ROOMS,
+    Format,
+    Options,
+    Reader,
+    Rejects,
+    add_rooms_hint,
+    read_entities,
+)
+from occupancy_db.rooms import Rooms, load_rooms
 from occupancy_db.settings import Settings
 
 Files = Annotated[
@@ -62,13 +72,10 @@ def import_readings(
     All valid rows of all files are imported in one transaction. Readings that exist already are skipped, so
     that the same files can be imported again. Rejected rows are written to a file, and the exit code is 1.
     """
-    options = Options(
-        form,
-        _columns(column or []),
-        read_entities(entities) if entities else None,
-        _zone(timezone) if timezone else None,
-    )
+    columns, zone = _columns(column or []), _zone(timezone) if timezone else None
     settings = None if dry_run else Settings()
+    rooms, warnings = _rooms_of(settings)
+    options = Options(form, columns, read_entities(entities, rooms) if entities else None, zone, rooms)
     began = time.monotonic()
     with Rejects(rejects or Path(f"{files[0].name}.rejects.csv")) as bad, progress("bytes") as bar:
         reader = Reader(files, options, bad, datetime.now(UTC))
@@ -79,17 +86,39 @@ def import_readings(
         report = (
             asyncio.run(importer.run(settings, reader, announce)) if settings else check(reader, announce)
         )
-    _print(report, bad, dry_run=dry_run, seconds=time.monotonic() - began)
+    report.warnings[:0] = warnings
+    _print(report, reader.unknown_rooms, bad, dry_run=dry_run, seconds=time.monotonic() - began)
     if bad.count:
         raise typer.Exit(ExitCode.FAILED)
 
 
-def _print(report: importer.Report, bad: Rejects, *, dry_run: bool, seconds: float) -> None:
+def _rooms_of(settings: Settings | None) -> tuple[Rooms, list[str]]:
+    """Read the rooms of the database; a dry run without one assumes those of a new database, and says so."""
+
+    async def load(settings: Settings) -> Rooms:
+        async with connect_driver(settings, "occupancy-db import") as connection:
+            return await load_rooms(connection)
+
+    if settings:
+        return asyncio.run(load(settings)), []
+    try:
+        return asyncio.run(load(Settings())), []
+    except Exception as error:
+        known = explain(error)
+        if known is None:
+            raise
+        return DEFAULT_ROOMS, [f"the rooms of a new database are assumed: {known.what}"]
+
+
+def _print(
+    report: importer.Report, unknown_rooms: set[str], bad: Rejects, *, dry_run: bool, seconds: float
+) -> None:
     speed = report.read / max(seconds, 0.001)
     data = {
         **asdict(report),
         "dry_run": dry_run,
         "rejects": str(bad.path) if bad.count else None,
+        "unknown_rooms": sorted(unknown_rooms),
         "seconds": round(seconds, 3),
         "rows_per_second": round(speed),
     }
@@ -106,6 +135,7 @@ def _print(report: importer.Report, bad: Rejects, *, dry_run: bool, seconds: flo
         *(f"  {month}  {rows:,}" for month, rows in report.months.items()),
         *(f"rejected: {words}" for words in bad.first),
         *([f"all rejected rows: {bad.path}"] if bad.count else []),
+        *([with_program(add_rooms_hint(sorted(unknown_rooms)))] if unknown_rooms else []),
         *(f"warning: {words}" for words in report.warnings),
     )
 

@@ -14,6 +14,7 @@ from occupancy_db.cli.progress import progress
 from occupancy_db.driver import connect_driver
 from occupancy_db.errors import DatabaseError, ExitCode
 from occupancy_db.history.seed import COLUMNS, generate
+from occupancy_db.rooms import Rooms, load_rooms
 from occupancy_db.settings import Settings
 
 BATCH = 5000
@@ -41,7 +42,7 @@ def seed(
     """Fill a development database with generated data.
 
     The same --days, --seed and --until generate the same rows. The command is refused in production, and if
-    the tables already hold rows of that time.
+    the tables already hold rows of that time. Rows of a room after its retirement are left out.
     """
     settings = Settings()
     refuse_in_production(settings, "seed writes generated data")
@@ -59,7 +60,11 @@ async def _seed(settings: Settings, days: int, number: int, until: datetime) -> 
                 f"{settings.where} already holds rows between {start:%F %R} and {until:%F %R} UTC",
                 "Choose another --until, or empty the database with 'occupancy-db reset'.",
             )
-        tables = vars(generate(days, number, until))
+        rooms = await load_rooms(connection)
+        generated = vars(generate(days, number, until))
+        tables = {
+            table: [row for row in rows if _fits(table, row, rooms)] for table, rows in generated.items()
+        }
         counts = {table: len(rows) for table, rows in tables.items()}
         with progress("rows") as bar:
             async with connection.transaction():  # all rows or none
@@ -77,6 +82,17 @@ async def _seed(settings: Settings, days: int, number: int, until: datetime) -> 
         "rows": counts,
     }
     out.result(data, *(f"{count:,} rows into {table}" for table, count in counts.items()))
+
+
+def _fits(table: str, row: tuple[Any, ...], rooms: Rooms) -> bool:
+    """Whether the database has the rooms of a row, and they are in use at its time."""
+    values = dict(zip(COLUMNS[table], row, strict=True))
+    moment = row[0]
+    return all(
+        room in rooms and rooms.retirement_problem(room, moment) is None
+        for name in ("room", "from_room", "to_room")
+        if (room := values.get(name)) is not None
+    )
 
 
 def _batches(rows: Any) -> Iterator[list[tuple[Any, ...]]]:

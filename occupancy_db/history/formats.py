@@ -8,9 +8,10 @@ import gzip
 import io
 import json
 import re
+import shlex
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
@@ -22,8 +23,11 @@ from typing import Any, Final, Protocol, Self
 from zoneinfo import ZoneInfo
 
 from occupancy_db.errors import DatabaseError, ExitCode
+from occupancy_db.models.enums import RoomType
 from occupancy_db.months import AHEAD, EARLIEST, absurd, following, month_of
 from occupancy_db.readings import ENTITY_LENGTH, ZONE_LENGTH, room_problem, text_problem
+from occupancy_db.rooms import Rooms
+from occupancy_db.schema.room_names import name_problem
 
 COPY_COLUMNS: Final = ("room", "zone", "state", "source_entity", "confidence", "timestamp")
 """The columns of a row, in order."""
@@ -49,6 +53,9 @@ STATES: Final = {
 }
 STATELESS: Final = frozenset({"unavailable", "unknown", ""})
 """What Home Assistant records when a sensor says nothing."""
+
+DEFAULT_ROOMS: Final = Rooms(dict.fromkeys(room.value for room in RoomType))
+"""The rooms of a database to which none was added."""
 
 _POSTGRES_EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
@@ -77,12 +84,14 @@ class Options:
         columns: Their names for our columns, where they differ.
         entities: Room and zone of each entity, for the history of Home Assistant; None if files are not that.
         timezone: Of timestamps without an offset; None to refuse those.
+        rooms: The rooms of the database.
     """
 
     format: Format | None = None
     columns: dict[str, str] = field(default_factory=dict)
     entities: dict[str, tuple[str, str]] | None = None
     timezone: ZoneInfo | None = None
+    rooms: Rooms = DEFAULT_ROOMS
 
 
 class Rejects:
@@ -182,6 +191,7 @@ class Reader:
         read: Rows seen, good or bad.
         no_state: Rows without a state.
         months: Good rows of each month.
+        unknown_rooms: The rooms of rejected rows that the database does not have.
         waiting: Good rows that have not been taken.
     """
 
@@ -200,6 +210,7 @@ class Reader:
         self.read = 0
         self.no_state = 0
         self.months: Counter[date] = Counter()
+        self.unknown_rooms: set[str] = set()
         self.waiting = 0
         self.rejects = rejects
         self._options = options
@@ -285,7 +296,7 @@ class Reader:
 
     def _parse_file(self, file: "_File") -> Iterator[bool]:
         rows, shape = _rows(file, self._options)
-        judge = _Judge(self._options, self._now)
+        judge = _Judge(self._options, self._now, self.unknown_rooms)
         if isinstance(rows, _CsvRows) and shape.time in (0, shape.width - 1):
             parse = self._parse_lines(file, rows, judge, shape)
         else:
@@ -363,6 +374,7 @@ class Reader:
             score = judge.score(None if shape.score is None else row[shape.score])
             key = shape.key(row)
             here = self._here
+            lasting = True
             try:
                 start, parts = here.known[key]
                 moment = judge.parse(row[shape.time])
@@ -370,11 +382,13 @@ class Reader:
             except (KeyError, TypeError, ValueError):
                 known = False
             if not known:
-                start, zone = judge.start(*key)
-                moment = judge.moment(row[shape.time])
+                start, zone, retired = judge.start(*key)
+                moment = judge.moment(row[shape.time], retired)
                 here = self._here = self._month(month_of(moment))
                 parts = here.zones.setdefault(zone, [])
-                if key not in here.known and self._remembered < _REMEMBERED:
+                # Of a room that was retired in this month, each timestamp is compared.
+                lasting = retired is None or judge.accepts_until(retired, here.until)
+                if lasting and key not in here.known and self._remembered < _REMEMBERED:
                     here.known[key] = start, parts
                     self._remembered += 1
         except _NoState:
@@ -388,7 +402,7 @@ class Reader:
         start += score
         parts += (start, _int64((moment - _POSTGRES_EPOCH) // _MICROSECOND))
         self._count(1)
-        return start, parts
+        return (start, parts) if lasting else None
 
     def _count(self, added: int) -> None:
         if added:
@@ -429,14 +443,16 @@ class _Shape:
 class _Judge:
     """Whether a row is good, and what it is made of."""
 
-    def __init__(self, options: Options, now: datetime) -> None:
+    def __init__(self, options: Options, now: datetime, unknown_rooms: set[str]) -> None:
         self.parse = _parser(options.timezone)
         self._scores: dict[Any, bytes] = {}
         self._entities = options.entities
+        self._rooms = options.rooms
+        self._unknown_rooms = unknown_rooms
         self._now = now
 
-    def start(self, *key: Any) -> tuple[bytes, str]:
-        """A row of COPY up to the confidence, and its zone.
+    def start(self, *key: Any) -> tuple[bytes, str, str | None]:
+        """A row of COPY up to the confidence, its zone, and its room if that is retired.
 
         Raises:
             _Reject: it is not good.
@@ -451,16 +467,26 @@ class _Judge:
             if state is None or (isinstance(state, str) and state.lower() in STATELESS):
                 raise _NoState
             room, zone = self._entities[entity]
-        problem = (
-            room_problem(room)
-            or text_problem("zone", zone, ZONE_LENGTH)
-            or text_problem("source_entity", entity, ENTITY_LENGTH)
+        if problem := room_problem(room, self._rooms):
+            if (
+                isinstance(room, str)
+                and name_problem(room) is None
+                and len(self._unknown_rooms) < _REMEMBERED
+            ):
+                self._unknown_rooms.add(room)
+            raise _Reject(problem)
+        problem = text_problem("zone", zone, ZONE_LENGTH) or text_problem(
+            "source_entity", entity, ENTITY_LENGTH
         )
         if problem:
             raise _Reject(problem)
         values = (room.encode(), zone.encode(), bytes([_state(state)]), entity.encode())
         columns = b"".join(_int32(len(value)) + value for value in values)
-        return _int16(len(COPY_COLUMNS)) + columns, zone
+        return _int16(len(COPY_COLUMNS)) + columns, zone, room if self._rooms.retired_at[room] else None
+
+    def accepts_until(self, room: str, end: datetime) -> bool:
+        """Whether a retired room takes all readings before a time."""
+        return self._rooms.retirement_problem(room, end - _MICROSECOND) is None
 
     def score(self, value: Any) -> bytes:
         """The confidence, and how long the timestamp is that follows.
@@ -486,8 +512,12 @@ class _Judge:
             self._scores[value] = packed
         return packed
 
-    def moment(self, value: Any) -> datetime:
+    def moment(self, value: Any, retired: str | None) -> datetime:
         """The timestamp.
+
+        Args:
+            value: As it stands in the file.
+            retired: The room if that is retired.
 
         Raises:
             _Reject: it is not good.
@@ -498,7 +528,9 @@ class _Judge:
             moment = self.parse(value)
             if moment.utcoffset() is None:
                 raise _Reject(f"timestamp has no time zone: {value}")
-            problem = absurd(moment, self._now)
+            problem = absurd(moment, self._now) or (
+                self._rooms.retirement_problem(retired, moment) if retired else None
+            )
         except (TypeError, ValueError, OverflowError):
             raise _Reject(f"timestamp is not ISO 8601: {value!r}") from None
         if problem:
@@ -704,11 +736,12 @@ def _shape(header: list[str], names: dict[str, str | None]) -> _Shape:
     return _Shape(key, where["timestamp"], where.get("confidence"), len(header))
 
 
-def read_entities(path: Path) -> dict[str, tuple[str, str]]:
+def read_entities(path: Path, rooms: Rooms = DEFAULT_ROOMS) -> dict[str, tuple[str, str]]:
     """Which room and zone each entity of Home Assistant stands for.
 
     Args:
         path: A CSV file with the columns entity_id, room, zone.
+        rooms: The rooms of the database.
 
     Raises:
         DatabaseError: it cannot be used.
@@ -722,9 +755,11 @@ def read_entities(path: Path) -> dict[str, tuple[str, str]]:
                 raise _unusable(path, "its header is another", hint)
             for row in rows:
                 entity, room, zone = row["entity_id"], row["room"], row["zone"]
+                problem = text_problem("entity_id", entity, ENTITY_LENGTH)
+                if problem is None and (problem := room_problem(room, rooms)) and name_problem(room) is None:
+                    raise _unusable(path, f"line {rows.line_num}: {problem}", add_rooms_hint([room]))
                 problem = (
-                    text_problem("entity_id", entity, ENTITY_LENGTH)
-                    or room_problem(room)
+                    problem
                     or text_problem("zone", zone, ZONE_LENGTH)
                     or (f"{entity} is there twice" if entity in entities else None)
                 )
@@ -734,6 +769,15 @@ def read_entities(path: Path) -> dict[str, tuple[str, str]]:
     except csv.Error as error:
         raise _unusable(path, str(error), hint) from error
     return entities
+
+
+def add_rooms_hint(rooms: Iterable[str]) -> str:
+    """How to add rooms to the database.
+
+    Args:
+        rooms: Their names.
+    """
+    return f"Add rooms with 'occupancy-db rooms add {shlex.join(rooms)}'."
 
 
 def _unusable(path: Path, what: str, hint: str) -> DatabaseError:

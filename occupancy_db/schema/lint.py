@@ -183,6 +183,11 @@ def _check(statements: list[str]) -> Iterator[tuple[str, str]]:
                 f"{start}…: locks its rows until the revision ends; use migration_ops.backfill",
             )
         for value in _ADDS_VALUE.findall(text):
+            if re.match(r"ALTER\s+TYPE\s+(PUBLIC\.)?ROOM_TYPE\b(?!.*\bIF\s+NOT\s+EXISTS\b)", bare, re.DOTALL):
+                yield (
+                    "room-may-exist",
+                    f"{start}…: a database may have {value} already, since rooms are data: add IF NOT EXISTS",
+                )
             if any(value in other for other in texts if other is not text):
                 yield (
                     "enum-value-in-use",

@@ -52,6 +52,22 @@ def script_directory() -> ScriptDirectory:
     return ScriptDirectory.from_config(alembic_config())
 
 
+# The downgrades convert all rows, and the first revision has no place for rows of rooms that were added.
+_EMPTY = """
+    DO $$
+    DECLARE
+        tables text;
+    BEGIN
+        SELECT string_agg(name, ', ') INTO tables
+        FROM unnest(ARRAY['public.sensor_readings', 'public.room_transitions', 'public.predictions']) AS name
+        WHERE to_regclass(name) IS NOT NULL;
+        IF tables IS NOT NULL THEN
+            EXECUTE 'TRUNCATE ' || tables;
+        END IF;
+    END $$
+"""
+
+
 async def upgrade(settings: Settings, revision: str = "head", lock_wait: float = LOCK_WAIT) -> Outcome:
     """Bring the schema to a revision.
 
@@ -81,7 +97,8 @@ async def recreate(settings: Settings, lock_wait: float = LOCK_WAIT) -> Outcome:
         DatabaseError: no connection, or another session holds the maintenance lock.
         sqlalchemy.exc.DBAPIError: a migration failed; it is rolled back, those before it are not.
     """
-    return await _run(settings, [(command.downgrade, "base"), (command.upgrade, "head")], lock_wait)
+    steps = [(command.downgrade, "base"), (command.upgrade, "head")]
+    return await _run(settings, steps, lock_wait, prepare=_EMPTY)
 
 
 async def current_revision(connection: AsyncConnection) -> str | None:
@@ -106,7 +123,9 @@ async def with_alembic(connection: AsyncConnection, run: Callable[[Config], Any]
     await connection.run_sync(call)
 
 
-async def _run(settings: Settings, steps: list[tuple[Callable[..., None], str]], lock_wait: float) -> Outcome:
+async def _run(
+    settings: Settings, steps: list[tuple[Callable[..., None], str]], lock_wait: float, prepare: str = ""
+) -> Outcome:
     reverted: list[str] = []
     applied: list[str] = []
 
@@ -118,6 +137,9 @@ async def _run(settings: Settings, steps: list[tuple[Callable[..., None], str]],
         async with connect(
             settings, "occupancy-db migrations", server_settings=SESSION_SETTINGS
         ) as connection:
+            if prepare:
+                await connection.exec_driver_sql(prepare)
+                await connection.commit()
             for run, revision in steps:
                 await with_alembic(
                     connection, partial(run, revision=revision), on_version_apply=on_version_apply

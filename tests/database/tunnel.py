@@ -36,8 +36,11 @@ def tls_tunnel(context: ssl.SSLContext, host: str, port: int) -> Iterator[int]:
                 await writer.start_tls(context)
                 first = b""
             answers, requests = await asyncio.open_connection(host, port)
-            requests.write(first)
-            await asyncio.gather(_copy(reader, requests), _copy(answers, writer))
+            try:
+                requests.write(first)
+                await asyncio.gather(_copy(reader, requests), _copy(answers, writer))
+            finally:
+                requests.close()  # when the tunnel ends before its clients have gone
         except (OSError, asyncio.IncompleteReadError):
             pass  # the client has disconnected
         finally:

@@ -29,7 +29,7 @@ BIN = Path(sys.executable).parent
 
 COMMANDS = {
     "init", "migrate", "rollback", "current", "history", "create-migration", "test-connection",
-    "check-tables", "cleanup", "seed", "reset", "import", "partitions", "tune", "lint",
+    "check-tables", "cleanup", "seed", "reset", "import", "partitions", "rooms", "tune", "lint",
 }  # fmt: skip
 
 
@@ -54,7 +54,12 @@ def test_help_lists_every_command_and_every_exit_code() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", sorted(COMMANDS - {"partitions"} | {"partitions status", "partitions maintain"})
+    "command",
+    sorted(
+        COMMANDS - {"partitions", "rooms"}
+        | {"partitions status", "partitions maintain"}
+        | {"rooms list", "rooms add", "rooms label", "rooms retire"}
+    ),
 )
 def test_each_command_has_help_and_the_option_json(command: str) -> None:
     code, text = run(*command.split(), "--help")
@@ -235,6 +240,10 @@ INTERFACE = {
     "cleanup": ("--months --transitions-months --predictions-months --dry-run --no-dry-run --lock-wait"),
     "partitions status": "--months-ahead",
     "partitions maintain": "--months-ahead --dry-run --lock-wait",
+    "rooms list": "",
+    "rooms add": "--label",
+    "rooms label": "--remove",
+    "rooms retire": "--at --undo",
     "backup create": "--pin",
     "backup verify": "--older-than",
     "backup list": "",

@@ -14,8 +14,8 @@ PACKAGE = ROOT / "occupancy_db"
 # From what is imported to what imports it: a module imports those of its own layer and of the layers before.
 LAYERS: list[list[str]] = [
     [
-        "environment", "exit_codes", "settings", "errors", "tls", "months", "pool", "driver", "retry",
-        "connection", "models", "readings",
+        "environment", "exit_codes", "settings", "errors", "tls", "months", "rooms", "pool", "driver",
+        "retry", "connection", "models", "readings",
     ],
     ["maintenance"],
     ["server"],
@@ -126,7 +126,8 @@ def test_client_as_a_whole_imports_no_tool_package() -> None:
             (words.split(), {"alembic", "rich", "sqlalchemy"})
             for words in [
                 "current", "check-tables", "test-connection", "partitions status", "cleanup --dry-run",
-                "partitions maintain --dry-run", "migrate --plan",
+                "partitions maintain --dry-run", "migrate --plan", "rooms list", "rooms add kitchen",
+                "rooms label kitchen Kitchen", "rooms retire kitchen",
             ]
         ],
     ],

@@ -89,10 +89,14 @@ RULES: dict[str, tuple[list[str], list[str]]] = {
     ),
     "enum-value-in-use": (
         [
-            "ALTER TYPE room_type ADD VALUE 'garage' AFTER 'office'",
-            "ALTER TABLE rooms ALTER COLUMN room SET DEFAULT 'garage'",
+            "ALTER TYPE prediction_type ADD VALUE 'arrival' AFTER 'vacancy'",
+            "ALTER TABLE predictions ALTER COLUMN prediction_type SET DEFAULT 'arrival'",
         ],
-        ["ALTER TYPE room_type ADD VALUE 'garage' AFTER 'office'"],
+        ["ALTER TYPE prediction_type ADD VALUE 'arrival' AFTER 'vacancy'"],
+    ),
+    "room-may-exist": (
+        ["ALTER TYPE public.room_type ADD VALUE 'garage' AFTER 'office'"],
+        ["ALTER TYPE public.room_type ADD VALUE IF NOT EXISTS 'garage' AFTER 'office'"],
     ),
     # Squawk's
     "adding-field-with-default": (
@@ -116,8 +120,8 @@ RULES: dict[str, tuple[list[str], list[str]]] = {
         ["ALTER TABLE predictions ADD CONSTRAINT u UNIQUE USING INDEX i"],
     ),
     "require-enum-value-ordering": (
-        ["ALTER TYPE room_type ADD VALUE 'garage'"],
-        ["ALTER TYPE room_type ADD VALUE 'garage' AFTER 'office'"],
+        ["ALTER TYPE prediction_type ADD VALUE 'arrival'"],
+        ["ALTER TYPE prediction_type ADD VALUE 'arrival' AFTER 'vacancy'"],
     ),
     "require-concurrent-partition-detach": (
         ["ALTER TABLE sensor_readings DETACH PARTITION m"],

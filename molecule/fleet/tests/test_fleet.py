@@ -9,7 +9,9 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import psycopg2
 import pytest
 import testinfra
 from testinfra.host import Host
@@ -109,6 +111,39 @@ def recap(run: subprocess.CompletedProcess[str], word: str) -> dict[str, int]:
     """A number of Ansible's recap by host."""
     lines = re.findall(rf"^(occupancy-home\d) .*\b{word}=(\d+)", run.stdout, re.MULTILINE)
     return {host: int(number) for host, number in lines}
+
+
+def rooms(fleet: Fleet) -> list[list[tuple[str, str | None]]]:
+    """The rooms that each host has besides those of the schema, and the labels."""
+    query = (
+        "SELECT known.room, rooms.label "
+        "FROM unnest(enum_range(NULL::room_type)::text[]) WITH ORDINALITY AS known (room, place) "
+        "LEFT JOIN rooms USING (room) WHERE place > 6 OR label IS NOT NULL ORDER BY place"
+    )
+    return [server.query("occupancy_readonly", query) for server in fleet.servers.values()]
+
+
+def test_each_host_has_the_rooms_of_its_variables(fleet: Fleet) -> None:
+    expected: list[list[tuple[str, str | None]]] = [
+        [("kitchen", None), ("l'atelier", None)],
+        [("office", "Büro"), ("garage", "Garage 名 €")],
+        [],
+    ]
+    assert rooms(fleet) == expected
+    # A room of the command line, beside the host's own, on one host; a second run changes nothing.
+    chosen: dict[str, Any] = {"occupancy_rooms": ["kitchen", {"name": "-o", "label": "Option"}]}
+    for number in (1, 0):
+        run = run_playbook("site.yml", "--limit", f"localhost,{CANARY}", **chosen)
+        assert run.returncode == 0, run.stdout[-6000:] + run.stderr[-2000:]
+        assert recap(run, "changed") == {CANARY: number}
+    expected[0].append(("-o", "Option"))
+    assert rooms(fleet) == expected
+    # The inventory adds and does not bring back.
+    fleet.hosts[CANARY].check_output("occupancy-db rooms retire kitchen </dev/null")
+    run = run_playbook("site.yml", "--limit", f"localhost,{CANARY}")
+    assert recap(run, "changed") == {CANARY: 0}
+    with pytest.raises(psycopg2.errors.CheckViolation, match='room "kitchen" was retired on'):
+        fleet.servers[CANARY].query("occupancy_app", INSERT.replace("'office'", "'kitchen'") % f"'{ENTITY}'")
 
 
 def test_a_check_shows_the_plan_of_each_host_and_changes_nothing(fleet: Fleet) -> None:

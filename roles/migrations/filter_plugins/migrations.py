@@ -1,11 +1,11 @@
-"""Filters that decide about migrations: provisioning.migration_plan, from a playbook."""
+"""Filters that decide about migrations and rooms: provisioning.migration_plan and rooms, from a playbook."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-from provisioning import migration_plan
+from provisioning import migration_plan, rooms
 
 
 def release(root: str) -> list[str]:
@@ -34,4 +34,6 @@ class FilterModule:
             "migrations_problem": problem,
             "migrations_plan": migration_plan.plan,
             "migrations_pending_hosts": migration_plan.pending_hosts,
+            "migrations_missing_rooms": rooms.missing,
+            "migrations_rooms_arguments": rooms.arguments,
         }

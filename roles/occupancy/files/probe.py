@@ -30,6 +30,16 @@ DISTRIBUTIONS = {"debian": "Debian", "raspbian": "Debian", "ubuntu": "Ubuntu"}
 SSL_REQUEST = struct.pack("!II", 8, 80877103)
 """PostgreSQL's SSLRequest message."""
 
+ROOMS = """
+    SELECT enumlabel::text,
+           EXISTS (SELECT FROM pg_class WHERE oid = to_regclass('public.rooms') AND relkind = 'r')
+    FROM pg_enum WHERE enumtypid = to_regtype('public.room_type')
+"""
+"""The rooms of a database, and whether it has the table of their labels."""
+
+LABELS = "SELECT room, label FROM public.rooms WHERE label IS NOT NULL"
+"""The labels of rooms. The superuser reads a table only: a view would run functions of its owner."""
+
 
 def main() -> None:
     """Print the facts. With `only: server` in the request, exit with 1 if the server does not answer."""
@@ -305,27 +315,54 @@ def server_facts(request: dict[str, Any]) -> dict[str, Any]:
     except ImportError:
         return {"server": None, "server_error": "the host has no python3-psycopg2 yet"}
     try:
-        connection = psycopg2.connect(
-            host=f"{request['run_dir']}/postgresql",
-            user="postgres",
-            dbname="postgres",
-            connect_timeout=3,
-            application_name="occupancy probe",
-            options="-c default_transaction_read_only=on -c statement_timeout=10s",
-        )
-        try:
-            with connection.cursor() as cursor:
-                cursor.execute(request["server_query"])
-                ((state,),) = cursor.fetchall()
-        finally:
-            connection.close()
+        (state,) = query(request, "postgres", request["server_query"])[0]
     except psycopg2.Error as error:
         return {"server": None, "server_error": str(error).strip()}
+    state["rooms"] = {}
+    if request["database"] in state["databases"]:
+        with contextlib.suppress(psycopg2.Error):  # it is being replaced by a restore
+            state["rooms"] = room_facts(request)
     for name, role in state["roles"].items():
         role["password_is_kept"] = matches(
             read(Path(request["dir"]) / "secrets" / name), role.pop("secret") or ""
         )
     return {"server": state, "server_error": ""}
+
+
+def room_facts(request: dict[str, Any]) -> dict[str, str | None]:
+    """The label of each room of the product's database, None for a room without; nothing without a schema.
+
+    Raises:
+        psycopg2.Error: The database cannot be connected to.
+    """
+    rows = query(request, request["database"], ROOMS)
+    labels = dict(query(request, request["database"], LABELS)) if any(table for _, table in rows) else {}
+    return {name: labels.get(name) for name, _ in rows}
+
+
+def query(request: dict[str, Any], database: str, statement: str) -> list[tuple[Any, ...]]:
+    """The rows of a statement that only reads, as the superuser.
+
+    Raises:
+        psycopg2.Error: The server does not answer, or refuses the statement.
+    """
+    import psycopg2
+
+    connection = psycopg2.connect(
+        host=f"{request['run_dir']}/postgresql",
+        user="postgres",
+        dbname=database,
+        connect_timeout=3,
+        application_name="occupancy probe",
+        options="-c default_transaction_read_only=on -c statement_timeout=10s -c search_path=pg_catalog",
+    )
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute(statement)
+            rows: list[tuple[Any, ...]] = cursor.fetchall()
+            return rows
+    finally:
+        connection.close()
 
 
 def matches(password: str, secret: str) -> bool:
