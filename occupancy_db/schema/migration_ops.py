@@ -75,8 +75,8 @@ _LEFTOVERS = """
     WHERE NOT indisvalid AND relname ~ '_cc(new|old)\\d*$'
 """
 
-# For each leaf partition that contains rows, in this order: batches of pages, a VACUUM after each twentieth
-# of the pages, and one REINDEX.
+# For each leaf partition that contains rows, in this order: batches of at most a twentieth of the pages, a
+# VACUUM after each twentieth, and one REINDEX.
 _REWRITE = """
     SELECT statement
     FROM {tree}
@@ -84,15 +84,14 @@ _REWRITE = """
     CROSS JOIN LATERAL (
         SELECT pg_relation_size(relid) / current_setting('block_size')::bigint AS pages
     ) AS size
+    CROSS JOIN LATERAL (SELECT greatest(1, least({batch}, pages / 20)) AS batch) AS plan
     CROSS JOIN LATERAL (
-        SELECT page, 1 AS step, format(
-            {update}, relid::regclass, page, page + {batch}
-        ) AS statement
-        FROM generate_series(0, pages - 1, {batch}) AS page
+        SELECT page, 1 AS step, format({update}, relid::regclass, page, page + batch) AS statement
+        FROM generate_series(0, pages - 1, batch) AS page
         UNION ALL
         SELECT page, 2, format('VACUUM (TRUNCATE off) %s', relid::regclass)
-        FROM generate_series(0, pages - 1, {batch}) AS page
-        WHERE (page / {batch} + 1) % greatest(1, pages / {batch} / 20) = 0 OR page + {batch} >= pages
+        FROM generate_series(0, pages - 1, batch) AS page
+        WHERE (page / batch + 1) % greatest(1, pages / batch / 20) = 0 OR page + batch >= pages
         UNION ALL
         SELECT pages, 3, format('REINDEX TABLE CONCURRENTLY %s', relid::regclass) WHERE pages > 0
     ) AS work
@@ -186,7 +185,7 @@ def rewrite(table: str, set_: str, where: str, *, pages: int = 100) -> None:
         set_: What follows SET.
         where: Condition of the rows to update. It must be false for updated rows, so that a repetition
             continues an interrupted run.
-        pages: Size of a batch in pages of 8 KiB.
+        pages: Largest size of a batch in pages of 8 KiB.
 
     Raises:
         ValueError: the name is not a plain identifier of at most 55 characters.
