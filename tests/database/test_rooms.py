@@ -147,7 +147,7 @@ def test_a_retired_room_takes_earlier_readings_and_no_others(database: Database,
     cursor.execute(insert, ["kitchen", [earlier, retired_at - timedelta(days=30)]])
     cursor.execute(insert, ["office", [retired_at, datetime.now(UTC)]])
     for moments in ([retired_at], [datetime.now(UTC)], [earlier, retired_at]):
-        with pytest.raises(psycopg2.errors.CheckViolation, match=r'^room "kitchen" was retired on') as refusal:
+        with pytest.raises(psycopg2.errors.CheckViolation, match='room "kitchen" was retired') as refusal:
             cursor.execute(insert, ["kitchen", moments])
         assert "rooms retire --undo" in str(refusal.value)
     # What was there before the retirement stays, and the room takes readings when it is back.
