@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import asyncpg
+import psycopg2
 import pytest
 import trustme
 from psycopg2.extensions import cursor as Cursor  # noqa: N812
@@ -131,6 +132,29 @@ def test_a_room_is_retired_and_brought_back(database: Database) -> None:
     before = datetime.now(UTC).replace(microsecond=0)
     now = datetime.fromisoformat(answer(database, "rooms", "retire", "office")["retired_at"])
     assert before <= now <= datetime.now(UTC)
+
+
+def test_a_retired_room_takes_earlier_readings_and_no_others(database: Database, cursor: Cursor) -> None:
+    retired_at = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=1)
+    insert = (
+        "INSERT INTO sensor_readings (timestamp, room, zone, state, source_entity) "
+        "SELECT at, %s, 'z', true, 'x' FROM unnest(%s) AS at"
+    )
+    answer(database, "rooms", "add", "kitchen")
+    cursor.execute(insert, ["kitchen", [retired_at + timedelta(minutes=1)]])
+    answer(database, "rooms", "retire", "kitchen", "--at", retired_at.isoformat())
+    earlier = retired_at - timedelta(microseconds=1)
+    cursor.execute(insert, ["kitchen", [earlier, retired_at - timedelta(days=30)]])
+    cursor.execute(insert, ["office", [retired_at, datetime.now(UTC)]])
+    for moments in ([retired_at], [datetime.now(UTC)], [earlier, retired_at]):
+        with pytest.raises(psycopg2.errors.CheckViolation, match='room "kitchen" was retired') as refusal:
+            cursor.execute(insert, ["kitchen", moments])
+        assert "rooms retire --undo" in str(refusal.value)
+    # What was there before the retirement stays, and the room takes readings when it is back.
+    cursor.execute("SELECT count(*) FROM sensor_readings WHERE room = 'kitchen'")
+    assert cursor.fetchone() == (3,)
+    answer(database, "rooms", "retire", "kitchen", "--undo")
+    cursor.execute(insert, ["kitchen", [retired_at]])
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,8 @@ from tests.database.migration_host import release as release
 
 ROOMS = (
     "SELECT known.room, rooms.label, rooms.retired_at "
-    "FROM unnest(enum_range(NULL::room_type)::text[]) AS known (room) LEFT JOIN rooms USING (room)"
+    "FROM unnest(enum_range(NULL::room_type)::text[]) WITH ORDINALITY AS known (room, place) "
+    "LEFT JOIN rooms USING (room) ORDER BY place"
 )
 
 
