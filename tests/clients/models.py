@@ -33,11 +33,11 @@ def _values(members: Any) -> list[str]:
 class Tables:
     """The classes of one client; each client has a registry and a MetaData of its own."""
 
-    def __init__(self, room: TypeEngine[Any], kind: TypeEngine[Any], document: TypeEngine[Any]) -> None:
+    def __init__(self, room_type: TypeEngine[Any], kind: TypeEngine[Any], document: TypeEngine[Any]) -> None:
         """Map the tables.
 
         Args:
-            room: The type of the columns with rooms.
+            room_type: The type of the columns with rooms.
             kind: The type of predictions.prediction_type.
             document: The type of predictions.probability_distribution.
         """
@@ -50,7 +50,7 @@ class Tables:
 
             id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=True)
             timestamp: Mapped[datetime] = mapped_column(DateTime(timezone=True))
-            room: Mapped[Any] = mapped_column(room)
+            room: Mapped[Any] = mapped_column(room_type)
             zone: Mapped[str] = mapped_column(String(50))
             state: Mapped[bool] = mapped_column(Boolean)
             confidence: Mapped[float] = mapped_column(Float, default=1.0)
@@ -62,8 +62,8 @@ class Tables:
 
             id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=True)
             timestamp: Mapped[datetime] = mapped_column(DateTime(timezone=True))
-            from_room: Mapped[Any] = mapped_column(room, nullable=True)
-            to_room: Mapped[Any] = mapped_column(room)
+            from_room: Mapped[Any] = mapped_column(room_type, nullable=True)
+            to_room: Mapped[Any] = mapped_column(room_type)
             transition_duration_seconds: Mapped[float | None] = mapped_column(Float)
             confidence: Mapped[float] = mapped_column(Float, default=1.0)
 
@@ -71,7 +71,7 @@ class Tables:
             __tablename__ = "predictions"
 
             id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=True)
-            room: Mapped[Any] = mapped_column(room)
+            room: Mapped[Any] = mapped_column(room_type)
             prediction_made_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
             prediction_type: Mapped[Any] = mapped_column(kind)
             confidence: Mapped[float] = mapped_column(Float)

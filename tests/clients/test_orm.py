@@ -58,9 +58,11 @@ async def test_create_commit_and_refresh_in_a_loop(
             assert one.created_at >= NOW - timedelta(minutes=10)
             seen.add(one.id)
         assert len(seen) == LOOP
+        last = one.id
         one.room = other
         await session.commit()
-        assert (await session.get_one(tables.SensorReading, one.id)).room == other
+        one = await session.get_one(tables.SensorReading, last)
+        assert one.room == other
         await session.delete(one)
         await session.commit()
         assert await session.scalar(select(func.count()).select_from(tables.SensorReading)) == LOOP - 1
@@ -108,7 +110,9 @@ async def test_many_rows_at_once_are_inserted(
         many = [reading(tables, (room, other)[number % 2], zone=f"zone {number}") for number in range(250)]
         session.add_all(many)
         await session.commit()
-        assert len({one.id for one in [await session.merge(one) for one in many[:3]]}) == 3
+        for one in many[::50]:
+            await session.refresh(one)
+        assert len({one.id for one in many[::50]}) == 5
         table = tables.SensorReading
         assert await session.scalar(select(func.count()).where(table.room == room)) == 125
         moved = await session.execute(update(table).where(table.room == room).values(room=other))
@@ -203,8 +207,8 @@ async def test_rooms_are_text_in_expressions(sessions: Sessions) -> None:
             assert (await session.scalars(like)).all() == ["living_kitchen"]
             upper = select(func.upper(table.room)).where(func.length(table.room) == 6)
             assert (await session.scalars(upper)).all() == ["OFFICE"]
-            origins = select(func.coalesce(moves.from_room, "initial"), func.count())
-            found = await session.execute(origins.group_by(func.coalesce(moves.from_room, "initial")))
+            origin = func.coalesce(moves.from_room, "initial").label("origin")
+            found = await session.execute(select(origin, func.count()).group_by("origin"))
             assert set(found.tuples()) == {("initial", 1), ("office", 1)}
             joined = select(table.room + "/" + table.zone).where(table.room.contains("off"))
             assert (await session.scalars(joined)).all() == ["office/desk"]
