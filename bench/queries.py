@@ -17,7 +17,9 @@ QUERIES = {
     "zone_day": (
         "SELECT * FROM sensor_readings WHERE zone = 'desk_anca' AND timestamp > now() - interval '1 day'"
     ),
-    "distribution": ("SELECT * FROM predictions WHERE probability_distribution @> '{\"occupied\": 0.75}'"),
+    "distribution": (
+        "SELECT * FROM predictions WHERE probability_distribution @> '[{\"probability\": 0.75}]'"
+    ),
 }
 
 RUNS = 21

@@ -70,6 +70,11 @@ STAGES = (
         full_environment=(("OCCUPANCY_IMPORT_ROWS", "1000000"),),
     ),
     Stage(
+        "clients",
+        "clients of each kind, as the application, over verified TLS to the server image",
+        ("pytest", "-q", "-r", "s", "tests/clients"),
+    ),
+    Stage(
         "faults",
         "damaged backup sets and interrupted commands lose nothing (a sample; all in test-full)",
         (*PYTEST, "--sample", "tests/faults"),

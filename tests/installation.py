@@ -24,14 +24,19 @@ def build_wheel(directory: Path) -> Path:
 
 
 class Installation:
-    """A virtual environment with the wheel, and an empty directory to work in."""
+    """A virtual environment with the wheel, and an empty directory to work in.
 
-    def __init__(self, directory: Path, requirement: str) -> None:
+    Attributes:
+        bin: The programs of the environment.
+        directory: The directory to work in.
+    """
+
+    def __init__(self, directory: Path, *requirements: str) -> None:
         self.bin = directory / "venv" / "bin"
         self.directory = directory / "elsewhere"
         self.directory.mkdir()
         uv("venv", "--quiet", "--python", sys.executable, directory / "venv")
-        uv("pip", "install", "--quiet", "--python", self.bin / "python", requirement)
+        uv("pip", "install", "--quiet", "--python", self.bin / "python", *requirements)
 
     def run(self, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(

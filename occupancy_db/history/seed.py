@@ -30,6 +30,9 @@ AWAY = None
 HORIZONS = (15, 120)
 """Minutes: cooling and heating."""
 
+QUANTILES = ((0.5, 0.2), (1, 0.5), (2, 0.3))
+"""Of the distribution of a vacancy: multiples of the expected minutes, and how likely each is."""
+
 PREDICT_EVERY = timedelta(minutes=30)
 
 # A transition joins two stays; a longer silence is an absence, and the next detection is a first one.
@@ -238,7 +241,7 @@ def _predictions(
                 then = present(moment + timedelta(minutes=horizon))
                 expected = 0.8 if then and then.room is room else 0.12
                 probability = round(min(1.0, max(0.0, random.gauss(expected, 0.1 + horizon / 1200))), 3)
-                distribution = {"occupied": probability, "vacant": round(1 - probability, 3)}
+                distribution = [{"minutes": horizon, "probability": probability}]
                 yield (
                     moment,
                     moment,
@@ -254,7 +257,9 @@ def _predictions(
         if here is not None:
             left = (here.left - moment).total_seconds() / 60
             median = round(max(1.0, random.gauss(left, left / 5)), 1)
-            distribution = {"p10": round(median / 2, 1), "p50": median, "p90": round(median * 2, 1)}
+            distribution = [
+                {"minutes": round(median * times, 1), "probability": share} for times, share in QUANTILES
+            ]
             yield (
                 moment,
                 moment,

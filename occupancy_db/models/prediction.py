@@ -28,7 +28,8 @@ class Prediction(Base):
     prediction_type: Mapped[str] = mapped_column(Text)
     """A value of ``PredictionType``."""
     model_version: Mapped[str | None] = mapped_column(String(50))
-    probability_distribution: Mapped[dict[str, Any] | None] = mapped_column(JSONB)
+    probability_distribution: Mapped[list[dict[str, Any]] | None] = mapped_column(JSONB)
+    """A list of objects: ``[{"minutes": 15, "probability": 0.2}, ...]``."""
 
     __table_args__ = (
         CheckConstraint("confidence BETWEEN 0 AND 1", name="confidence"),

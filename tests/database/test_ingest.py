@@ -141,8 +141,49 @@ async def test_keys_are_checked_and_many_problems_are_summed_up() -> None:
         await ingest(batch)
     assert caught.value.problems[1:3] == [
         (1, "missing key room, source_entity, state, timestamp"),
-        (2, "neither a Reading nor a mapping: int"),
+        (2, "neither a Reading nor a mapping nor an object like a Reading: int"),
     ]
+
+
+async def test_a_room_that_was_added_a_moment_ago_is_accepted(cursor: Cursor) -> None:
+    """The rooms are kept between batches; an unknown room makes ingest read them again."""
+    kitchen = replace(GOOD, room="kitchen")
+    assert await ingest([GOOD]) == 1
+    with pytest.raises(InvalidReadings, match=r"^1 invalid: reading 1: unknown room 'kitchen'$"):
+        await ingest([GOOD, kitchen])
+    cursor.execute("ALTER TYPE room_type ADD VALUE 'kitchen'")
+    assert await ingest([GOOD, kitchen]) == 2
+    assert [row[1] for row in rows(cursor)] == ["office", "office", "kitchen"]
+
+
+async def test_a_retired_room_takes_late_readings_only(cursor: Cursor) -> None:
+    late = replace(GOOD, timestamp=NOW - timedelta(hours=1, microseconds=1))
+    at_once = replace(GOOD, timestamp=NOW - timedelta(hours=1))
+    cursor.execute("INSERT INTO rooms (room, retired_at) VALUES ('office', %s)", [NOW - timedelta(hours=1)])
+    with pytest.raises(InvalidReadings) as caught:
+        await ingest([late, at_once, replace(GOOD, room="bedroom"), late, GOOD])
+    reason = f"room 'office' was retired on {NOW - timedelta(hours=1):%Y-%m-%d %H:%M:%S}+00"
+    assert caught.value.problems == [(1, reason), (4, reason)]
+    assert rows(cursor) == []
+    assert await ingest([late, late]) == 2
+    cursor.execute("UPDATE rooms SET retired_at = NULL")
+    assert await ingest([GOOD]) == 1
+
+
+async def test_a_room_that_was_retired_a_moment_ago_is_named(cursor: Cursor) -> None:
+    """The server refuses the rows; ingest reads the rooms again and lists the readings."""
+    assert await ingest([GOOD]) == 1
+    cursor.execute("INSERT INTO rooms (room, retired_at) VALUES ('office', %s)", [NOW])
+    with pytest.raises(InvalidReadings, match=r"^1 invalid: reading 1: room 'office' was retired on "):
+        await ingest([replace(GOOD, room="bedroom"), GOOD])
+    assert len(rows(cursor)) == 1
+
+
+async def test_a_room_that_was_renamed_a_moment_ago_is_unknown(cursor: Cursor) -> None:
+    assert await ingest([GOOD]) == 1
+    cursor.execute("ALTER TYPE room_type RENAME VALUE 'office' TO 'study'")
+    with pytest.raises(InvalidReadings, match="reading 0: unknown room 'office'"):
+        await ingest([GOOD])
 
 
 async def test_a_month_without_a_partition_stops_the_batch(cursor: Cursor) -> None:

@@ -51,7 +51,14 @@ def insert(cursor: Cursor, table: str, **changes: Any) -> Any:
         ("sensor_readings", {"confidence": 1}),
         ("room_transitions", {"from_room": None}),
         ("room_transitions", {"transition_duration_seconds": 0}),
-        ("predictions", {"probability": 1, "horizon_minutes": 120, "probability_distribution": '{"p50": 3}'}),
+        (
+            "predictions",
+            {
+                "probability": 1,
+                "horizon_minutes": 120,
+                "probability_distribution": '[{"minutes": 3, "probability": 0.5}]',
+            },
+        ),
         ("predictions", VACANCY),
         ("predictions", VACANCY | {"expected_vacancy_minutes": 0}),
     ],
@@ -170,7 +177,7 @@ async def test_models_read_what_they_write(database: Database) -> None:
                 prediction_type=PredictionType.VACANCY,
                 confidence=0.5,
                 expected_vacancy_minutes=12.5,
-                probability_distribution={"p50": 12.5},
+                probability_distribution=[{"minutes": 12.5, "probability": 0.5}],
             ),
         ])  # fmt: skip
         await session.commit()
@@ -181,7 +188,7 @@ async def test_models_read_what_they_write(database: Database) -> None:
         transition = (await session.scalars(select(RoomTransition))).one()
         assert (transition.from_room, transition.to_room) == (None, RoomType.OFFICE)
         prediction = (await session.scalars(select(Prediction))).one()
-        assert prediction.probability_distribution == {"p50": 12.5}
+        assert prediction.probability_distribution == [{"minutes": 12.5, "probability": 0.5}]
         await session.close()
 
 
@@ -270,11 +277,11 @@ def test_the_gin_index_finds_distributions_by_their_content(cursor: Cursor) -> N
     cursor.execute("""
         INSERT INTO predictions (room, prediction_made_at, prediction_type, confidence,
                                  expected_vacancy_minutes, probability_distribution)
-        SELECT 'office', now(), 'vacancy', 0.5, n, jsonb_build_object('p50', n)
+        SELECT 'office', now(), 'vacancy', 0.5, n, jsonb_build_array(jsonb_build_object('minutes', n))
         FROM generate_series(1, 5000) AS n
     """)
     cursor.execute("ANALYZE predictions")
     cursor.execute("""
-        EXPLAIN SELECT * FROM predictions WHERE probability_distribution @> '{"p50": 7}'
+        EXPLAIN SELECT * FROM predictions WHERE probability_distribution @> '[{"minutes": 7}]'
     """)
     assert "ix_predictions_probability_distribution" in str(cursor.fetchall())

@@ -1,6 +1,7 @@
 """Invented data must be the same for the same arguments, consistent in itself, and within its time."""
 
 import json
+import math
 from collections import defaultdict
 from datetime import UTC, datetime, timedelta
 
@@ -48,7 +49,12 @@ def test_rows_are_within_their_time_and_obey_the_constraints(life: tuple[int, in
             assert horizon in (15, 120)
         else:
             assert minutes >= 0
-        assert json.loads(distribution)
+        parts = json.loads(distribution)
+        assert parts
+        assert all(part["minutes"] >= 0 and 0 <= part["probability"] <= 1 for part in parts)
+        if kind == "vacancy":  # as the client reads it: a list of objects, whose probabilities add up to 1
+            assert math.isclose(sum(part["probability"] for part in parts), 1)
+            assert minutes in {part["minutes"] for part in parts}
 
 
 @settings(max_examples=15)
