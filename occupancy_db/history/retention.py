@@ -1,22 +1,26 @@
 """Retention: the removal of old rows, without blocking clients."""
 
-from datetime import datetime
+from dataclasses import replace
+from datetime import UTC, datetime
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from occupancy_db.errors import DatabaseError, ExitCode
 from occupancy_db.history.inspection import (
     RETIRED,
     TIME_COLUMN,
+    Month,
     Step,
     TableCleanup,
+    empty_statement,
     finish_statements,
+    may_stay_empty,
     preview,
 )
 from occupancy_db.history.session import (
     UpkeepSession,
     find_months,
-    retry_while_locked,
     sum_hours,
     upkeep_session,
 )
@@ -31,7 +35,12 @@ SIZE = text("SELECT pg_total_relation_size(to_regclass(:name))")
 
 
 async def cleanup(
-    settings: Settings, keep: dict[str, int], *, dry_run: bool, lock_wait: float = LOCK_WAIT
+    settings: Settings,
+    keep: dict[str, int],
+    *,
+    dry_run: bool,
+    lock_wait: float = LOCK_WAIT,
+    months_back: int = 0,
 ) -> dict[str, TableCleanup]:
     """Remove old rows, or determine what would be removed.
 
@@ -45,6 +54,8 @@ async def cleanup(
         keep: By table, the number of months to keep; other tables are left alone.
         dry_run: Whether to change nothing.
         lock_wait: Seconds to wait for the maintenance lock.
+        months_back: Within so many months before the current one, months without a reading stay: upkeep would
+            create them again.
 
     Returns:
         The result of each table.
@@ -53,14 +64,24 @@ async def cleanup(
         DatabaseError: a lock was not obtained in time; what was removed until then is removed.
     """
     if dry_run:
-        return await preview(settings, keep)
+        return await preview(settings, keep, months_back)
+    done: dict[str, TableCleanup] = {}
+    blocked = None
     async with upkeep_session(settings, lock_wait) as session:
-        return {
-            table: await (
-                _remove_readings(session, months) if table == TABLE else _remove_rows(session, table, months)
-            )
-            for table, months in keep.items()
-        }
+        for table, months in keep.items():
+            try:
+                if table == TABLE:
+                    result = await _remove_readings(session, months, months_back)
+                else:
+                    result = await _remove_rows(session, table, months)
+                done[table] = replace(result, waited_for=session.waited_for())
+            except DatabaseError as error:
+                if error.code is not ExitCode.LOCKED:
+                    raise
+                blocked = blocked or error  # the other tables do not wait for it
+        if blocked:
+            raise blocked
+    return done
 
 
 async def _cutoff(connection: AsyncConnection, months: int) -> datetime:
@@ -70,7 +91,7 @@ async def _cutoff(connection: AsyncConnection, months: int) -> datetime:
     return cutoff
 
 
-async def _remove_readings(session: UpkeepSession, months: int) -> TableCleanup:
+async def _remove_readings(session: UpkeepSession, months: int, months_back: int) -> TableCleanup:
     cutoff = await _cutoff(session.guard, months)
     found = await find_months(session.guard)
     before = sum(month.bytes for month in found)
@@ -78,13 +99,13 @@ async def _remove_readings(session: UpkeepSession, months: int) -> TableCleanup:
         if month.detaching or month.retired:
             await session.run(Step("finish", month.name, finish_statements(month)))
     # Sum up the hours first, so that the readings of a dropped month need not be read again.
-    await sum_hours(session.guard)
+    await sum_hours(session.guard, session.retry)
 
     rows, dropped = 0, []
     for month in await find_months(session.guard):
-        if month.attached and month.ends_before(cutoff):
+        if month.attached and month.ends_before(cutoff) and not await _stays(session, month, months_back):
             comment = text(f"COMMENT ON TABLE {month.name} IS '{RETIRED}'")
-            await retry_while_locked(session.guard.execute, comment)
+            await session.retry(session.guard.execute, comment)
             await session.detach(month.name)
             rows += await session.forget_month(month.name)
             dropped.append(month.name)
@@ -94,6 +115,13 @@ async def _remove_readings(session: UpkeepSession, months: int) -> TableCleanup:
             rows += await _trim(session, month.name, cutoff)
     after = sum(month.bytes for month in await find_months(session.guard))
     return TableCleanup(months, cutoff, rows, before, after, dropped)
+
+
+async def _stays(session: UpkeepSession, month: Month, months_back: int) -> bool:
+    """Return whether a month stays because it has no reading and upkeep would create it again."""
+    if not may_stay_empty(month, datetime.now(UTC), months_back):
+        return False
+    return bool(await session.guard.scalar(text(empty_statement(month.name))))
 
 
 async def _trim(session: UpkeepSession, name: str, cutoff: datetime) -> int:
@@ -106,7 +134,7 @@ async def _trim(session: UpkeepSession, name: str, cutoff: datetime) -> int:
             :cutoff))
     """)  # noqa: S608  # a constant
     rows = 0
-    while removed := await retry_while_locked(session.guard.scalar, batch, {"cutoff": cutoff}):
+    while removed := await session.retry(session.guard.scalar, batch, {"cutoff": cutoff}):
         rows += removed
     return rows
 
@@ -121,7 +149,7 @@ async def _remove_rows(session: UpkeepSession, table: str, months: int) -> Table
     """)  # noqa: S608  # constants
     before = await session.guard.scalar(SIZE, {"name": table})
     rows = 0
-    while removed := (await retry_while_locked(session.guard.execute, batch, {"cutoff": cutoff})).rowcount:
+    while removed := (await session.retry(session.guard.execute, batch, {"cutoff": cutoff})).rowcount:
         rows += removed
     after = await session.guard.scalar(SIZE, {"name": table})
     return TableCleanup(months, cutoff, rows, before, after)
