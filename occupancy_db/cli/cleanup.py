@@ -9,7 +9,6 @@ from occupancy_db.cli.options import LockWait
 from occupancy_db.cli.output import Json, out, size
 from occupancy_db.driver import LOCK_WAIT
 from occupancy_db.history import inspection
-from occupancy_db.months import MONTHS_BACK
 from occupancy_db.settings import Settings
 
 Months = Annotated[
@@ -23,19 +22,12 @@ PredictionsMonths = Annotated[
     int | None,
     typer.Option(min=1, max=1200, metavar="NUMBER", help="Months of predictions to keep; default: all."),
 ]
-MonthsBack = Annotated[
-    int,
-    typer.Option(
-        min=0, max=120, metavar="NUMBER", help="Months before the current one that stay where they are empty."
-    ),
-]
 
 
 def cleanup(
     months: Months = 6,
     transitions_months: TransitionsMonths = None,
     predictions_months: PredictionsMonths = None,
-    months_back: MonthsBack = MONTHS_BACK,
     dry_run: Annotated[bool, typer.Option(help="Only show what would be removed.")] = True,
     lock_wait: LockWait = LOCK_WAIT,
     json: Json = False,
@@ -43,7 +35,7 @@ def cleanup(
     """Remove old sensor readings, and keep their hourly statistics.
 
     Whole months are dropped, which returns their space to the operating system at once. Writers are not
-    blocked. Empty months stay if 'partitions maintain' would create them again.
+    blocked.
     """
     settings = Settings()
     keep = {
@@ -53,13 +45,11 @@ def cleanup(
     }
     wanted = {table: number for table, number in keep.items() if number}
     if dry_run:
-        result = asyncio.run(inspection.preview(settings, wanted, months_back))
+        result = asyncio.run(inspection.preview(settings, wanted))
     else:
         from occupancy_db.history import retention
 
-        result = asyncio.run(
-            retention.cleanup(settings, wanted, dry_run=False, lock_wait=lock_wait, months_back=months_back)
-        )
+        result = asyncio.run(retention.cleanup(settings, wanted, dry_run=False, lock_wait=lock_wait))
     lines = [_describe(table, found, dry_run=dry_run) for table, found in result.items()]
     lines += [f"waited for {session}" for found in result.values() for session in found.waited_for]
     if dry_run and any(found.rows for found in result.values()):

@@ -186,13 +186,12 @@ async def status(settings: Settings, months_ahead: int, months_back: int = 0) ->
     )
 
 
-async def preview(settings: Settings, keep: dict[str, int], months_back: int = 0) -> dict[str, TableCleanup]:
+async def preview(settings: Settings, keep: dict[str, int]) -> dict[str, TableCleanup]:
     """Return what ``retention.cleanup`` would remove.
 
     Args:
         settings: The database.
         keep: By table, the number of months to keep; other tables are left alone.
-        months_back: Within so many months before the current one, months without a reading stay.
 
     Returns:
         The result of each table.
@@ -203,11 +202,11 @@ async def preview(settings: Settings, keep: dict[str, int], months_back: int = 0
     result = {}
     async with connect_driver(settings, "occupancy-db cleanup", BRIEF_LOCK_SETTINGS) as connection:
         for table, months in keep.items():
-            result[table] = await _preview_table(connection, table, months, months_back)
+            result[table] = await _preview_table(connection, table, months)
     return result
 
 
-async def _preview_table(connection: Any, table: str, months: int, months_back: int) -> TableCleanup:
+async def _preview_table(connection: Any, table: str, months: int) -> TableCleanup:
     # The rule is a function of the database, which also refuses absurd arguments.
     cutoff = await connection.fetchval("SELECT retention_cutoff($1)", months)
     column = TIME_COLUMN.get(table, "timestamp")
@@ -220,16 +219,7 @@ async def _preview_table(connection: Any, table: str, months: int, months_back: 
         return TableCleanup(months, cutoff, rows, size, size)
     found = await _find_months(connection)
     before = sum(month.bytes for month in found)
-    now = datetime.now(UTC)
-    old = [
-        month
-        for month in found
-        if month.attached
-        and month.ends_before(cutoff)
-        and not (
-            may_stay_empty(month, now, months_back) and await connection.fetchval(empty_statement(month.name))
-        )
-    ]
+    old = [month for month in found if month.attached and month.ends_before(cutoff)]
     after = before - sum(month.bytes for month in old)
     return TableCleanup(months, cutoff, rows, before, after, [month.name for month in old])
 
@@ -291,22 +281,6 @@ def forgotten_statement(now: datetime, months_back: int) -> str:
             WHERE hour >= month AT TIME ZONE 'UTC' AND hour < (month + interval '1 month') AT TIME ZONE 'UTC'
         )
     """  # noqa: S608 - dates and a constant
-
-
-def empty_statement(name: str) -> str:
-    """Return the query for whether a month has no reading."""
-    return f"SELECT NOT EXISTS (SELECT FROM {name})"  # noqa: S608 - a name from the catalog
-
-
-def may_stay_empty(month: Month, now: datetime, months_back: int) -> bool:
-    """Return whether a month stays as long as it is empty, because upkeep would create it again.
-
-    Args:
-        month: The month.
-        now: The current time, with a time zone.
-        months_back: How many months before the current one upkeep creates.
-    """
-    return month.month >= following(month_of(now), -months_back)
 
 
 def finish_statements(month: Month) -> list[str]:

@@ -1,7 +1,7 @@
 """Retention: the removal of old rows, without blocking clients."""
 
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import datetime
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -10,12 +10,9 @@ from occupancy_db.errors import DatabaseError, ExitCode
 from occupancy_db.history.inspection import (
     RETIRED,
     TIME_COLUMN,
-    Month,
     Step,
     TableCleanup,
-    empty_statement,
     finish_statements,
-    may_stay_empty,
     preview,
 )
 from occupancy_db.history.session import (
@@ -35,43 +32,38 @@ SIZE = text("SELECT pg_total_relation_size(to_regclass(:name))")
 
 
 async def cleanup(
-    settings: Settings,
-    keep: dict[str, int],
-    *,
-    dry_run: bool,
-    lock_wait: float = LOCK_WAIT,
-    months_back: int = 0,
+    settings: Settings, keep: dict[str, int], *, dry_run: bool, lock_wait: float = LOCK_WAIT
 ) -> dict[str, TableCleanup]:
     """Remove old rows, or determine what would be removed.
 
     Partitions of months that have ended before the cutoff are detached concurrently and dropped, which frees
     their space at once. Of the month of the cutoff, and of other tables, rows are deleted in small
     transactions. The hourly sums of removed readings stay. If the run is interrupted, nothing is lost or
-    counted twice, and the next run, or upkeep, finishes it.
+    counted twice, and the next run, or upkeep, finishes it. If another session blocks one table, the rows of
+    the others are removed nevertheless.
 
     Args:
         settings: The database; its user must be the owner, unless it is a dry run.
         keep: By table, the number of months to keep; other tables are left alone.
         dry_run: Whether to change nothing.
         lock_wait: Seconds to wait for the maintenance lock.
-        months_back: Within so many months before the current one, months without a reading stay: upkeep would
-            create them again.
 
     Returns:
         The result of each table.
 
     Raises:
-        DatabaseError: a lock was not obtained in time; what was removed until then is removed.
+        DatabaseError: a lock was not obtained in time; the text names who holds it. What was removed until
+            then is removed.
     """
     if dry_run:
-        return await preview(settings, keep, months_back)
+        return await preview(settings, keep)
     done: dict[str, TableCleanup] = {}
     blocked = None
     async with upkeep_session(settings, lock_wait) as session:
         for table, months in keep.items():
             try:
                 if table == TABLE:
-                    result = await _remove_readings(session, months, months_back)
+                    result = await _remove_readings(session, months)
                 else:
                     result = await _remove_rows(session, table, months)
                 done[table] = replace(result, waited_for=session.waited_for())
@@ -91,7 +83,7 @@ async def _cutoff(connection: AsyncConnection, months: int) -> datetime:
     return cutoff
 
 
-async def _remove_readings(session: UpkeepSession, months: int, months_back: int) -> TableCleanup:
+async def _remove_readings(session: UpkeepSession, months: int) -> TableCleanup:
     cutoff = await _cutoff(session.guard, months)
     found = await find_months(session.guard)
     before = sum(month.bytes for month in found)
@@ -103,7 +95,7 @@ async def _remove_readings(session: UpkeepSession, months: int, months_back: int
 
     rows, dropped = 0, []
     for month in await find_months(session.guard):
-        if month.attached and month.ends_before(cutoff) and not await _stays(session, month, months_back):
+        if month.attached and month.ends_before(cutoff):
             comment = text(f"COMMENT ON TABLE {month.name} IS '{RETIRED}'")
             await session.retry(session.guard.execute, comment)
             await session.detach(month.name)
@@ -115,13 +107,6 @@ async def _remove_readings(session: UpkeepSession, months: int, months_back: int
             rows += await _trim(session, month.name, cutoff)
     after = sum(month.bytes for month in await find_months(session.guard))
     return TableCleanup(months, cutoff, rows, before, after, dropped)
-
-
-async def _stays(session: UpkeepSession, month: Month, months_back: int) -> bool:
-    """Return whether a month stays because it has no reading and upkeep would create it again."""
-    if not may_stay_empty(month, datetime.now(UTC), months_back):
-        return False
-    return bool(await session.guard.scalar(text(empty_statement(month.name))))
 
 
 async def _trim(session: UpkeepSession, name: str, cutoff: datetime) -> int:
