@@ -70,11 +70,11 @@ class Blocker:
 
 
 class BlockerWatch:
-    """Looks for the sessions in the way of others, over a connection that is opened when it is needed first.
+    """Looks for the sessions that block others, over a connection that is opened at the first use.
 
     Attributes:
         current: The blockers that were seen last.
-        idle: By process, the idle transactions that were seen in the way.
+        idle: By process, the idle transactions among all blockers that were seen.
     """
 
     def __init__(self, settings: Settings, applications: list[str], stack: AsyncExitStack) -> None:

@@ -38,14 +38,14 @@ HOURS_AT_ONCE = 500
 
 
 class LockRetry:
-    """Calls functions again while locks are in the way, and remembers whose.
+    """Calls functions again while other sessions hold locks, and records these sessions.
 
     Attributes:
-        watch: The sessions that were seen in the way.
+        watch: The sessions that were seen to hold the locks.
     """
 
     def __init__(self, settings: Settings, stack: AsyncExitStack) -> None:
-        """Connect later, if a lock is in the way.
+        """Connect later, if another session holds a lock.
 
         Args:
             settings: The database.
@@ -54,7 +54,7 @@ class LockRetry:
         self.watch = BlockerWatch(settings, [LOCK_SESSION, _WORKER], stack)
 
     async def __call__(self, attempt: Callable[..., Awaitable[Any]], *arguments: Any) -> Any:
-        """Call a function, and retry while locks are in the way.
+        """Call a function, and retry while other sessions hold locks.
 
         Args:
             attempt: The function; it must be possible to call it again after a failure.
@@ -101,7 +101,7 @@ class UpkeepSession:
     Attributes:
         guard: Holds the maintenance lock; in autocommit mode.
         worker: For transactions of several statements.
-        retry: Calls a function again while locks are in the way.
+        retry: Calls a function again while other sessions hold locks.
     """
 
     def __init__(self, guard: AsyncConnection, worker: AsyncConnection, retry: LockRetry) -> None:
@@ -110,7 +110,7 @@ class UpkeepSession:
         self.retry = retry
 
     def waited_for(self) -> list[str]:
-        """Return the idle transactions that were in the way since the last call."""
+        """Return the idle transactions that held locks since the last call."""
         seen = [blocker.description for blocker in self.retry.watch.idle.values()]
         self.retry.watch.idle.clear()
         return seen
@@ -188,7 +188,7 @@ async def sum_hours(connection: AsyncConnection, retry: LockRetry) -> int:
 
     Args:
         connection: A connection in autocommit mode; its session holds the maintenance lock.
-        retry: Calls a function again while locks are in the way.
+        retry: Calls a function again while other sessions hold locks.
 
     Raises:
         DatabaseError: a lock was not obtained in time; queries count the hours that are not summed up.

@@ -140,7 +140,7 @@ def idle_application(database: Database, statement: str) -> Iterator[Any]:
 
 
 @pytest.mark.usefixtures("briefly")
-def test_upkeep_names_the_idle_transaction_in_its_way(database: Database, cursor: Cursor) -> None:
+def test_upkeep_names_the_idle_transaction_that_blocks_it(database: Database, cursor: Cursor) -> None:
     grant(database.cluster, database.name)
     insert(cursor, "sensor_readings", timestamp=NOW - timedelta(days=2))
     reading = """
@@ -156,7 +156,7 @@ def test_upkeep_names_the_idle_transaction_in_its_way(database: Database, cursor
 
 
 @pytest.mark.usefixtures("briefly")
-def test_cleanup_names_the_idle_transaction_in_its_way_and_goes_on_with_other_tables(
+def test_cleanup_names_the_idle_transaction_that_blocks_it_and_continues_with_other_tables(
     database: Database, cursor: Cursor
 ) -> None:
     grant(database.cluster, database.name)
