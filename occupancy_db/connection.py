@@ -3,9 +3,11 @@
 import asyncio
 import socket
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+import sys
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Mapping
 from contextlib import asynccontextmanager, suppress
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 import asyncpg
@@ -15,10 +17,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, c
 
 from occupancy_db.driver import CONNECT_TIMEOUT as CONNECT_TIMEOUT
 from occupancy_db.driver import connect_args
-from occupancy_db.errors import explain_connection
+from occupancy_db.errors import explain, explain_connection, keep_explanation
 from occupancy_db.pool import pool
 from occupancy_db.retry import RetryTimeoutError, retry
 from occupancy_db.settings import Environment, Settings
+
+T = TypeVar("T")
 
 RESTART_PATIENCE = 10
 """Seconds for which a connection in production is retried while the server is stopped or starting."""
@@ -47,6 +51,8 @@ _PROFILES: Mapping[Environment, Mapping[str, Any]] = {
 def create_engine(settings: Settings, *, application_name: str = "occupancy") -> AsyncEngine:
     """Create an engine with the connection profile of ``settings.environment``; the caller disposes of it.
 
+    An exception of a failed connection has a note with the reason and what to do.
+
     Args:
         settings: The database.
         application_name: The name of the sessions in ``pg_stat_activity`` and in the server's log.
@@ -61,9 +67,18 @@ def create_engine(settings: Settings, *, application_name: str = "occupancy") ->
         profile["pool_size"] = sizes.size if size is None else size
         profile["max_overflow"] = sizes.overflow if overflow is None else overflow
     arguments = connect_args(settings, application_name)
-    if settings.environment is Environment.PRODUCTION:
-        arguments["async_creator_fn"] = _connect_patiently
+    arguments["async_creator_fn"] = partial(_connect, settings)
     return create_async_engine(_url(settings), connect_args=arguments, **profile)
+
+
+async def _connect(settings: Settings, *args: Any, **kwargs: Any) -> Any:
+    """``asyncpg.connect``, with the reason of a failure in a note of the exception."""
+    patient = settings.environment is Environment.PRODUCTION
+    try:
+        return await (_connect_patiently if patient else asyncpg.connect)(*args, **kwargs)
+    except Exception as error:
+        keep_explanation(error, explain_connection(error, settings))
+        raise
 
 
 async def _connect_patiently(*args: Any, **kwargs: Any) -> Any:
@@ -154,6 +169,31 @@ async def get_async_session() -> AsyncIterator[AsyncSession]:
     """
     async with Session(await get_engine(), expire_on_commit=False) as session:
         yield session
+
+
+def run(main: Coroutine[Any, Any, T]) -> T:
+    """Run the coroutine of a script as ``asyncio.run`` does, and end the script on a known failure.
+
+    Such a failure, of the settings, the connection or a statement, is one line on standard error and an exit
+    code as of ``occupancy-db``. Any other exception is raised.
+
+    Args:
+        main: The coroutine.
+
+    Returns:
+        What the coroutine returned.
+
+    Raises:
+        SystemExit: a known failure.
+    """
+    try:
+        return asyncio.run(main)
+    except Exception as error:
+        known = explain(error)
+        if known is None:
+            raise
+        print(known, file=sys.stderr)
+        raise SystemExit(known.code) from None
 
 
 async def dispose_engine() -> None:

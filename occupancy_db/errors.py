@@ -43,6 +43,9 @@ class Reason(NamedTuple):
     hint: str
 
 
+_EXPLANATION = "_occupancy_db_explanation"
+"""The attribute of an exception in which :func:`keep_explanation` keeps a DatabaseError."""
+
 # OpenSSL's X509_V_ERR_HOSTNAME_MISMATCH and X509_V_ERR_IP_ADDRESS_MISMATCH
 _NAME_MISMATCH = frozenset({62, 64})
 
@@ -165,6 +168,12 @@ def _network_reason(error: BaseException, settings: Settings) -> Reason:
             return Reason(ExitCode.UNREACHABLE, what, START_SERVER)
 
 
+def keep_explanation(error: Exception, explanation: DatabaseError) -> None:
+    """Attach the explanation of a failure to its exception: as a note, and for :func:`explain`."""
+    error.add_note(str(explanation))
+    setattr(error, _EXPLANATION, explanation)
+
+
 def explain(error: BaseException) -> DatabaseError | None:
     """Translate a failure inside a command.
 
@@ -178,6 +187,9 @@ def explain(error: BaseException) -> DatabaseError | None:
     for cause in _causes(error):
         if isinstance(cause, DatabaseError):
             return cause
+        kept = getattr(cause, _EXPLANATION, None)
+        if isinstance(kept, DatabaseError):
+            return kept
         reason = _statement_reason(cause) or _client_reason(cause)
         if reason is not None:
             return DatabaseError(*reason)

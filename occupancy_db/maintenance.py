@@ -16,6 +16,9 @@ from occupancy_db.settings import Settings
 LOCK_KEY = int.from_bytes(b"occupanc")
 """Key of the advisory lock: the ASCII codes of "occupanc"."""
 
+LOCK_SESSION = "occupancy-db maintenance lock"
+"""The name of the session that holds the lock."""
+
 _PAUSE = 0.2
 
 
@@ -42,7 +45,7 @@ async def maintenance_lock(
     """
     async with connect(
         settings,
-        "occupancy-db maintenance lock",
+        LOCK_SESSION,
         server_settings={**server_settings, "idle_session_timeout": "0"},
         autocommit=True,
     ) as connection:

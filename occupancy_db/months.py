@@ -8,6 +8,12 @@ from datetime import UTC, date, datetime, timedelta
 
 TABLE = "sensor_readings"
 
+MONTHS_AHEAD = 3
+"""How many months after the present one have partitions in advance, unless told otherwise."""
+
+MONTHS_BACK = 12
+"""How many months before the present one have partitions for late history, unless told otherwise."""
+
 EARLIEST = datetime(2010, 1, 1, tzinfo=UTC)
 """The earliest timestamp that is accepted. A clock that was never set reads 1970."""
 

@@ -2,10 +2,11 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 from pydantic import Field, SecretStr, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from occupancy_db.environment import Environment as Environment  # part of this module for clients
 
@@ -24,11 +25,32 @@ class SslMode(StrEnum):
     VERIFY_FULL = "verify-full"
 
 
+class _PasswordOnce(PydanticBaseSettingsSource):
+    """A source whose password counts only if the sources before it have none, in either form."""
+
+    def __init__(self, settings_cls: type[BaseSettings], source: PydanticBaseSettingsSource) -> None:
+        super().__init__(settings_cls)
+        self._source = source
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        """As the source."""
+        return self._source.get_field_value(field, field_name)
+
+    def __call__(self) -> dict[str, Any]:
+        """The values of the source."""
+        found = self._source()
+        names = {"postgres_password", "postgres_password_file"}
+        if names & self.current_state.keys():
+            return {name: value for name, value in found.items() if name not in names}
+        return found
+
+
 class Settings(BaseSettings):
     """The address of the database, and how to connect to it.
 
     Every field is an environment variable of the same name in upper case. An empty value counts as unset.
-    Unknown keys of ``.env`` are ignored, so that other programs can use the same file.
+    Unknown keys of ``.env`` are ignored, so that other programs can use the same file. A password of the
+    environment, in POSTGRES_PASSWORD or in POSTGRES_PASSWORD_FILE, replaces both of these keys of ``.env``.
 
     Raises:
         pydantic.ValidationError: a value is invalid. The text names the field and does not contain the value.
@@ -54,6 +76,19 @@ class Settings(BaseSettings):
     postgres_sslrootcert: Path | None = Field(None, description="CA file; default: the system's trusted CAs")
     postgres_pool_size: int | None = Field(None, ge=1, le=1000, description="Default: see pool")
     postgres_max_overflow: int | None = Field(None, ge=0, le=1000, description="Default: see pool")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The sources of pydantic-settings in their order; only the first password among them counts."""
+        others = (env_settings, dotenv_settings, file_secret_settings)
+        return (init_settings, *(_PasswordOnce(settings_cls, source) for source in others))
 
     @model_validator(mode="after")
     def _read_password_file(self) -> Self:

@@ -12,6 +12,11 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
+from provisioning import env_file
+
+ENV_PASSWORDS = {"POSTGRES_PASSWORD": "POSTGRES_USER", "PGPASSWORD": "PGUSER"}
+"""The variables of a .env file that hold a password, and the user's name beside each."""
+
 ENV_BLOCK = re.compile(r"^# BEGIN (written by the access role.*)\n((?:.*\n)*?)# END \1$", re.MULTILINE)
 """The block that role access keeps in a .env file."""
 
@@ -171,15 +176,49 @@ def _env_block(path: Path) -> str:
     return found[2] if found else ""
 
 
-def env_password(path: str) -> str:
-    """The password in the block that role access keeps in a .env file; empty if there is none."""
-    found = re.search(r"^POSTGRES_PASSWORD=(.*)$", _env_block(Path(path)), re.MULTILINE)
-    return found[1] if found else ""
+def env_with_password(text: str, password: str) -> str:
+    """Complete the text of a .env file whose passwords are empty.
+
+    Args:
+        text: Lines, in which the user's name follows the password.
+        password: The password.
+    """
+    return "\n".join(
+        env_file.assign(password, line[:-1], spare=ENV_PASSWORDS[line[:-1]])
+        if line[:-1] in ENV_PASSWORDS and line.endswith("=")
+        else line
+        for line in text.split("\n")
+    )
 
 
-def env_is_current(path: str, block: str) -> bool:
-    """Whether a .env file holds the block, and only its owner may read it."""
-    file = Path(path)
+def outdated_env_files(
+    files: Iterable[Mapping[str, str]], kept: Mapping[str, Mapping[str, Any]], written: Iterable[str]
+) -> list[Mapping[str, str]]:
+    """The .env files on the controller that must be written.
+
+    A file is current if the block of role access in it is as it should be, with the password that the host
+    keeps, and only its owner may read it.
+
+    Args:
+        files: Each has `path` (empty: not wanted), `user`, and `text`, the block without the password.
+        kept: The facts of the password files by user.
+        written: The users whose password file this run has written.
+    """
+    new = set(written)
+    return [
+        file
+        for file in files
+        if file["path"]
+        and (file["user"] in new or not _is_current(file, kept.get(file["user"], {}).get("sha256", "")))
+    ]
+
+
+def _is_current(file: Mapping[str, str], sha256: str) -> bool:
+    path = Path(file["path"])
+    block = _env_block(path)
+    password = env_file.read(block).get("POSTGRES_PASSWORD", "")
     return (
-        file.is_file() and _env_block(file).strip() == block.strip() and file.stat().st_mode & 0o777 == 0o600
+        hashlib.sha256(password.encode()).hexdigest() == sha256
+        and block.strip("\n") == env_with_password(file["text"], password).strip("\n")
+        and path.stat().st_mode & 0o777 == 0o600
     )

@@ -18,6 +18,9 @@ MAJOR = "16"
 IDENTIFIER = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 """A name of a database or user that needs no quotes."""
 
+INTERVAL = re.compile(r"0|[1-9][0-9]{0,8}ms|[1-9][0-9]{0,5}s|[1-9][0-9]{0,3}min|[1-9][0-9]{0,2}h|[1-9]d")
+"""A time as a setting of the server accepts it: about 24 days at most."""
+
 
 def listening(request: Request) -> list[str]:
     """The listeners on the port whose address overlaps with occupancy_listen_address."""
@@ -120,6 +123,17 @@ def check_occupancy(request: Request) -> list[str]:
         "characters, and "
         "occupancy_test_database must be another name.",
     )
+    _check_users(request, problem)
+    problem.found += rooms.find_problems(request["occupancy_rooms"])
+    return (
+        [*check_host(request), *problem.found]
+        if 1 <= port <= 65535
+        else [*problem.found, *check_host(request)]
+    )
+
+
+def _check_users(request: Request, problem: Problems) -> None:
+    """The users of the operator, and the limit of the application's."""
     users = [user["name"] for user in request["occupancy_users"]]
     problem(
         len(set(users)) < len(users)
@@ -131,9 +145,9 @@ def check_occupancy(request: Request) -> list[str]:
         "a user of the "
         "product or of the server.",
     )
-    problem.found += rooms.find_problems(request["occupancy_rooms"])
-    return (
-        [*check_host(request), *problem.found]
-        if 1 <= port <= 65535
-        else [*problem.found, *check_host(request)]
+    limit = request["occupancy_application_idle_in_transaction"]
+    problem(
+        not INTERVAL.fullmatch(limit),
+        "occupancy_application_idle_in_transaction must be a time as PostgreSQL writes it, like 15min, or 0, "
+        f"and is '{limit}'.",
     )

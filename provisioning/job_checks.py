@@ -111,6 +111,8 @@ def check_retention(request: Request) -> list[str]:
     )
     ahead = request["retention_months_ahead"]
     problem(not 1 <= ahead <= 24, f"retention_months_ahead must be between 1 and 24, and is {ahead}.")
+    back = request["retention_months_back"]
+    problem(not 0 <= back <= 120, f"retention_months_back must be between 0 and 120, and is {back}.")
     names = ["retention_maintain_schedule", "retention_cleanup_schedule"]
     wrong = _wrong_schedules(request, names)
     problem(

@@ -110,7 +110,7 @@ def check_access(request: Request) -> list[str]:
     wrong = [
         name
         for name, password in request["access_passwords"].items()
-        if name not in users or not isinstance(password, str) or not re.fullmatch(r"[^\r\n]{12,}", password)
+        if name not in users or not isinstance(password, str) or not re.fullmatch(r"[^\r\n\0]{12,}", password)
     ]
     if not wrong:
         return []

@@ -51,6 +51,7 @@ def cleanup(
 
         result = asyncio.run(retention.cleanup(settings, wanted, dry_run=False, lock_wait=lock_wait))
     lines = [_describe(table, found, dry_run=dry_run) for table, found in result.items()]
+    lines += [f"waited for {session}" for found in result.values() for session in found.waited_for]
     if dry_run and any(found.rows for found in result.values()):
         lines.append("run again with --no-dry-run to remove them")
     readings = result["sensor_readings"]

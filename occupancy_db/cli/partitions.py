@@ -12,6 +12,7 @@ from occupancy_db.cli.table import Column, Table
 from occupancy_db.driver import LOCK_WAIT
 from occupancy_db.history import inspection
 from occupancy_db.history.inspection import Month, Step
+from occupancy_db.months import MONTHS_AHEAD, MONTHS_BACK
 from occupancy_db.settings import Settings
 
 app = typer.Typer(
@@ -24,13 +25,24 @@ app = typer.Typer(
 MonthsAhead = Annotated[
     int, typer.Option(min=1, max=24, metavar="NUMBER", help="Months after the current one that should exist.")
 ]
+MonthsBack = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        max=120,
+        metavar="NUMBER",
+        help="Months before the current one that should exist.",
+    ),
+]
 
 
 @app.command("status")
-def status(months_ahead: MonthsAhead = 3, json: Json = False) -> None:
+def status(
+    months_ahead: MonthsAhead = MONTHS_AHEAD, months_back: MonthsBack = MONTHS_BACK, json: Json = False
+) -> None:
     """List the partitions, and what maintenance would change."""
     settings = Settings()
-    found = asyncio.run(inspection.status(settings, months_ahead))
+    found = asyncio.run(inspection.status(settings, months_ahead, months_back))
     table = Table(
         [
             Column("Partition", rank=0),
@@ -55,19 +67,21 @@ def status(months_ahead: MonthsAhead = 3, json: Json = False) -> None:
 
 @app.command("maintain")
 def maintain(
-    months_ahead: MonthsAhead = 3,
+    months_ahead: MonthsAhead = MONTHS_AHEAD,
+    months_back: MonthsBack = MONTHS_BACK,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print the SQL that would run.")] = False,
     lock_wait: LockWait = LOCK_WAIT,
     json: Json = False,
 ) -> None:
     """Create partitions, and sum up past hours.
 
-    The command creates the partitions of the coming months, completes interrupted removals, and updates the
-    hourly sums.
+    The command creates the partitions of the coming months, and of past months for readings that arrive
+    later, completes interrupted removals, and updates the hourly sums. It does not create past months again
+    whose readings were removed.
     """
     settings = Settings()
     if dry_run:
-        found = asyncio.run(inspection.status(settings, months_ahead))
+        found = asyncio.run(inspection.status(settings, months_ahead, months_back))
         out.result(
             {
                 "database": settings.database,
@@ -81,7 +95,7 @@ def maintain(
         return
     from occupancy_db.history import upkeep
 
-    done = asyncio.run(upkeep.maintain(settings, months_ahead, lock_wait))
+    done = asyncio.run(upkeep.maintain(settings, months_ahead, lock_wait, months_back=months_back))
     lines = [
         f"{verb} {', '.join(tables)}"
         for verb, tables in (
@@ -95,6 +109,7 @@ def maintain(
         {"database": settings.database, "dry_run": False, **asdict(done)},
         *lines,
         *_strays(done.strays),
+        *[f"waited for {session}" for session in done.waited_for],
         f"{done.hours:,} hours summed up",
     )
 

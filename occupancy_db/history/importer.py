@@ -7,6 +7,7 @@ One transaction for everything. Nobody sees, or waits for, anything of it until 
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import date
 from functools import partial
@@ -19,7 +20,7 @@ from occupancy_db.connection import connect
 from occupancy_db.errors import DatabaseError, ExitCode
 from occupancy_db.history.formats import AT_MOST, COPY_COLUMNS, COPY_HEADER, COPY_TRAILER, Reader
 from occupancy_db.history.partitions import attach, bounds, create_standalone, prepare
-from occupancy_db.history.session import sum_hours
+from occupancy_db.history.session import LockRetry, sum_hours
 from occupancy_db.maintenance import SESSION_SETTINGS, maintenance_lock
 from occupancy_db.months import HOURS_LOCK, TABLE, partition_name
 from occupancy_db.retry import Deadline, RetryTimeoutError, retry
@@ -99,7 +100,8 @@ async def run(settings: Settings, reader: Reader, announce: Announce) -> Report:
             await months.finish()
         announce("summing up")
         try:
-            await sum_hours(guard)
+            async with AsyncExitStack() as stack:
+                await sum_hours(guard, LockRetry(settings, stack))
         except (DatabaseError, DBAPIError) as error:
             report.warnings.append(
                 f"the hours are not summed up yet ({error}): until the next upkeep they are recounted"

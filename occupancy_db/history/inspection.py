@@ -3,7 +3,8 @@
 :mod:`occupancy_db.history.upkeep` and :mod:`occupancy_db.history.retention` do it.
 """
 
-from dataclasses import asdict, dataclass
+from collections.abc import Collection
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, date, datetime
 from typing import Any
 
@@ -142,6 +143,7 @@ class TableCleanup:
         bytes_before: Size of the table before, with indexes and TOAST.
         bytes_after: Its size afterwards; of a dry run without the rows that would be deleted one by one.
         dropped: Partitions that were dropped as a whole; None for tables that are not partitioned.
+        waited_for: The idle transactions that held locks for a while.
     """
 
     months: int
@@ -150,6 +152,7 @@ class TableCleanup:
     bytes_before: int
     bytes_after: int
     dropped: list[str] | None = None
+    waited_for: list[str] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields for JSON."""
@@ -159,12 +162,13 @@ class TableCleanup:
         return fields
 
 
-async def status(settings: Settings, months_ahead: int) -> UpkeepStatus:
+async def status(settings: Settings, months_ahead: int, months_back: int = 0) -> UpkeepStatus:
     """Return the months, what upkeep would do, and how far the hours are summed up.
 
     Args:
         settings: The database.
         months_ahead: How many months after the current one should exist.
+        months_back: How many months before the current one should exist.
 
     Raises:
         DatabaseError: no connection.
@@ -172,9 +176,11 @@ async def status(settings: Settings, months_ahead: int) -> UpkeepStatus:
     async with connect_driver(settings, "occupancy-db partitions", BRIEF_LOCK_SETTINGS) as connection:
         months = await _find_months(connection)
         hours = await connection.fetchrow(_HOURS)
+        now = datetime.now(UTC)
+        forgotten = {row["name"] for row in await connection.fetch(forgotten_statement(now, months_back))}
     return UpkeepStatus(
         months=months,
-        plan=plan_steps(months, datetime.now(UTC), months_ahead),
+        plan=plan_steps(months, now, months_ahead, months_back, forgotten),
         strays=strays(months),
         hours=HoursStatus(**hours),
     )
@@ -227,13 +233,21 @@ def strays(months: list[Month]) -> list[str]:
     return [month.name for month in months if not month.attached and not month.retired]
 
 
-def plan_steps(months: list[Month], now: datetime, months_ahead: int) -> list[Step]:
+def plan_steps(
+    months: list[Month],
+    now: datetime,
+    months_ahead: int,
+    months_back: int = 0,
+    forgotten: Collection[str] = (),
+) -> list[Step]:
     """Return the steps that upkeep has to make, in order.
 
     Args:
         months: The tables that exist.
         now: The current time, with a time zone.
         months_ahead: How many months after the current one should exist.
+        months_back: How many months before the current one should exist.
+        forgotten: The names of past months whose readings retention has removed; they are not created again.
     """
     steps = []
     for month in months:
@@ -242,12 +256,31 @@ def plan_steps(months: list[Month], now: datetime, months_ahead: int) -> list[St
         elif month.attached and not month.watched:
             steps.append(Step("complete", month.name, [partitions.prepare(month.name)]))
     existing = {month.name for month in months}
-    for n in range(months_ahead + 1):
-        coming = following(month_of(now), n)
-        name = partition_name(coming)
-        if name not in existing:
-            steps.append(Step("create", name, create_statements(name, coming)))
+    # The next readings come first.
+    for n in (*range(months_ahead + 1), *range(-1, -months_back - 1, -1)):
+        wanted = following(month_of(now), n)
+        name = partition_name(wanted)
+        if name not in existing and (n >= 0 or name not in forgotten):
+            steps.append(Step("create", name, create_statements(name, wanted)))
     return steps
+
+
+def forgotten_statement(now: datetime, months_back: int) -> str:
+    """Return the query for the names of past months of which retention has removed readings.
+
+    Args:
+        now: The current time, with a time zone.
+        months_back: How many months before the current one are looked at.
+    """
+    first = following(month_of(now), -months_back)
+    return f"""
+        SELECT to_char(month, '"{TABLE}_"YYYY_MM') AS name
+        FROM generate_series(timestamp '{first}', timestamp '{month_of(now)}', interval '1 month') AS month
+        WHERE EXISTS (
+            SELECT FROM hourly.history
+            WHERE hour >= month AT TIME ZONE 'UTC' AND hour < (month + interval '1 month') AT TIME ZONE 'UTC'
+        )
+    """  # noqa: S608 - dates and a constant
 
 
 def finish_statements(month: Month) -> list[str]:

@@ -1,10 +1,12 @@
 """Retention: the removal of old rows, without blocking clients."""
 
+from dataclasses import replace
 from datetime import datetime
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from occupancy_db.errors import DatabaseError, ExitCode
 from occupancy_db.history.inspection import (
     RETIRED,
     TIME_COLUMN,
@@ -16,7 +18,6 @@ from occupancy_db.history.inspection import (
 from occupancy_db.history.session import (
     UpkeepSession,
     find_months,
-    retry_while_locked,
     sum_hours,
     upkeep_session,
 )
@@ -38,7 +39,8 @@ async def cleanup(
     Partitions of months that have ended before the cutoff are detached concurrently and dropped, which frees
     their space at once. Of the month of the cutoff, and of other tables, rows are deleted in small
     transactions. The hourly sums of removed readings stay. If the run is interrupted, nothing is lost or
-    counted twice, and the next run, or upkeep, finishes it.
+    counted twice, and the next run, or upkeep, finishes it. If another session blocks one table, the rows of
+    the others are removed nevertheless.
 
     Args:
         settings: The database; its user must be the owner, unless it is a dry run.
@@ -50,17 +52,28 @@ async def cleanup(
         The result of each table.
 
     Raises:
-        DatabaseError: a lock was not obtained in time; what was removed until then is removed.
+        DatabaseError: a lock was not obtained in time; the text names who holds it. What was removed until
+            then is removed.
     """
     if dry_run:
         return await preview(settings, keep)
+    done: dict[str, TableCleanup] = {}
+    blocked = None
     async with upkeep_session(settings, lock_wait) as session:
-        return {
-            table: await (
-                _remove_readings(session, months) if table == TABLE else _remove_rows(session, table, months)
-            )
-            for table, months in keep.items()
-        }
+        for table, months in keep.items():
+            try:
+                if table == TABLE:
+                    result = await _remove_readings(session, months)
+                else:
+                    result = await _remove_rows(session, table, months)
+                done[table] = replace(result, waited_for=session.waited_for())
+            except DatabaseError as error:
+                if error.code is not ExitCode.LOCKED:
+                    raise
+                blocked = blocked or error  # the other tables do not wait for it
+        if blocked:
+            raise blocked
+    return done
 
 
 async def _cutoff(connection: AsyncConnection, months: int) -> datetime:
@@ -78,13 +91,13 @@ async def _remove_readings(session: UpkeepSession, months: int) -> TableCleanup:
         if month.detaching or month.retired:
             await session.run(Step("finish", month.name, finish_statements(month)))
     # Sum up the hours first, so that the readings of a dropped month need not be read again.
-    await sum_hours(session.guard)
+    await sum_hours(session.guard, session.retry)
 
     rows, dropped = 0, []
     for month in await find_months(session.guard):
         if month.attached and month.ends_before(cutoff):
             comment = text(f"COMMENT ON TABLE {month.name} IS '{RETIRED}'")
-            await retry_while_locked(session.guard.execute, comment)
+            await session.retry(session.guard.execute, comment)
             await session.detach(month.name)
             rows += await session.forget_month(month.name)
             dropped.append(month.name)
@@ -106,7 +119,7 @@ async def _trim(session: UpkeepSession, name: str, cutoff: datetime) -> int:
             :cutoff))
     """)  # noqa: S608  # a constant
     rows = 0
-    while removed := await retry_while_locked(session.guard.scalar, batch, {"cutoff": cutoff}):
+    while removed := await session.retry(session.guard.scalar, batch, {"cutoff": cutoff}):
         rows += removed
     return rows
 
@@ -121,7 +134,7 @@ async def _remove_rows(session: UpkeepSession, table: str, months: int) -> Table
     """)  # noqa: S608  # constants
     before = await session.guard.scalar(SIZE, {"name": table})
     rows = 0
-    while removed := (await retry_while_locked(session.guard.execute, batch, {"cutoff": cutoff})).rowcount:
+    while removed := (await session.retry(session.guard.execute, batch, {"cutoff": cutoff})).rowcount:
         rows += removed
     after = await session.guard.scalar(SIZE, {"name": table})
     return TableCleanup(months, cutoff, rows, before, after)

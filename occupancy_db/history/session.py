@@ -1,8 +1,7 @@
 """The sessions that maintain the tables without blocking clients."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from functools import partial
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import asyncpg
@@ -10,6 +9,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from occupancy_db.blockers import BlockerWatch
 from occupancy_db.connection import connect
 from occupancy_db.errors import DatabaseError, ExitCode
 from occupancy_db.history.inspection import (
@@ -21,7 +21,7 @@ from occupancy_db.history.inspection import (
     finish_statements,
     forget_month_statement,
 )
-from occupancy_db.maintenance import maintenance_lock
+from occupancy_db.maintenance import LOCK_SESSION, maintenance_lock
 from occupancy_db.months import TABLE
 from occupancy_db.retry import RetryTimeoutError, retry
 from occupancy_db.settings import Settings
@@ -30,8 +30,69 @@ TABLE_LOCK_WAIT = 60.0
 """Seconds to wait for locks that other sessions hold on the table."""
 _PAUSE = (0.02, 0.2)
 
+_WORKER = "occupancy-db maintenance"
+"""The name of the sessions of upkeep and retention."""
+
 HOURS_AT_ONCE = 500
 """Number of hours that are summed up in one transaction, which takes a fraction of a second."""
+
+
+class LockRetry:
+    """Calls functions again while other sessions hold locks, and records these sessions.
+
+    Attributes:
+        watch: The sessions that were seen to hold the locks.
+    """
+
+    def __init__(self, settings: Settings, stack: AsyncExitStack) -> None:
+        """Connect later, if another session holds a lock.
+
+        Args:
+            settings: The database.
+            stack: Closes what is opened.
+        """
+        self.watch = BlockerWatch(settings, [LOCK_SESSION, _WORKER], stack)
+
+    async def __call__(self, attempt: Callable[..., Awaitable[Any]], *arguments: Any) -> Any:
+        """Call a function, and retry while other sessions hold locks.
+
+        Args:
+            attempt: The function; it must be possible to call it again after a failure.
+            arguments: Its arguments.
+
+        Returns:
+            What the function returned.
+
+        Raises:
+            DatabaseError: a lock was not obtained in TABLE_LOCK_WAIT seconds; the text names who holds it.
+        """
+        attempts = 0
+        self.watch.current = []
+
+        async def observed() -> Any:
+            nonlocal attempts
+            attempts += 1
+            if attempts == 1:  # usually the only one
+                return await attempt(*arguments)
+            async with self.watch.watching():
+                return await attempt(*arguments)
+
+        try:
+            return await retry(
+                observed,
+                catch=(asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError),
+                deadline=TABLE_LOCK_WAIT,
+                pause=_PAUSE,
+            )
+        except RetryTimeoutError as timeout:
+            blockers = self.watch.current
+            who = ": " + "; ".join(blocker.description for blocker in blockers) if blockers else ""
+            raise DatabaseError(
+                ExitCode.LOCKED,
+                f"for {TABLE_LOCK_WAIT:g} s other sessions kept locks on {TABLE}{who}",
+                "Let them end, or end them with pg_terminate_backend(pid); the next run goes on from here.",
+                {"blockers": [blocker.as_dict() for blocker in blockers]},
+            ) from timeout
 
 
 class UpkeepSession:
@@ -40,11 +101,19 @@ class UpkeepSession:
     Attributes:
         guard: Holds the maintenance lock; in autocommit mode.
         worker: For transactions of several statements.
+        retry: Calls a function again while other sessions hold locks.
     """
 
-    def __init__(self, guard: AsyncConnection, worker: AsyncConnection) -> None:
+    def __init__(self, guard: AsyncConnection, worker: AsyncConnection, retry: LockRetry) -> None:
         self.guard = guard
         self.worker = worker
+        self.retry = retry
+
+    def waited_for(self) -> list[str]:
+        """Return the idle transactions that held locks since the last call."""
+        seen = [blocker.description for blocker in self.retry.watch.idle.values()]
+        self.retry.watch.idle.clear()
+        return seen
 
     async def run(self, step: Step) -> None:
         """Run one step, and retry while other sessions hold locks.
@@ -59,7 +128,7 @@ class UpkeepSession:
             if "CONCURRENTLY" in statement:
                 await self.detach(step.table)
             else:
-                await retry_while_locked(self.guard.execute, text(statement))
+                await self.retry(self.guard.execute, text(statement))
 
     async def transaction(self, *statements: str) -> None:
         """Run statements in one transaction, and retry while other sessions hold locks.
@@ -73,7 +142,7 @@ class UpkeepSession:
                 for statement in statements:
                     await self.worker.execute(text(statement))
 
-        await retry_while_locked(run)
+        await self.retry(run)
 
     async def detach(self, name: str) -> None:
         """Detach a partition without blocking clients.
@@ -96,7 +165,7 @@ class UpkeepSession:
                     (statement, *_) = finish_statements(month)
                 raise
 
-        await retry_while_locked(attempt)
+        await self.retry(attempt)
 
     async def forget_month(self, name: str) -> int:
         """Drop a month that has just been detached, keep its sums, and return the number of its readings.
@@ -104,9 +173,7 @@ class UpkeepSession:
         Raises:
             DatabaseError: a lock was not obtained in time.
         """
-        return int(
-            await retry_while_locked(self.guard.scalar, text(forget_month_statement(name, summed=True)))
-        )
+        return int(await self.retry(self.guard.scalar, text(forget_month_statement(name, summed=True))))
 
 
 async def find_months(connection: AsyncConnection) -> list[Month]:
@@ -114,28 +181,29 @@ async def find_months(connection: AsyncConnection) -> list[Month]:
     return [Month(**row) for row in (await connection.exec_driver_sql(MONTHS)).mappings()]
 
 
-async def sum_hours(connection: AsyncConnection) -> int:
+async def sum_hours(connection: AsyncConnection, retry: LockRetry) -> int:
     """Close the past hours, sum up the closed ones, and return how many were summed up.
 
     An hour is closed five minutes after its end, so that readings which arrive a little late need no mark.
 
     Args:
         connection: A connection in autocommit mode; its session holds the maintenance lock.
+        retry: Calls a function again while other sessions hold locks.
 
     Raises:
         DatabaseError: a lock was not obtained in time; queries count the hours that are not summed up.
     """
-    await retry_while_locked(connection.execute, text("SELECT hourly.close(now() - interval '5 minutes')"))
+    await retry(connection.execute, text("SELECT hourly.close(now() - interval '5 minutes')"))
     hours, refreshed = 0, HOURS_AT_ONCE
     # Until few are left, and not until none is left: a client that writes late readings always marks another.
     while refreshed == HOURS_AT_ONCE:
-        refreshed = await retry_while_locked(
+        refreshed = await retry(
             connection.scalar, text("SELECT hourly.refresh(:hours)"), {"hours": HOURS_AT_ONCE}
         )
         hours += refreshed
     if hours >= HOURS_AT_ONCE:
         # The planner needs new statistics before autovacuum runs.
-        await retry_while_locked(connection.execute, text("VACUUM (ANALYZE) hourly.sums, hourly.marks"))
+        await retry(connection.execute, text("VACUUM (ANALYZE) hourly.sums, hourly.marks"))
     return hours
 
 
@@ -152,34 +220,7 @@ async def upkeep_session(settings: Settings, lock_wait: float) -> AsyncIterator[
     """
     async with (
         maintenance_lock(settings, lock_wait, server_settings=BRIEF_LOCK_SETTINGS) as guard,
-        connect(settings, "occupancy-db maintenance", server_settings=BRIEF_LOCK_SETTINGS) as worker,
+        connect(settings, _WORKER, server_settings=BRIEF_LOCK_SETTINGS) as worker,
+        AsyncExitStack() as stack,
     ):
-        yield UpkeepSession(guard, worker)
-
-
-async def retry_while_locked(attempt: Callable[..., Awaitable[Any]], *arguments: Any) -> Any:
-    """Call a function, and retry while other sessions hold locks.
-
-    Args:
-        attempt: The function; it must be possible to call it again after a failure.
-        arguments: Its arguments.
-
-    Returns:
-        What the function returned.
-
-    Raises:
-        DatabaseError: a lock was not obtained in TABLE_LOCK_WAIT seconds.
-    """
-    try:
-        return await retry(
-            partial(attempt, *arguments),
-            catch=(asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError),
-            deadline=TABLE_LOCK_WAIT,
-            pause=_PAUSE,
-        )
-    except RetryTimeoutError as timeout:
-        raise DatabaseError(
-            ExitCode.LOCKED,
-            f"for {TABLE_LOCK_WAIT:g} s other sessions kept locks on {TABLE}",
-            "See pg_stat_activity for transactions that stay open; the next run continues from here.",
-        ) from timeout
+        yield UpkeepSession(guard, worker, LockRetry(settings, stack))

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from occupancy_db.history.inspection import plan_steps, strays
+from occupancy_db.errors import DatabaseError, ExitCode
+from occupancy_db.history.inspection import forgotten_statement, plan_steps, strays
 from occupancy_db.history.session import find_months, sum_hours, upkeep_session
 from occupancy_db.maintenance import LOCK_WAIT
 from occupancy_db.settings import Settings
@@ -19,6 +20,7 @@ class UpkeepResult:
         created: Partitions that were created.
         strays: Tables that are named like a month, but are not partitions.
         hours: Number of hours that were summed up.
+        waited_for: The idle transactions that held locks for a while.
     """
 
     finished: list[str]
@@ -26,26 +28,46 @@ class UpkeepResult:
     created: list[str]
     strays: list[str]
     hours: int
+    waited_for: list[str]
 
 
-async def maintain(settings: Settings, months_ahead: int, lock_wait: float = LOCK_WAIT) -> UpkeepResult:
-    """Finish interrupted removals, create partitions for the coming months, and sum up the past hours.
+async def maintain(
+    settings: Settings, months_ahead: int, lock_wait: float = LOCK_WAIT, *, months_back: int = 0
+) -> UpkeepResult:
+    """Finish interrupted removals, create the partitions that are missing, and sum up the past hours.
 
-    A second run changes nothing but the hours. If a run is interrupted, the next one completes it.
+    A second run changes nothing but the hours. If a run is interrupted, the next one completes it. If another
+    session blocks the partitions, the hours are summed up nevertheless.
 
     Args:
         settings: The database; its user must be the owner.
         months_ahead: Number of months after the current one whose partitions should exist.
         lock_wait: Seconds to wait for the maintenance lock.
+        months_back: Number of months before the current one whose partitions should exist, unless retention
+            has removed their readings.
 
     Raises:
-        DatabaseError: a lock was not obtained in time; what was done until then stays.
+        DatabaseError: a lock was not obtained in time; the text names who holds it. What was done until then
+            stays.
     """
     done: dict[str, list[str]] = {"finish": [], "complete": [], "create": []}
+    blocked = None
     async with upkeep_session(settings, lock_wait) as session:
         months = await find_months(session.guard)
-        for step in plan_steps(months, datetime.now(UTC), months_ahead):
-            await session.run(step)
-            done[step.kind].append(step.table)
-        hours = await sum_hours(session.guard)
-    return UpkeepResult(done["finish"], done["complete"], done["create"], strays(months), hours)
+        forgotten = (
+            await session.guard.exec_driver_sql(forgotten_statement(datetime.now(UTC), months_back))
+        ).scalars()
+        try:
+            for step in plan_steps(months, datetime.now(UTC), months_ahead, months_back, set(forgotten)):
+                await session.run(step)
+                done[step.kind].append(step.table)
+        except DatabaseError as error:
+            if error.code is not ExitCode.LOCKED:
+                raise
+            blocked = error
+        hours = await sum_hours(session.guard, session.retry)
+        if blocked:
+            raise blocked
+    return UpkeepResult(
+        done["finish"], done["complete"], done["create"], strays(months), hours, session.waited_for()
+    )

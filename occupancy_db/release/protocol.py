@@ -220,9 +220,11 @@ async def _apply(
             began = time.monotonic()
             # The privileges of a new database are not verified, because its users are created later.
             unverified = state.revision is not None
+            watch.blockers = None
             attempts = await steps.apply(settings, script, wait, watch, unverified=unverified)
             if attempts > 1:
                 notes.append(f"{attempts} attempts")
+                notes += [f"waited for {watch.blockers}"] if watch.blockers else []
         seconds = round(time.monotonic() - began, 3)
         deployment.revisions.append(AppliedRevision(RevisionSummary.of(script), seconds, attempts))
 

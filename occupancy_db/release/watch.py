@@ -8,20 +8,21 @@ from contextlib import asynccontextmanager
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from occupancy_db.blockers import DESCRIPTION
 from occupancy_db.errors import task_group
 
 POLL = 0.05
 """Seconds between two queries of pg_locks."""
 
-_WAITS = text("""
+_WAITS = text(f"""
     SELECT (
         SELECT coalesce(max(extract(epoch FROM clock_timestamp() - waitstart)), 0)::float
         FROM pg_locks WHERE NOT granted AND :pid = ANY (pg_blocking_pids(pid))
     ) AS longest_wait, (
-        SELECT string_agg(format('pid %s, "%s", user %s', pid, application_name, usename), '; ' ORDER BY pid)
+        SELECT string_agg({DESCRIPTION}, '; ' ORDER BY pid)
         FROM pg_stat_activity WHERE pid = ANY (pg_blocking_pids(:pid))
     ) AS blockers
-""")
+""")  # noqa: S608 - a constant
 
 
 class LockWatch:

@@ -246,13 +246,17 @@ async def test_a_lock_is_requested_again_and_its_holder_is_named(
 ) -> None:
     monkeypatch.setattr(precheck, "LONG_TRANSACTION", 3600)  # the transaction may be old on a busy machine
     release(EXPAND)
-    holder = migration_host.connect(application_name="a report")
+    holder = migration_host.connect("occupancy_app", application_name="a report")
     holder.autocommit = False
     with holder.cursor() as cursor:
-        cursor.execute("LOCK TABLE predictions IN ACCESS SHARE MODE")
+        cursor.execute("SELECT count(*) FROM predictions")
     error = await failure(migration_host, save=False, wait=1)
     assert error.code is ExitCode.LOCKED
-    assert f'blocked by pid {holder.info.backend_pid}, "a report", user occupancy' in error.what
+    named = (
+        f'pid {holder.info.backend_pid}, "a report", user occupancy_app, '
+        "idle in transaction, transaction open for "
+    )
+    assert f"blocked by {named}" in error.what
     assert f"is at {HEAD}, as before" in error.what
 
     async def let_go() -> None:
@@ -265,6 +269,8 @@ async def test_a_lock_is_requested_again_and_its_holder_is_named(
         await wait_for_async(lambda: (waiting() or first) > first, "the second attempt")
         holder.close()
 
-    done, _ = await asyncio.gather(migration_host.deploy(save=False), let_go())
+    said: list[str] = []
+    done, _ = await asyncio.gather(migration_host.deploy(said.append, save=False), let_go())
     assert done.applied == [EXPAND.stem]
     assert done.revisions[0].attempts > 1
+    assert any(f"waited for {named}" in line for line in said)

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 import trustme
 
+from provisioning.env_file import assign
 from tests.database.cluster import Cluster
 from tests.database.conftest import create
 from tests.database.tunnel import tls_tunnel
@@ -136,12 +137,32 @@ def machine(server: Server, tmp_path: Path) -> Machine:
         "POSTGRES_SSLROOTCERT": certificate,
     }
     (checkout / ".env").write_text("".join(f"{name}={value}\n" for name, value in dotenv.items()))
+    write_app_env(checkout, {name: str(value) for name, value in dotenv.items()})
     pgpass = tmp_path / ".pgpass"
     passwords = {OWNER: password(OWNER), "occupancy_app": APP_PASSWORD}
     pgpass.write_text("".join(f"*:*:*:{user}:{text}\n" for user, text in passwords.items()))
     pgpass.chmod(0o600)
     write_readings(checkout)
     return Machine(checkout, server)
+
+
+def write_app_env(checkout: Path, owner: dict[str, str]) -> None:
+    """The file with the login of the application, as the access role writes it."""
+    login = {
+        "POSTGRES_HOST": owner["POSTGRES_HOST"],
+        "POSTGRES_PORT": owner["POSTGRES_PORT"],
+        "POSTGRES_DB": owner["POSTGRES_DB"],
+        "POSTGRES_PASSWORD": APP_PASSWORD,
+        "POSTGRES_USER": "occupancy_app",
+        "POSTGRES_SSLMODE": owner["POSTGRES_SSLMODE"],
+        "POSTGRES_SSLROOTCERT": owner["POSTGRES_SSLROOTCERT"],
+    }
+    libpq = {
+        name.replace("POSTGRES_DB", "PGDATABASE").replace("POSTGRES_", "PG"): value
+        for name, value in login.items()
+    }
+    lines = [assign(value, name) for name, value in {**login, **libpq}.items()]
+    (checkout / "app.env").write_text("\n".join(lines) + "\n")
 
 
 def write_readings(directory: Path) -> None:

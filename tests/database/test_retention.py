@@ -123,7 +123,7 @@ def test_writers_have_no_errors_while_months_are_removed_and_created(
     # No history yet: until the first month goes, the views equal a recount; so do not remove any here.
     with writers(database, check=True) as comparing:
         for _ in range(3):
-            assert answer(database, "partitions", "maintain")["strays"] == []
+            assert answer(database, "partitions", "maintain", "--months-back", "7")["strays"] == []
     with writers(database, check=False) as plain:
         done = answer(database, "cleanup", "--months", "4", "--no-dry-run")
         assert len(done["tables"]["sensor_readings"]["dropped"]) == 3

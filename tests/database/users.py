@@ -1,5 +1,6 @@
 """The product's users, as defined in roles/occupancy and created by the access role."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,18 @@ ODD = "colon:back\\slash"
 USERS: list[dict[str, Any]] = yaml.safe_load((ROOT / "roles/occupancy/vars/main.yml").read_text())[
     "occupancy_roles"
 ]
+DEFAULTS: dict[str, Any] = yaml.safe_load((ROOT / "roles/occupancy/defaults/main.yml").read_text())
 NAMES = [user["name"] for user in USERS]
 
 
 def password(user: str) -> str:
     return PASSWORD if user == OWNER else f"{ODD} of {user}"
+
+
+def setting(value: str) -> str:
+    """The value of a user's setting, which may be the default of a variable."""
+    variable = re.fullmatch(r"\{\{ (\w+) \}\}", value)
+    return str(DEFAULTS[variable[1]]) if variable else value
 
 
 def make_users(cluster: Cluster) -> None:
@@ -30,7 +38,7 @@ def make_users(cluster: Cluster) -> None:
             f"CREATE ROLE {user['name']} LOGIN {user.get('flags', '')} PASSWORD '{password(user['name'])}' "
             f"CONNECTION LIMIT {user['connections']} {f'IN ROLE {members}' if members else ''}",
             *(
-                f"ALTER ROLE {user['name']} SET {name} = '{value}'"
+                f"ALTER ROLE {user['name']} SET {name} = '{setting(value)}'"
                 for name, value in user["settings"].items()
             ),
         )

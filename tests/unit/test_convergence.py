@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from provisioning import convergence
+from provisioning import convergence, env_file
 
 FILE = {"path": "/etc/x", "mode": "0644", "text": "content\n"}
 PRESENT = {
@@ -163,32 +163,59 @@ def test_other_programs_may_have_more_huge_pages() -> None:
     assert convergence.kernel({"vm.nr_hugepages": "300"}, facts)["differs"] == ["vm.nr_hugepages"]
 
 
-BLOCK = "POSTGRES_USER=occupancy\nPOSTGRES_PASSWORD=a#b $c 'd'\n"
+BLOCK = "POSTGRES_DB=occupancy\nPOSTGRES_PASSWORD=\nPOSTGRES_USER=occupancy\nPGPASSWORD=\nPGUSER=occupancy\n"
 MARK = "written by the access role; change the inventory instead"
+SECRETS = ["generated", "a#b $c 'd'", "it's $5", ' "outer" ', "back\\slash\\", "${HOME}`'\\"]
+
+
+def env_wanted(path: Path, **changes: str) -> dict[str, str]:
+    return {"path": str(path), "user": "occupancy", "text": BLOCK} | changes
+
+
+def kept(secret: str) -> dict[str, dict[str, str]]:
+    return {"occupancy": {"sha256": hashlib.sha256(secret.encode()).hexdigest()}}
+
+
+@pytest.fixture(params=SECRETS)
+def secret(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
 
 
 @pytest.fixture
-def env(tmp_path: Path) -> Path:
+def env(tmp_path: Path, secret: str) -> Path:
     path = tmp_path / ".env"
-    path.write_text(f"OTHER=1\n# BEGIN {MARK}\n{BLOCK}# END {MARK}\nLAST=2\n")
+    block = convergence.env_with_password(BLOCK, secret)
+    path.write_text(f"OTHER=1\n# BEGIN {MARK}\n{block}# END {MARK}\nLAST=2\n")
     path.chmod(0o600)
     return path
 
 
-def test_the_password_of_an_env_file_is_read_literally(env: Path) -> None:
-    assert convergence.env_password(str(env)) == "a#b $c 'd'"
-    assert convergence.env_is_current(str(env), BLOCK)
+def test_an_env_file_with_the_hosts_password_is_left_alone(env: Path, secret: str) -> None:
+    assert convergence.outdated_env_files([env_wanted(env)], kept(secret), []) == []
 
 
-def test_an_env_file_that_others_may_read_is_not_current(env: Path) -> None:
+def test_both_names_of_the_password_are_completed(secret: str) -> None:
+    found = env_file.read(convergence.env_with_password(BLOCK, secret))
+    assert (found["POSTGRES_PASSWORD"], found["PGPASSWORD"]) == (secret, secret)
+    assert (found["POSTGRES_USER"], found["PGUSER"]) == ("occupancy", "occupancy")
+
+
+def test_an_env_file_is_written_if_anything_differs(env: Path, secret: str) -> None:
+    wanted = env_wanted(env)
+    assert convergence.outdated_env_files([wanted], kept(secret), ["occupancy"]) == [wanted]
+    assert convergence.outdated_env_files([wanted], kept("another"), []) == [wanted]
+    assert convergence.outdated_env_files([wanted], {}, []) == [wanted]
+    more = env_wanted(env, text=BLOCK + "MORE=1\n")
+    assert convergence.outdated_env_files([more], kept(secret), []) == [more]
+    missing = env_wanted(env.parent / "missing")
+    assert convergence.outdated_env_files([missing], kept(secret), []) == [missing]
     env.chmod(0o644)
-    assert not convergence.env_is_current(str(env), BLOCK)
-
-
-def test_an_env_file_with_another_block_or_none_is_not_current(env: Path) -> None:
-    assert not convergence.env_is_current(str(env), BLOCK + "MORE=1\n")
+    assert convergence.outdated_env_files([wanted], kept(secret), []) == [wanted]
     env.write_text("OTHER=1\n")
-    assert not convergence.env_is_current(str(env), BLOCK)
-    assert convergence.env_password(str(env)) == ""
-    assert convergence.env_password("") == ""
-    assert not convergence.env_is_current(str(env.parent / "missing"), BLOCK)
+    env.chmod(0o600)
+    assert convergence.outdated_env_files([wanted], kept(secret), []) == [wanted]
+
+
+def test_an_env_file_that_is_not_wanted_is_not_written() -> None:
+    wanted = env_wanted(Path("x")) | {"path": ""}
+    assert convergence.outdated_env_files([wanted], {}, ["occupancy"]) == []

@@ -17,7 +17,7 @@ LAYERS: list[list[str]] = [
         "environment", "exit_codes", "settings", "errors", "tls", "months", "rooms", "pool", "driver",
         "retry", "connection", "models", "readings",
     ],
-    ["maintenance"],
+    ["blockers", "maintenance"],
     ["server"],
     ["schema"],
     ["history"],

@@ -208,6 +208,12 @@ VARIABLES = [
     ),
     ({"retention_months": 0}, "between 1 and 1200, and are 0, 24, 12.", {"retention_months": 1200}),
     ({"retention_months_ahead": 25}, "between 1 and 24, and is 25.", {"retention_months_ahead": 24}),
+    ({"retention_months_back": 121}, "between 0 and 120, and is 121.", {"retention_months_back": 0}),
+    (
+        {"occupancy_application_idle_in_transaction": "15 minutes"},
+        "must be a time as PostgreSQL writes it, like 15min, or 0, and is '15 minutes'.",
+        {"occupancy_application_idle_in_transaction": "2h"},
+    ),
     (
         {"retention_cleanup_schedule": "5 3 * * sun"},
         "Not so: 5 3 * * sun.",

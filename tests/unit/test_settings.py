@@ -71,6 +71,36 @@ def test_two_passwords_are_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     assert text == "set POSTGRES_PASSWORD or POSTGRES_PASSWORD_FILE, not both"
 
 
+@pytest.mark.parametrize("of_file", ["POSTGRES_PASSWORD={}", "POSTGRES_PASSWORD_FILE=/nonexistent/{}"])
+@pytest.mark.parametrize("given", ["POSTGRES_PASSWORD", "POSTGRES_PASSWORD_FILE"])
+def test_a_password_of_the_environment_replaces_that_of_the_file_in_either_form(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, of_file: str, given: str
+) -> None:
+    Path(".env").write_text(f"POSTGRES_USER=of_file\n{of_file.format('other')}\n")
+    path = tmp_path / "password"
+    path.write_text(SECRET)
+    settings = load(monkeypatch, **{given: SECRET if given == "POSTGRES_PASSWORD" else str(path)})
+    assert settings.postgres_password is not None
+    assert settings.postgres_password.get_secret_value() == SECRET
+    assert settings.postgres_user == "of_file"
+
+
+def test_a_password_that_a_program_passes_replaces_that_of_the_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("POSTGRES_PASSWORD_FILE", "/nonexistent/other")
+    arguments: dict[str, Any] = {"postgres_password": SECRET}
+    settings = Settings(**arguments)
+    assert settings.postgres_password is not None
+    assert settings.postgres_password.get_secret_value() == SECRET
+
+
+def test_two_passwords_of_the_file_are_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "password").write_text("x")
+    Path(".env").write_text(f"POSTGRES_PASSWORD={SECRET}\nPOSTGRES_PASSWORD_FILE={tmp_path}/password\n")
+    assert problem(monkeypatch) == "set POSTGRES_PASSWORD or POSTGRES_PASSWORD_FILE, not both"
+
+
 @pytest.mark.parametrize(
     ("content", "reason"),
     [

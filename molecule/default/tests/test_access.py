@@ -77,6 +77,7 @@ def test_the_backup_user_reads_everything_over_the_socket(
 def test_no_other_user_is_a_member_of_a_users_role(superuser: Callable[[str], str]) -> None:
     members = "SELECT format('%s in %s', member::regrole, roleid::regrole) FROM pg_auth_members WHERE member::regrole::text NOT LIKE 'pg%' ORDER BY 1"
     assert superuser(members).splitlines() == [
+        "occupancy in pg_read_all_stats",
         "occupancy_backup in pg_read_all_data",
         "occupancy_monitor in pg_monitor",
         "occupancy_restore in occupancy",
@@ -115,6 +116,6 @@ def test_users_have_connection_limits_and_timeouts(superuser: Callable[[str], st
         "SELECT count(*) FROM pg_roles WHERE rolcanlogin AND rolconnlimit < 1 AND rolname <> 'postgres'"
     )
     assert unlimited == "0"
-    assert "statement_timeout=1min" in superuser(
-        "SELECT rolconfig FROM pg_roles WHERE rolname = 'occupancy_app'"
-    )
+    settings = superuser("SELECT rolconfig FROM pg_roles WHERE rolname = 'occupancy_app'")
+    assert "statement_timeout=1min" in settings
+    assert "idle_in_transaction_session_timeout=15min" in settings

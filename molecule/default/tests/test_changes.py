@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 import psycopg2
 import pytest
 import trustme
+from dotenv import dotenv_values
 from testinfra.host import Host
 
 from tests.hosts import ROOT, Server
@@ -131,6 +133,50 @@ def test_changes_of_the_inventory_take_effect_and_are_taken_back(
     assert "pg_hba.conf rejects connection" in server.connection_error_from_another_host()
     assert superuser("SHOW log_min_duration_statement") == "1s"
     assert started(superuser) == before
+
+
+def login(file: Path, server: Server) -> list[str]:
+    """Who connects through libpq with the variables of the file, read by a shell, to the host's address."""
+    program = "import psycopg2; c = psycopg2.connect('').cursor(); c.execute('SELECT current_user'); print(c.fetchone()[0])"
+    done = subprocess.run(
+        [
+            "sh",
+            "-c",
+            'set -a; . "$1"; PGHOST=$2; exec "$3" -c "$4"',
+            "sh",
+            file,
+            server.address,
+            sys.executable,
+            program,
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+def test_the_application_gets_a_login_that_follows_its_password(
+    play: Play, server: Server, tmp_path: Path
+) -> None:
+    file, secret = tmp_path / "app.env", 'it\'s $5 # "odd" \\ ${HOME} ü '
+    chosen = {"access_app_env_file": str(file), "access_passwords": {"occupancy_app": secret}}
+    run = play("--tags", "access", "-v", **chosen)
+    assert changed(run, server) > 0
+    assert secret not in run.stdout + run.stderr
+    files = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
+    assert files == {"app.env": 0o600, "app.settings.env": 0o600}
+    assert login(file, server) == ["occupancy_app"]
+    for path in tmp_path.iterdir():
+        assert dotenv_values(path)["POSTGRES_PASSWORD"] == secret
+    assert set(dotenv_values(tmp_path / "app.settings.env")) == {
+        f"POSTGRES_{name}" for name in ("HOST", "PORT", "DB", "USER", "PASSWORD")
+    }
+    assert changed(play("--tags", "access", **chosen), server) == 0
+    run = play("--tags", "access,rotate-passwords", access_app_env_file=str(file))
+    assert users_with_new_passwords(run) == set(server.passwords)
+    assert login(file, server) == ["occupancy_app"]
 
 
 def test_a_run_cut_short_before_the_reload_is_finished_by_the_next(

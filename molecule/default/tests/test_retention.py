@@ -68,7 +68,7 @@ def test_the_crontab_has_the_jobs_of_the_inventory(host: Host) -> None:
     table = host.file(TABLE)
     assert (table.user, table.group, table.mode) == ("root", "root", 0o644)
     assert scheduled(host) == {
-        "maintain": "occupancy-job maintain 600 occupancy-db partitions maintain --months-ahead 3",
+        "maintain": "occupancy-job maintain 600 occupancy-db partitions maintain --months-ahead 3 --months-back 12",
         "cleanup": "occupancy-job cleanup 3600 occupancy-db cleanup --no-dry-run --months 12 --transitions-months 24 --predictions-months 12",
     }
     assert "\n*/15 * * * * root occupancy-job maintain" in table.content_string
@@ -101,10 +101,10 @@ def test_a_job_in_the_environment_of_cron_succeeds_and_writes_metrics(host: Host
     assert host.check_output(f"find {METRICS} -type f -not -name '*.prom'") == ""
 
 
-def test_the_partitions_of_the_coming_months_exist(host: Host) -> None:
+def test_the_partitions_of_the_coming_months_and_of_a_year_back_exist(host: Host) -> None:
     found = json.loads(host.check_output("occupancy-db partitions status --json"))
     now = datetime.now(UTC)
-    coming = [divmod(now.year * 12 + now.month - 1 + ahead, 12) for ahead in range(4)]
+    coming = [divmod(now.year * 12 + now.month - 1 + ahead, 12) for ahead in range(-12, 4)]
     names = {month["name"] for month in found["months"] if month["attached"]}
     assert {f"sensor_readings_{year}_{month + 1:02}" for year, month in coming} <= names
     assert found["plan"] == []

@@ -1,8 +1,8 @@
-"""Filters of role access: which users differ, and whether the .env file is current."""
+"""Filters of role access: which users differ, and which .env files."""
 
 from typing import Any
 
-from provisioning import convergence
+from provisioning import convergence, env_file
 
 
 class FilterModule:
@@ -15,6 +15,7 @@ class FilterModule:
             "access_outdated": convergence.outdated_passwords,
             "access_users": convergence.users,
             "access_memberships": convergence.memberships,
-            "access_env_password": convergence.env_password,
-            "access_env_is_current": convergence.env_is_current,
+            "access_env": env_file.assign,
+            "access_env_with_password": convergence.env_with_password,
+            "access_outdated_env_files": convergence.outdated_env_files,
         }
