@@ -30,7 +30,7 @@ WORKLOADS = {
 
 
 def figures(rates: dict[str, dict[str, list[float]]]) -> dict[str, float]:
-    """Medians of the rounds' ratios, and the largest distance of a round from its median."""
+    """Return the medians of the rounds' ratios, and the largest distance of a round from its median."""
     found, spread = {}, 0.0
     for workload, by_name in rates.items():
         for other in ("stock", "pgtune"):

@@ -34,7 +34,7 @@ class Stage:
     """One part of the tests.
 
     Attributes:
-        name: What STAGE selects.
+        name: The value of STAGE that selects it.
         checks: What the stage checks, for the summary.
         command: The command of the stage.
         level: The smallest level that has the stage.
@@ -86,7 +86,7 @@ STAGES = (
 
 @dataclass
 class Result:
-    """How a stage ended.
+    """The result of a stage.
 
     Attributes:
         stage: The stage.

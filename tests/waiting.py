@@ -23,8 +23,8 @@ def wait_for(
     """Call `condition` until its result is true, and return that result.
 
     Args:
-        condition: What is polled.
-        what: What is waited for, as the failure names it.
+        condition: The function to call.
+        what: The condition in words, for the message of a failure.
         limit: Seconds until the wait fails.
         interval: Seconds between two calls.
         explain: Called when the wait fails; its result (a log, for instance) is added to the message.
