@@ -25,7 +25,7 @@ LEVELS = ("test", "test-all", "test-full")
 """From the smallest to the largest; each level has the stages of those before it."""
 
 WORKERS = str(max(2, min(4, os.cpu_count() or 2)))
-"""Processes of pytest-xdist. Each has a PostgreSQL server of its own."""
+"""Processes of pytest-xdist. Each has its own PostgreSQL server."""
 PYTEST = ("pytest", "-q", "-r", "s", "--numprocesses", WORKERS, "--dist", "worksteal")
 
 

@@ -48,7 +48,7 @@ async def wait_for_async(
     interval: float = INTERVAL,
     explain: Callable[[], object] | None = None,
 ) -> T:
-    """Like `wait_for`, while the other tasks of the event loop go on."""
+    """Like `wait_for`, while the other tasks of the event loop run."""
     deadline = time.monotonic() + limit
     while not (seen := condition()):
         if time.monotonic() > deadline:

@@ -1,7 +1,7 @@
 """Facts of a host for the role occupancy, as one JSON object. Reads only.
 
 Ansible passes this file to the host's /usr/bin/python3 (3.10 or later) on standard input, with the request as
-a JSON argument. It uses the standard library, and psycopg2 where the host has it already.
+a JSON argument. It uses the standard library, and psycopg2 if the host has it.
 """
 
 from __future__ import annotations
