@@ -1,1 +1,1 @@
-"""What keeping readings costs, measured beside the schema of the operator's manual."""
+"""Benchmarks of the product, compared with the schema of the operator's manual."""

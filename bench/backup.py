@@ -1,4 +1,4 @@
-"""Measure a backup with its rehearsal, and a restore beside a writer, in the product's own container.
+"""Measure a backup with its rehearsal, and a restore beside a writer, in the product's container.
 
 Writes ``bench/results/backup.json``: everything, and ``figures``.
 """
@@ -31,7 +31,7 @@ PLACE = "/var/lib/occupancy"
 LIMIT = "768m"
 """Memory of the container, as in compose.yaml."""
 
-# The product's users, as the access role makes them.
+# The product's users, as created by the access role.
 USERS = {
     "occupancy_app": "",
     "occupancy_readonly": "",
@@ -48,15 +48,15 @@ TARGETS = {
 
 
 class Tools:
-    """``occupancy-db`` in the ops image, on the server's network, with the limits of a host."""
+    """``occupancy-db`` in the ops image, on the server's network, with the limits of a host's container."""
 
     def __init__(self, server: Server, work: Path) -> None:
-        """Make its volume, and the users' passwords as files."""
+        """Create the volume, and the password files of the users."""
         self.image: str = json.loads(MANIFEST.read_text(encoding="utf-8"))["ops"]["image"]
         self._server = server
         self.passwords = {user: secrets.token_urlsafe(24) for user in USERS}
         self._secrets = work / "secrets"
-        self._secrets.mkdir()  # below a directory that nobody else may enter
+        self._secrets.mkdir()  # the parent directory is accessible to this user only
         known = {**self.passwords, "occupancy": server.environment(DATABASE)["POSTGRES_PASSWORD"]}
         for user, password in known.items():
             (self._secrets / user).write_text(password, encoding="utf-8")
@@ -66,7 +66,7 @@ class Tools:
                      self.image, "-c", directories)  # fmt: skip
 
     def run(self, user: str, *command: str) -> tuple[float, dict[str, Any]]:
-        """Run a command as a user of the database; seconds, and what it printed."""
+        """Run a command as a user of the database; return the seconds and the output."""
         environment = {
             "ENVIRONMENT": "production",
             "POSTGRES_HOST": "127.0.0.1",
@@ -94,7 +94,7 @@ class Tools:
 
     @staticmethod
     def remove() -> None:
-        """Leave nothing behind."""
+        """Remove the volume and the files."""
         subprocess.run(["docker", "volume", "rm", "--force", VOLUME], check=False, capture_output=True)
 
     @staticmethod
@@ -106,10 +106,10 @@ class Tools:
 
 
 class Client:
-    """An application that writes a reading every few milliseconds, and connects again when sent away."""
+    """An application that writes a reading every few milliseconds, and connects again after an error."""
 
     def __init__(self, server: Server, password: str) -> None:
-        """Args: server: where; password: of occupancy_app."""
+        """Args: server: the server; password: the password of occupancy_app."""
         self._server = server
         self._password = password
         self._over = asyncio.Event()
@@ -135,17 +135,17 @@ class Client:
             await connection.close()
 
     def stop(self) -> None:
-        """Write no more."""
+        """Stop writing."""
         self._over.set()
 
     @property
     def longest_pause(self) -> float:
-        """Seconds between two writes that were one after the other."""
+        """The largest number of seconds between two successive writes."""
         return max(later - earlier for earlier, later in zip(self.written, self.written[1:], strict=False))
 
 
 async def measure(server: Server, rows: int, work: Path) -> dict[str, Any]:
-    """Everything, one thing at a time."""
+    """Run all measurements, one after the other."""
     end = datetime.now(UTC).replace(microsecond=0)
     with step(f"import of {rows:,} rows"):
         files = Files(work, Sizes.of(rows), end)

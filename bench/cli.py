@@ -1,4 +1,4 @@
-"""How long the commands take, beside importing what a program that queries the server imports.
+"""Compare the time of the commands with importing SQLAlchemy and asyncpg.
 
     make bench-cli
 
@@ -30,12 +30,12 @@ BASE = ("python", "-c", "import sqlalchemy.ext.asyncio, asyncpg")
 
 @dataclass(frozen=True)
 class Limit:
-    """The longest that a command may take.
+    """The time that a command may take.
 
     Attributes:
-        arguments: Of ``occupancy-db``.
-        ratio: To the measure.
-        more: Seconds besides.
+        arguments: Arguments of ``occupancy-db``.
+        ratio: Largest ratio to the measure.
+        more: Additional seconds.
     """
 
     arguments: tuple[str, ...]
@@ -69,7 +69,7 @@ def seconds(command: tuple[str, ...], environment: dict[str, str], directory: st
 
 
 def readings(directory: str) -> str:
-    """Write the files of the import; each run imports another, so that none is a repetition."""
+    """Write the files of the import; each run imports another one, so that no reading exists already."""
     end = datetime.now(UTC).replace(microsecond=0) - timedelta(days=1)
     for run in range(ROUNDS + 1):
         lines = [
@@ -82,14 +82,14 @@ def readings(directory: str) -> str:
 
 
 def measure(environment: dict[str, str], directory: str) -> bool:
-    """Measure all commands in turn, print the medians; returns whether all limits are kept."""
+    """Measure all commands in turn, print the medians, and return whether no limit is exceeded."""
     limits = [
         Limit(("--help",), 0.5),
         *(Limit(tuple(words.split()), 1.5) for words in QUERIES),
         Limit(("import", readings(directory)), 1.5, 1.0),
     ]
     times: dict[tuple[str, ...], list[float]] = {BASE: [], **{limit.arguments: [] for limit in limits}}
-    for run in range(ROUNDS + 1):  # the first compiles
+    for run in range(ROUNDS + 1):  # the first run compiles bytecode
         for arguments, found in times.items():
             given = tuple(argument.format(run=run) for argument in arguments)
             command = given if arguments == BASE else ("occupancy-db", *given)

@@ -1,4 +1,4 @@
-"""Generated readings of a home: ten million a year, up to now; equal for equal end times."""
+"""Generated readings of a home: ten million a year, up to now; the same rows for the same end time."""
 
 import json
 from collections.abc import Iterator
@@ -55,7 +55,7 @@ def _csv_tails() -> list[str]:
 
 
 def _moments(piece: int, random: Random, end: datetime) -> list[datetime]:
-    """The moments of the rows that are piece * PIECE to (piece + 1) * PIECE from the newest, oldest first."""
+    """The timestamps of rows piece * PIECE to (piece + 1) * PIECE from the newest, oldest first."""
     last = int(end.timestamp() * 1000)
     numbers = range((piece + 1) * PIECE, piece * PIECE, -1)
     jitters = random.choices(range(_JITTER), k=PIECE)

@@ -32,7 +32,7 @@ RESULTS = Path(__file__).parent / "results/migrate.json"
 DATABASE = "occupancy"
 APP = "occupancy_app"
 RATE = 200
-"""Writes a second."""
+"""Writes per second."""
 _BEFORE = 3.0
 """Seconds of writing before and after each migration."""
 
@@ -78,14 +78,14 @@ class Bench:
     Attributes:
         revisions: By revision: rows in the table, seconds, attempts, the slowest write meanwhile in ms.
         written: Writes that were confirmed.
-        failed: Writes that were not.
-        seconds: For how long there were writers.
+        failed: Writes that failed.
+        seconds: Duration of writing.
     """
 
     def __init__(self, server: Server) -> None:
         """Args: server: the server."""
         self._server = server
-        # Of a developer: as of production, without the questions.
+        # The environment of a developer: as in production, without confirmations.
         self._settings = server.settings(DATABASE).model_copy(update={"environment": Environment.DEVELOPMENT})
         self.revisions: dict[str, dict[str, float]] = {}
         self.written = self.failed = 0
@@ -134,7 +134,7 @@ class Bench:
 
 
 async def measure(server: Server, rows: int, work: Path) -> dict[str, Any]:
-    """Measure everything, one thing at a time, and return the details."""
+    """Run all measurements, one after the other, and return the details."""
     end = datetime.now(UTC).replace(microsecond=0)
     shipped = [script.revision for script in runner.script_directory().walk_revisions()][::-1]
     await server.create_owner()

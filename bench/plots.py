@@ -16,7 +16,7 @@ OURS, MANUALS, LIMIT = "#1f6f8b", "#c8553d", "#9a9a9a"
 
 
 def configure() -> None:
-    """Make equal plots of equal figures, without a frame."""
+    """Make plots reproducible, and draw no frame."""
     mpl.rcParams.update(
         {
             "svg.hashsalt": "bench",
@@ -39,7 +39,7 @@ def _save(figure: Any, name: str) -> None:
 
 
 def plot_loads(details: Details) -> None:
-    """Plot rows a second by the way of loading."""
+    """Plot rows per second by the method of loading."""
     bars = [
         ("ORM, manual's schema", "manual_orm", MANUALS),
         ("live, manual's schema", "manual_live", MANUALS),

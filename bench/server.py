@@ -1,4 +1,4 @@
-"""A throwaway server with a container and a volume of its own, TLS and SCRAM."""
+"""A temporary server in a container with its own volume, TLS and SCRAM."""
 
 import json
 import secrets
@@ -29,9 +29,9 @@ _NEEDED = {
     "ssl_cert_file": "/var/lib/postgresql/data/server.pem",
     "ssl_key_file": "/var/lib/postgresql/data/server.pem",
 }
-"""Whatever is measured; what is neither here nor asked for is PostgreSQL's default, durability included."""
+"""Settings of all measurements; the other settings have PostgreSQL's defaults, including durability."""
 
-# As the compose file makes a cluster, but for the way in.
+# initdb as in the Compose file, but with SCRAM for the superuser.
 _INITIALISE = """
 set -eu
 umask 077
@@ -45,16 +45,16 @@ cat >"$PGDATA/server.pem"
 
 
 class NoEngineError(Exception):
-    """There is no engine with the image of the server."""
+    """No engine has the image of the server."""
 
 
 class Server:
     """A running PostgreSQL server, which is removed when the ``with`` block ends.
 
     Attributes:
-        name: Of the container and of its volume.
-        image: What it runs.
-        port: On 127.0.0.1.
+        name: Name of the container and of its volume.
+        image: Image of the container.
+        port: Port on 127.0.0.1.
     """
 
     def __init__(
@@ -68,9 +68,9 @@ class Server:
 
         Args:
             work: A directory for the CA certificate.
-            limits: Of the container, by Docker's names.
-            settings: Of the server.
-            name: Of the container and of its volume.
+            limits: Limits of the container, by Docker's names.
+            settings: Settings of the server.
+            name: Name of the container and of its volume.
 
         Raises:
             NoEngineError: no image was made ready, or no engine is running.
@@ -141,7 +141,7 @@ class Server:
             subprocess.run(["docker", *command], check=False, capture_output=True)
 
     def execute(self, *command: str) -> str:
-        """Run a program in the container; returns what it says."""
+        """Run a program in the container, and return its output."""
         return _docker("exec", self.name, *command)
 
     def pgbench(self, database: str, *arguments: str) -> str:
@@ -154,7 +154,7 @@ class Server:
         )
 
     async def connect(self, database: str, user: str = OWNER) -> Any:
-        """A connection of asyncpg's own, over TLS."""
+        """Open a connection of asyncpg over TLS."""
         return await asyncpg.connect(
             host="127.0.0.1",
             port=self.port,
@@ -165,7 +165,7 @@ class Server:
         )
 
     async def administer(self, *statements: str, database: str = "postgres") -> None:
-        """Run statements as the superuser, each by itself."""
+        """Run statements as the superuser, each in its own transaction."""
         connection = await self.connect(database, "postgres")
         try:
             for statement in statements:
@@ -174,29 +174,29 @@ class Server:
             await connection.close()
 
     async def create_owner(self) -> None:
-        """Make the role that owns all databases; no superuser."""
+        """Create the role that owns all databases, without superuser."""
         await self.create_user(OWNER)
 
     async def create_user(self, name: str) -> None:
-        """Make a role that logs in with the password of all."""
+        """Create a role with the password that all users have."""
         await self.administer(f"CREATE ROLE {name} LOGIN PASSWORD '{self._password}'")
 
     async def create_database(self, name: str) -> None:
-        """Make an empty database."""
+        """Create an empty database."""
         await self.administer(f"CREATE DATABASE {name} OWNER {OWNER}")
 
     async def drop_database(self, name: str) -> None:
-        """Take a database away, with whoever is in it."""
+        """Drop a database, and end its sessions."""
         await self.administer(f"DROP DATABASE {name} WITH (FORCE)")
 
     async def settle(self, *databases: str) -> None:
-        """Have nothing left to do in the background: vacuumed, analyzed, and all of it on disk."""
+        """Vacuum, analyze and write everything to disk, so that nothing runs in the background."""
         for database in databases:
             await self.administer("VACUUM (ANALYZE)", database=database)
         await self.administer("CHECKPOINT")
 
     def environment(self, database: str, user: str = OWNER) -> dict[str, str]:
-        """The variables that lead the product to a database, with the production profile."""
+        """Return environment variables for a database, with the production profile."""
         return {
             "ENVIRONMENT": Environment.PRODUCTION.value,
             "POSTGRES_HOST": "127.0.0.1",
@@ -208,7 +208,7 @@ class Server:
         }
 
     def settings(self, database: str) -> Settings:
-        """The same as the product's settings."""
+        """Return the settings of the product for a database."""
         variables = {name.lower(): value for name, value in self.environment(database).items()}
         return Settings(**variables)  # type: ignore[arg-type]  # text, as in an environment: pydantic converts it
 

@@ -62,13 +62,13 @@ async def load(server: Server, files: list[Path], end: datetime) -> None:
 async def product(server: Server, readings: list[Reading], pool: Pool) -> float:
     """Measure bursts of one reading per zone, each followed by a query; returns units per second.
 
-    The readings' hour is open, as it is when readings come in; afterwards they are taken away, so that every turn
-    finds the same history.
+    The hour of the readings is open, as for new readings. They are removed afterwards, so that every round has
+    the same history.
 
     Args:
-        server: Where.
-        readings: AT_ONCE of each burst.
-        pool: Of the application.
+        server: The server.
+        readings: The readings, AT_ONCE for each burst.
+        pool: The pool of the application.
     """
     os.environ.update(server.environment("ours"))
     os.environ.update(POSTGRES_POOL_SIZE=str(pool.size), POSTGRES_MAX_OVERFLOW=str(pool.overflow))
@@ -118,7 +118,7 @@ async def compare(
         workload: {name: [] for name in servers} for workload in workloads
     }
     names = list(servers)
-    for number in range(-1, rounds):  # the first is to warm up
+    for number in range(-1, rounds):  # the first round is a warm-up
         for workload, measure in workloads.items():
             for name in names[number % 3 :] + names[: number % 3]:
                 rate = await measure(name)
@@ -129,9 +129,9 @@ async def compare(
 
 
 async def crowd(server: Server, plan: tuning.Plan) -> Details:
-    """Let all connections that the server allows run the product's queries, and then sort at the same time.
+    """Run the product's queries, and then sorts, in all connections that the server allows at the same time.
 
-    Beside them a table is being indexed with all of maintenance_work_mem.
+    Meanwhile an index is built with all of maintenance_work_mem.
     """
     (most,) = [int(str(setting.value)) for setting in plan.settings if setting.name == "max_connections"]
     sessions = [await server.connect("ours") for _ in range(most - tuning.RESERVED_CONNECTIONS)]
@@ -187,7 +187,7 @@ def _kills(server: Server) -> int:
 
 
 async def measure(work: Path, rows: int, rounds: int, bursts: int, seconds: int) -> Details:
-    """Measure everything, one thing at a time, and return the details."""
+    """Run all measurements, one after the other, and return the details."""
     end = datetime.now(UTC).replace(microsecond=0)
     with step(f"{rows:,} rows as CSV"):
         file = work / "readings.csv"

@@ -30,7 +30,7 @@ WORKLOADS = {
 
 
 def figures(rates: dict[str, dict[str, list[float]]]) -> dict[str, float]:
-    """Medians of the rounds' ratios, and the largest distance of a round from its median."""
+    """Return the medians of the rounds' ratios, and the largest distance of a round from its median."""
     found, spread = {}, 0.0
     for workload, by_name in rates.items():
         for other in ("stock", "pgtune"):
@@ -122,7 +122,7 @@ It needs Docker, the cores for itself and 12 GB of disk. All details, the settin
   {details["bursts"]} times a turn. Client and server share the cores.
 - **What makes the difference is the pool**: an overflow connection is closed when it is given back, and the next burst pays for
   new ones, a TLS handshake and SCRAM each. With the same pool for all three, the second line of the table, the server's
-  settings alone are left: everything that is asked for is in memory, and the processor is the limit.
+  settings alone are left: all requested data are in memory, and the processor is the limit.
 - **pgbench**: scale {SCALE}, 4 clients inside the container, {details["pgbench_seconds"]} s of the TPC-B-like transaction and half of that of
   the read-only one.
 - **Memory**: a container as the formula plans it, without swap. As many sessions as it allows, the superuser's too, run the

@@ -53,7 +53,7 @@ async def retire_ours(server: Server, database: str) -> dict[str, Any]:
 
     Returns:
         ``months_s``, from the first detached month to the last dropped one; ``trim_s``, the rows of the month
-        that is being left; ``seconds``, everything, connecting and summing up what is open included.
+        of the cutoff; ``seconds``, the total time, including the connection and the sums of open hours.
     """
     moments: list[float] = []
 

@@ -1,8 +1,9 @@
-"""Two writers in a process of their own, who remember how long each row took.
+"""Two writers in a separate process, which measure the time of each row.
 
-``python -m bench.writers RATE`` inserts rows until its standard input ends; then it prints as JSON when each
-was due and the milliseconds until it was there, and how many failed. So many are due a second, however long
-those before take: waiting behind them counts. With a rate of 0 there are 5 ms between two.
+``python -m bench.writers RATE`` inserts rows until its standard input ends. Then it prints as JSON the time
+at which each row was due, the milliseconds until it was committed, and the number of failures. RATE rows are
+due per second, however long earlier rows take: the time to wait for them counts. With a rate of 0, the
+writers pause for 5 ms between two rows.
 """
 
 import asyncio
@@ -35,7 +36,7 @@ class Writers:
     """The process with the writers; it runs until the block ends."""
 
     def __init__(self, server: Server, database: str, user: str = OWNER, rate: int = 0) -> None:
-        """Name the database to write to, and how fast; 0 is as fast as the pauses let them."""
+        """Store the database and the rate in rows per second; 0 is the highest rate that the pauses allow."""
         self._environment = {
             **os.environ,
             **server.environment(database, user),
@@ -61,12 +62,12 @@ class Writers:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        out, _ = await self._process.communicate(b"")  # which ends its standard input
+        out, _ = await self._process.communicate(b"")  # this closes its standard input
         if error is None:
             self.writes, self.failed = json.loads(out)
 
     def summary(self) -> dict[str, float]:
-        """How many rows there were, and how long they took."""
+        """Return the number of rows and the distribution of their times."""
         ordered = sorted(ms for _, ms in self.writes)
         return {
             "writes": len(ordered),

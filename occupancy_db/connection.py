@@ -110,7 +110,7 @@ async def connect(
         application_name: The name of the session.
         database: Another database of the same server.
         server_settings: Configuration parameters of the session; they override those of the role.
-        autocommit: Whether each statement is a transaction of its own.
+        autocommit: Whether each statement is a separate transaction.
         patience: Seconds to retry while the connection limit of the user or of the server is reached.
 
     Raises:

@@ -56,7 +56,7 @@ def connect_args(
 async def connect_driver(
     settings: Settings, application_name: str, server_settings: Mapping[str, str] | None = None
 ) -> AsyncIterator[Any]:
-    """Open one ``asyncpg.Connection``; each statement is a transaction of its own.
+    """Open one ``asyncpg.Connection``; each statement is a separate transaction.
 
     Args:
         settings: The database.

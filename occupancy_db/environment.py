@@ -1,4 +1,4 @@
-"""The kinds of system. A module of its own, so that the playbooks need not import pydantic for it."""
+"""The kinds of system, in a separate module so that the playbooks need not import pydantic."""
 
 from enum import StrEnum
 

@@ -32,8 +32,8 @@ async def maintenance_lock(
 ) -> AsyncIterator[AsyncConnection]:
     """Hold the maintenance lock; yields the connection that holds it, in autocommit mode.
 
-    The lock belongs to a session of its own, outside of any transaction. It is polled for, because a session
-    that blocks on it inside a transaction would deadlock with CREATE INDEX CONCURRENTLY.
+    A separate session holds the lock, outside of any transaction. The function polls for the lock, because a
+    session that waits for it inside a transaction would deadlock with CREATE INDEX CONCURRENTLY.
 
     Args:
         settings: The database; advisory locks belong to one database.

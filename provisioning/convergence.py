@@ -1,4 +1,4 @@
-"""What differs between a host and what it should be, so that tasks run for differences only.
+"""The differences between a host and the variables, so that tasks run for differences only.
 
 The facts are those of roles/occupancy/files/probe.py.
 """
@@ -27,7 +27,7 @@ AT_LEAST = {"vm.nr_hugepages"}
 def differing(
     files: Iterable[Mapping[str, Any]], present: Mapping[str, Mapping[str, Any]]
 ) -> list[Mapping[str, Any]]:
-    """The files and directories that a host does not have as they should be.
+    """Return the files and directories that are missing on a host or differ.
 
     Args:
         files: Each has `path` and `mode` (like "0644"), `uid` unless root owns it, `text` if it is a file.
@@ -50,11 +50,11 @@ def logins(
     connections: Mapping[str, int],
     mark: str,
 ) -> list[dict[str, Any]]:
-    """Everybody who logs in with a password, in one shape.
+    """Return all users with a password in one format.
 
     Args:
         product: The product's users: `name`, `comment`, `settings`; `flags` and `member_of` unless default.
-        operators: The operator's users: `name`, and `role`, the user of the product whose rights it has.
+        operators: The operator's users: `name`, and `role`, the user of the product whose privileges it has.
         connections: The users' connection limits by name.
         mark: The comment of the operator's users, by which a later run knows them.
     """
@@ -73,7 +73,7 @@ def logins(
 def users(
     wanted: Sequence[Mapping[str, Any]], roles: Mapping[str, Any], written: Iterable[str]
 ) -> list[Mapping[str, Any]]:
-    """The users that the server does not have as they should be.
+    """Return the users that are missing on the server or differ.
 
     Args:
         wanted: As `logins` returns them.
@@ -142,20 +142,20 @@ def certificate_names(names: Iterable[str]) -> list[str]:
 
 
 def kernel(wanted: Mapping[str, object], facts: Mapping[str, Any]) -> dict[str, list[str]]:
-    """Sort kernel settings by what is to be done with them.
+    """Divide kernel settings into those to load, those that differ, and those to skip.
 
     Args:
         wanted: Values by name.
         facts: `container` and `settings`.
 
     Returns:
-        `allowed` (names that this host lets be set), `differs` (those of them with another value) and
+        `allowed` (names that can be set on this host), `differs` (those of them with another value) and
         `skipped` (names with the reason).
     """
     result: dict[str, list[str]] = {"allowed": [], "differs": [], "skipped": []}
     for name, value in wanted.items():
         setting = facts["settings"].get(name)
-        if facts["container"]:  # it shares its kernel with others, even where it is allowed to write to it
+        if facts["container"]:  # a container shares the kernel with other systems, even if it may write to it
             result["skipped"].append(f"skipped {name}: the host is a container ({facts['container']})")
         elif setting is None:
             result["skipped"].append(f"skipped {name}: this kernel does not have it")

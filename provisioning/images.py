@@ -1,6 +1,6 @@
-"""Which images the controller must make, and what they are called.
+"""The images that the controller must make, and their names.
 
-An image is named after what it is built from: a fingerprint of the files that go into it. The same name
+The name of an image contains a fingerprint of the files that it is built from. The same name
 therefore always means the same image, and nothing is built where the engine has an image of that name.
 """
 
@@ -15,16 +15,16 @@ from hashlib import sha256
 from pathlib import Path
 
 OPS_SOURCES = ("alembic.ini", "migrations", "occupancy_db", "pyproject.toml")
-"""What is copied into the ops image, relative to the project's directory."""
+"""Files that are copied into the ops image, relative to the project's directory."""
 
 EXPORT = ("export", "--quiet", "--frozen", "--no-dev", "--all-extras", "--no-emit-project", "--no-header")
 """Arguments for uv: the packages that the ops image gets, with their hashes."""
 
 MANIFEST = Path("dist/images/manifest.json")
-"""Where the choice is kept, relative to the project's directory."""
+"""The file that records the choice, relative to the project's directory."""
 
 BUILT = "occupancy-postgres:16-built-"
-"""How the name of a PostgreSQL image begins that was built from packages."""
+"""Prefix of the name of a PostgreSQL image that was built from packages."""
 
 
 @dataclass(frozen=True)
@@ -42,12 +42,12 @@ class Postgres:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What is to be made on the controller.
+    """The images to make on the controller.
 
     Attributes:
         built: The name that a PostgreSQL image built from packages has.
         choose_postgres: Whether a PostgreSQL image must be chosen before anything else.
-        build_postgres: Whether that image must be built, should no registry have one.
+        build_postgres: Whether that image must be built if no registry has one.
         postgres: The PostgreSQL image in use.
         ops: The name of the ops image.
         build_ops: Whether it must be built.

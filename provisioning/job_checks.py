@@ -1,4 +1,4 @@
-"""Preflight's checks of the roles backup and retention: what jobs do, and when."""
+"""Preflight's checks of the roles backup and retention: numbers to keep, and schedules."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from provisioning.request import Problems, Request
 
 SET_ID = r"-[0-9]{8}T[0-9]{6}Z-[0-9a-f]{6}"
-"""What follows the database's name in the ID of a backup set."""
+"""The part of a backup set's ID after the name of the database."""
 
 _MINUTE, _HOUR, _DAY, _MONTH, _WEEKDAY = (
     r"[0-5]?[0-9]", r"[01]?[0-9]|2[0-3]", r"0?[1-9]|[12][0-9]|3[01]", r"0?[1-9]|1[0-2]", r"[0-7]",
@@ -29,7 +29,7 @@ def _wrong_schedules(request: Request, names: Iterable[str]) -> list[str]:
 
 
 def check_backup(request: Request) -> list[str]:
-    """What is kept, when the jobs run, the copies elsewhere, and what a restore must be told."""
+    """The numbers of sets to keep, the schedules, copies to a remote, and the variables of a restore."""
     problem = Problems()
     keep = [request[f"backup_keep_{name}"] for name in ("hourly", "daily", "weekly", "monthly", "last")]
     problem(
@@ -54,7 +54,7 @@ def check_backup(request: Request) -> list[str]:
 
 def _check_offsite(request: Request, problem: Callable[[object, str], None]) -> None:
     remote, keep = request["backup_offsite_remote"], request["backup_offsite_keep"]
-    # The place stands in a crontab, where a space or % would end it.
+    # The remote is written to a crontab, where a space or % would end it.
     problem(
         not re.fullmatch(r"[A-Za-z0-9_.-]+:[A-Za-z0-9_./-]+/[A-Za-z0-9_.-]+", f"{remote}/{request.hostname}"),
         "backup_offsite_remote must be remote:path, of letters, digits and _.-/ (the host's inventory "
@@ -100,7 +100,7 @@ def _check_restore(request: Request, problem: Callable[[object, str], None]) -> 
 
 
 def check_retention(request: Request) -> list[str]:
-    """How much is kept, and when the jobs run."""
+    """The months to keep, and the schedules."""
     problem = Problems()
     months = [request[f"retention_{name}months"] for name in ("", "transitions_", "predictions_")]
     problem(

@@ -1,4 +1,4 @@
-"""What playbooks decide about migrations: what is pending, what went wrong, whether a batch may begin.
+"""Decisions of the playbooks about migrations: pending ones, failures, and whether a batch may begin.
 
 The revisions of a release are those of the checkout, and not of an image, which may be of the release
 before. They are numbered and named after their files.
@@ -18,7 +18,7 @@ def release_revisions(root: Path) -> list[str]:
 
 
 def read_outcome(code: int, stdout: str, stderr: str) -> dict[str, Any]:
-    """What `occupancy-db --json migrate` returned: its result, or its error.
+    """Return the result or the error of `occupancy-db --json migrate`.
 
     Args:
         code: Its exit code.
@@ -38,7 +38,7 @@ def read_outcome(code: int, stdout: str, stderr: str) -> dict[str, Any]:
 def find_problem(
     code: int, outcome: Mapping[str, Any], stderr: str, release: Sequence[str], ops_image: str
 ) -> str:
-    """Why a host does not count as migrated; empty where nothing is wrong.
+    """Return why a host is not migrated; empty if it is.
 
     Args:
         code: The exit code of `occupancy-db migrate`.
@@ -61,7 +61,7 @@ def find_problem(
 
 
 def plan(said: Mapping[str, Any], brought: bool, release: Sequence[str]) -> dict[str, Any]:
-    """What a run would do on a host.
+    """Return what a run would do on a host.
 
     The release's own pre-check counts where its image is on the host already. Otherwise the revisions are
     compared: a check makes no image, and the one that was made last may be of another release.

@@ -18,7 +18,7 @@ from provisioning.variables import Specs, convert, unknown
 
 
 def problems(request: Mapping[str, Any], specs: Specs) -> list[str]:
-    """Everything that is wrong with the variables and the host.
+    """Return all problems of the variables and the host.
 
     Args:
         request: Role occupancy assembles it: `hostname`, `host`, `variables` (values by role and name),
@@ -27,8 +27,8 @@ def problems(request: Mapping[str, Any], specs: Specs) -> list[str]:
         specs: The argument_specs of all roles.
 
     Returns:
-        Sentences, an empty list if the host can be provisioned. Values are judged only where all of a role's
-        variables have the right type.
+        Sentences, an empty list if the host can be provisioned. The values of a role are checked only if all
+        of its variables have the right type.
     """
     found: list[str] = []
     values: dict[str, Any] = dict(request["extra"])
@@ -84,7 +84,7 @@ def check_tls(request: Request) -> list[str]:
 
 
 def check_tuning(request: Request) -> list[str]:
-    """The plan fits the host, and kernel settings are the database's concern."""
+    """The plan fits the host, and kernel settings are vm.* settings."""
     problem = Problems()
     problem(
         request.refused_tuning,

@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Request:
-    """What preflight judges.
+    """The input of all checks.
 
     Attributes:
         hostname: The host's name in the inventory.

@@ -14,7 +14,7 @@ JOBS = ("migrate", "restore", "restore-rollback", "rotate-passwords", "rotate-tl
 """Each selects a task for an operator."""
 
 SPECIAL = ("all", "always", "never", "tagged", "untagged")
-"""Ansible's own."""
+"""Tags of Ansible."""
 
 MOLECULE = ("molecule-idempotence-notest", "molecule-notest", "notest")
 """Molecule passes these to --skip-tags in every run."""
@@ -24,10 +24,10 @@ MIGRATIONS = frozenset({"migrate", "migrations"})
 
 
 def unknown(tags: Sequence[str]) -> str:
-    """What is wrong with the tags of a run, with the nearest known tag; empty where each is known.
+    """Return the problem of unknown tags, with the nearest known ones; empty if all are known.
 
     Args:
-        tags: Those of --tags and --skip-tags.
+        tags: The tags of --tags and --skip-tags.
     """
     known = (*ROLES, *JOBS, *SPECIAL, *MOLECULE)
     problems = []
@@ -46,7 +46,7 @@ def only_migrations(tags: Sequence[str]) -> bool:
     """Whether a run is for the migrations of a release alone, which go to the hosts in batches.
 
     Args:
-        tags: Those of --tags.
+        tags: The tags of --tags.
     """
     return set(tags) <= MIGRATIONS
 
@@ -55,6 +55,6 @@ def migrations_and_others(tags: Sequence[str]) -> bool:
     """Whether a run is for migrations and for something else, which is refused.
 
     Args:
-        tags: Those of --tags.
+        tags: The tags of --tags.
     """
     return bool(set(tags) & MIGRATIONS) and not only_migrations(tags)

@@ -1,6 +1,6 @@
-"""Whether tasks that need root can get it.
+"""Check whether tasks can become root.
 
-Without a password, Ansible's own error does not say that sudo asked for one.
+If a password is missing, Ansible's error does not say that sudo requires one.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import subprocess
 
 
 def find_problem(password_known: bool) -> str:
-    """Why tasks on this machine cannot become root, with the command that helps; empty where they can.
+    """Return why tasks on this machine cannot become root, with the command to use; empty if they can.
 
     Args:
         password_known: Whether Ansible was given a password for sudo.

@@ -35,9 +35,7 @@ INPUTS = ("occupancy_preflight", "occupancy_refused_tuning", "occupancy_group")
 
 
 def _load(path: Path) -> Any:
-    loader = getattr(
-        yaml, "CSafeLoader", yaml.SafeLoader
-    )  # libyaml is ten times as fast, where PyYAML has it
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml is ten times as fast, if PyYAML has it
     return yaml.load(path.read_text(encoding="utf-8"), Loader=loader)  # noqa: S506 # both are safe
 
 

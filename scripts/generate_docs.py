@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Write docs/reference/cli.md and docs/reference/exit-codes.md, which come from the code."""
+"""Generate docs/reference/cli.md and docs/reference/exit-codes.md from the code."""
 
 import re
 import sys
@@ -103,7 +103,7 @@ def description(command: Any) -> str:
 
 
 def flags(option: Any) -> str:
-    """How an option is written, with the kind of its value.
+    """An option as it is written, with the type of its value.
 
     Args:
         option: The option of Typer.
@@ -114,7 +114,7 @@ def flags(option: Any) -> str:
 
 
 def metavar(parameter: Any) -> str:
-    """What stands for the value of a parameter.
+    """The placeholder of a parameter's value.
 
     Args:
         parameter: An argument or option of Typer.

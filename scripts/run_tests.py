@@ -25,7 +25,7 @@ LEVELS = ("test", "test-all", "test-full")
 """From the smallest to the largest; each level has the stages of those before it."""
 
 WORKERS = str(max(2, min(4, os.cpu_count() or 2)))
-"""Processes of pytest-xdist. Each has a PostgreSQL server of its own."""
+"""Processes of pytest-xdist. Each has its own PostgreSQL server."""
 PYTEST = ("pytest", "-q", "-r", "s", "--numprocesses", WORKERS, "--dist", "worksteal")
 
 
@@ -34,7 +34,7 @@ class Stage:
     """One part of the tests.
 
     Attributes:
-        name: What STAGE selects.
+        name: The value of STAGE that selects it.
         checks: What the stage checks, for the summary.
         command: The command of the stage.
         level: The smallest level that has the stage.
@@ -91,7 +91,7 @@ STAGES = (
 
 @dataclass
 class Result:
-    """How a stage ended.
+    """The result of a stage.
 
     Attributes:
         stage: The stage.

@@ -1,4 +1,4 @@
-"""What all tests share."""
+"""Fixtures and settings of all tests."""
 
 from pathlib import Path
 
@@ -7,14 +7,14 @@ from hypothesis import HealthCheck, settings
 
 from occupancy_db.settings import Settings
 
-# How long an example takes says more of the machine than of the code.
+# The time of an example depends on the machine more than on the code.
 settings.register_profile("ours", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("ours")
 
 
 @pytest.fixture(autouse=True)
 def no_settings_of_the_developer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A test means the same in every shell and beside every .env, and can never reach a real database."""
+    """Remove the developer's settings, so that no test depends on them or uses a real database."""
     monkeypatch.chdir(tmp_path)
     for name in Settings.model_fields:
         monkeypatch.delenv(name.upper(), raising=False)

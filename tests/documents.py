@@ -37,7 +37,7 @@ class Block:
 
     @property
     def place(self) -> str | None:
-        """Where a test runs the block."""
+        """The place where a test runs the block."""
         return self.attributes.get("run")
 
     def __str__(self) -> str:

@@ -1,4 +1,4 @@
-"""What the tests of the Molecule scenarios share: connections to a host's server, and runs of the playbooks.
+"""Fixtures of the Molecule scenarios: connections to a host's server, and runs of the playbooks.
 
 Everything here runs on the controller, against the hosts' addresses on the network that Docker gave them.
 """
@@ -27,7 +27,7 @@ PLAYBOOK_LIMIT = 1800
 
 @dataclass(frozen=True)
 class Server:
-    """A provisioned host as its clients see it."""
+    """The server of a provisioned host, for its clients."""
 
     name: str
     address: str
@@ -117,7 +117,7 @@ def server(host: Host) -> Server:
 
 
 def find_server(name: str, host: Host) -> Server:
-    """Ask Docker for the host's address, and the host for its users' passwords."""
+    """Read the host's address from Docker, and the passwords of the users from the host."""
     address = subprocess.run(
         ["docker", "inspect", "--format", "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", name],
         check=True,
@@ -161,7 +161,7 @@ def run_playbook(
     Args:
         name: The playbook.
         arguments: Further arguments.
-        root: The checkout of the product: of another release, say.
+        root: The checkout of the product, for instance of another release.
         variables: Extra variables.
     """
     command = ["ansible-playbook", f"playbooks/{name}"]
@@ -171,7 +171,7 @@ def run_playbook(
     known.clear()
     # With the project's ansible.cfg, not with Molecule's settings.
     environment = {key: value for key, value in os.environ.items() if not key.startswith("ANSIBLE_")}
-    # Filter plugins import the tools: those of the same checkout.
+    # Filter plugins import the tools of the same checkout.
     environment["PYTHONPATH"] = str(root)
     return subprocess.run(
         command,

@@ -1,4 +1,4 @@
-"""The package as it is built and installed outside the checkout."""
+"""Building the package, and installing it outside the checkout."""
 
 import json
 import os

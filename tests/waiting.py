@@ -23,8 +23,8 @@ def wait_for(
     """Call `condition` until its result is true, and return that result.
 
     Args:
-        condition: What is polled.
-        what: What is waited for, as the failure names it.
+        condition: The function to call.
+        what: The condition in words, for the message of a failure.
         limit: Seconds until the wait fails.
         interval: Seconds between two calls.
         explain: Called when the wait fails; its result (a log, for instance) is added to the message.
@@ -48,7 +48,7 @@ async def wait_for_async(
     interval: float = INTERVAL,
     explain: Callable[[], object] | None = None,
 ) -> T:
-    """Like `wait_for`, while the other tasks of the event loop go on."""
+    """Like `wait_for`, while the other tasks of the event loop run."""
     deadline = time.monotonic() + limit
     while not (seen := condition()):
         if time.monotonic() > deadline:

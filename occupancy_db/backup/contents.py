@@ -29,7 +29,7 @@ _READERS = 2
 
 
 class Table(BaseModel):
-    """The number of rows of a table, and the sum of their 64-bit hashes, whatever the order of the rows."""
+    """The number of rows of a table, and the sum of their 64-bit hashes in any order of the rows."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -188,7 +188,7 @@ async def snapshot(settings: Settings) -> AsyncIterator[tuple[str, dict[str, int
     13.6 Caveats), for the dump and for the comparison.
 
     Args:
-        settings: The database, and a user who may read all of it.
+        settings: The database, and a user who may read all tables.
 
     Raises:
         DatabaseError: no connection.

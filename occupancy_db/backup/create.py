@@ -84,10 +84,10 @@ async def create(
     """Make a set, rehearse it, and remove the sets that retention does not keep.
 
     Args:
-        settings: The database, and a user who may read all of it.
+        settings: The database, and a user who may read all tables.
         backup: Where the sets are, and how many are kept.
         announce: Takes a line for the operator.
-        pin: Why the set is kept whatever the retention says; None if it is not pinned.
+        pin: Why the set is kept regardless of the retention policy; None if it is not pinned.
 
     Raises:
         DatabaseError: the backup failed; the exit code tells the reason. No earlier set was removed.
@@ -114,10 +114,10 @@ async def make_set(
     """Dump and publish a set, which is not verified yet. The caller holds the lock of the store.
 
     Args:
-        settings: The database, and a user who may read all of it.
+        settings: The database, and a user who may read all tables.
         backup: Where the sets are.
         progress: Times the phases.
-        pin: Why the set is kept whatever the retention says; None if it is not pinned.
+        pin: Why the set is kept regardless of the retention policy; None if it is not pinned.
         before_restore_of: Id of the set that is about to replace the database; None for any other backup.
 
     Raises:
@@ -324,7 +324,7 @@ async def _dump_and_decode(
         ended = datetime.now(UTC)
         notes.append(f"{saved.rows:,} rows, {(partial / DUMP).stat().st_size / 1e6:,.1f} MB")
     with progress.phase("decode"):
-        # pg_restore --list reads the beginning of the dump only; this reads all of it.
+        # pg_restore --list reads only the beginning of the dump; this reads the complete dump.
         await run_program("pg_restore", "--file=/dev/null", partial / DUMP)
     return saved, ended
 

@@ -84,7 +84,7 @@ async def drop_database(connection: AsyncConnection, name: str) -> None:
 
 
 async def require_no_superuser(connection: AsyncConnection, name: str) -> None:
-    """Refuse to go on while a superuser is connected to a database: only a superuser may end that session.
+    """Raise an error while a superuser is connected to a database: only a superuser may end that session.
 
     Raises:
         DatabaseError: a superuser is connected; the text names the session.

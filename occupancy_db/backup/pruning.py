@@ -87,5 +87,5 @@ def _require_steady_clock(sets: Sequence[BackupSet], verified: Sequence[BackupSe
             ExitCode.CLOCK,
             f"the clock may have jumped: {what}",
             "No set was removed. If the clock is right now, remove the sets with a wrong time by hand; "
-            "after a real pause the next run goes on by itself.",
+            "if backups were paused, the next run continues.",
         )

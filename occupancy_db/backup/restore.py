@@ -56,7 +56,7 @@ class Restoration:
         set_id: Id of the set that is live now.
         revision: Its revision, after the migrations of this release.
         rows: Number of rows that were compared.
-        safety_backup: Id of the set that was made of the database which was live before; None if none was.
+        safety_backup: Id of the set that was made of the former live database; None if none was made.
         replaced: Name of the database that was live before; None if there was none.
         phases: Seconds by phase.
     """

@@ -57,7 +57,7 @@ class BackupSet:
         manifest: The manifest; None if it is damaged.
         verified: The record of the last rehearsal; None if there is none.
         problem: What is damaged; None if nothing is.
-        pinned: Why the set is kept whatever the retention says; None if it is not pinned.
+        pinned: Why the set is kept regardless of the retention policy; None if it is not pinned.
     """
 
     path: Path

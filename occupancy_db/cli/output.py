@@ -48,7 +48,7 @@ class Output:
             self._print(line)
 
     def error(self, error: "DatabaseError") -> None:
-        """Print a failure on one line, whatever the width of the terminal."""
+        """Print a failure on one line for any width of the terminal."""
         hint = with_program(error.hint)
         if not self.json:
             print(f"error: {error.what}. {hint}", file=sys.stderr)

@@ -200,7 +200,7 @@ def _refuse_if_overtaken(settings: Settings, prepared: DatabaseState, now: Datab
     if now.pending and now.revision != prepared.revision:
         raise DatabaseError(
             ExitCode.LOCKED,
-            f"{settings.database} went from {prepared.revision or 'base'} to {now.revision or 'base'} "
+            f"{settings.database} changed from {prepared.revision or 'base'} to {now.revision or 'base'} "
             "meanwhile",
             "Another process migrates it: run the command again when it has ended. Nothing was changed.",
         )

@@ -237,7 +237,7 @@ def _squawk(sqls: dict[str, str], known: dict[str, Revision]) -> Iterator[Findin
     with tempfile.TemporaryDirectory() as directory:
         for name, text in sqls.items():
             Path(directory, name).with_suffix(".sql").write_text(text, encoding="utf-8")
-        done = subprocess.run(  # noqa: S603 - the program found above, on files of our own
+        done = subprocess.run(  # noqa: S603 - the program found above, on the revisions of this release
             [
                 *(
                     program,

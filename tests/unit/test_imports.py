@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "occupancy_db"
 
-# From what is imported to what imports it: a module imports those of its own layer and of the layers before.
+# A module imports modules of its own layer and of the layers before it.
 LAYERS: list[list[str]] = [
     [
         "environment", "exit_codes", "settings", "errors", "tls", "months", "rooms", "pool", "driver",

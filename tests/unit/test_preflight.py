@@ -382,5 +382,5 @@ def test_preflight_gets_all_variables_of_each_role(role: str) -> None:
 
 
 def test_the_variables_of_every_role_are_checked() -> None:
-    # Role uninstall has a playbook of its own, which checks its variable.
+    # The playbook of role uninstall checks its variable.
     assert set(CHECKED) == set(load_specs()) - {"uninstall"}

@@ -36,7 +36,7 @@ probe = load()
 
 @pytest.fixture
 def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Put programs of the test in front of the path; returns how to write one."""
+    """Put a directory first in PATH, and return a function that writes a program there."""
     directory = tmp_path / "bin"
     directory.mkdir()
     monkeypatch.setenv("PATH", f"{directory}:{os.environ['PATH']}")
@@ -47,6 +47,17 @@ def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         path.chmod(0o755)
 
     return write
+
+
+def run_probe(request: dict[str, Any]) -> subprocess.CompletedProcess[str]:
+    """Run the probe as Ansible does: the program on standard input, the request as an argument."""
+    return subprocess.run(
+        [sys.executable, "-", json.dumps(request)],
+        input=SCRIPT.read_text(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 def test_the_facts_of_this_machine_are_one_json_object(tmp_path: Path) -> None:
@@ -62,13 +73,8 @@ def test_the_facts_of_this_machine_are_one_json_object(tmp_path: Path) -> None:
         "files": [str(tmp_path / "*")],
         "server_query": "",
     }
-    said = subprocess.run(
-        [sys.executable, "-", json.dumps(request)],
-        input=SCRIPT.read_text(),
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    said = run_probe(request)
+    assert said.returncode == 0, said.stderr
     facts = json.loads(said.stdout)
     assert facts["memory_mb"] > 100
     assert facts["cores"] >= 1
@@ -84,13 +90,7 @@ def test_the_facts_of_this_machine_are_one_json_object(tmp_path: Path) -> None:
 
 def test_a_missing_server_ends_with_exit_code_1(tmp_path: Path) -> None:
     request = {"only": "server", "dir": str(tmp_path), "run_dir": str(tmp_path), "server_query": "SELECT 1"}
-    said = subprocess.run(
-        [sys.executable, "-", json.dumps(request)],
-        input=SCRIPT.read_text(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    said = run_probe(request)
     assert said.returncode == 1
     facts = json.loads(said.stdout)
     assert facts["server"] is None
@@ -194,7 +194,7 @@ def test_an_engine_with_the_servers_container(programs: Any, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("answer", [{"info": "exit 1"}, {"compose": "exit 1"}, {"buildx": "exit 1"}])
-def test_an_engine_without_all_it_needs_is_none(
+def test_an_engine_without_compose_or_buildx_is_not_usable(
     programs: Any, tmp_path: Path, answer: dict[str, str]
 ) -> None:
     assert docker(programs, tmp_path, **answer)["engine"] == ""
@@ -209,7 +209,7 @@ def test_an_engine_without_all_it_needs_is_none(
         ({"Labels": LABELS.replace("=postgres", "=ops")}, {}, {"running": False, "current": False}),
     ],
 )
-def test_a_container_that_is_not_as_the_project_wants_it(
+def test_a_container_that_differs_from_the_project(
     programs: Any,
     tmp_path: Path,
     changes: dict[str, str],

@@ -73,7 +73,7 @@ def test_installed_migrations_are_executable_without_the_checkout(tools: Install
         assert int(length) > 100
 
 
-def test_a_server_that_is_not_there_is_one_line(tools: Installation) -> None:
+def test_a_missing_server_is_reported_in_one_line(tools: Installation) -> None:
     (tools.directory / ".env").write_text(f"POSTGRES_HOST={tools.directory}\n")
     result = tools.run("occupancy-db", "current")
     assert result.returncode == ExitCode.UNREACHABLE

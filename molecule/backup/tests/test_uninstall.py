@@ -39,10 +39,10 @@ def changed(run: subprocess.CompletedProcess[str]) -> int:
     return int(found[1])
 
 
-def test_a_backup_is_made_and_nothing_else_is_changed(host: Host) -> None:
+def test_a_backup_is_created_without_other_changes(host: Host) -> None:
     listed = "occupancy-db --json backup list </dev/null"
     before = {one["id"] for one in json.loads(host.check_output(listed))["sets"]}
-    # No variable takes effect: the playbook is for a backup alone.
+    # Variables have no effect, because the playbook only takes a backup.
     assert changed(run_playbook("backup.yml", backup_schedule="")) == 1
     sets = json.loads(host.check_output(listed))["sets"]
     assert [one["state"] for one in sets if one["id"] not in before] == ["verified"]

@@ -99,16 +99,16 @@ def test_public_has_no_privileges(superuser: Callable[[str], str]) -> None:
 
 
 def test_new_tables_get_the_same_privileges(server: Server) -> None:
-    server.query("occupancy", "CREATE TABLE tomorrow (id integer)")
+    server.query("occupancy", "CREATE TABLE new_table (id integer)")
     try:
-        server.query("occupancy_app", "INSERT INTO tomorrow VALUES (1)")
-        assert server.query("occupancy_readonly", "SELECT id FROM tomorrow") == [(1,)]
+        server.query("occupancy_app", "INSERT INTO new_table VALUES (1)")
+        assert server.query("occupancy_readonly", "SELECT id FROM new_table") == [(1,)]
         with pytest.raises(psycopg2.errors.InsufficientPrivilege):
-            server.query("occupancy_app", "TRUNCATE tomorrow")
+            server.query("occupancy_app", "TRUNCATE new_table")
         with pytest.raises(psycopg2.errors.InsufficientPrivilege):
-            server.query("occupancy_monitor", "SELECT id FROM public.tomorrow")
+            server.query("occupancy_monitor", "SELECT id FROM public.new_table")
     finally:
-        server.query("occupancy", "DROP TABLE tomorrow")
+        server.query("occupancy", "DROP TABLE new_table")
 
 
 def test_users_have_connection_limits_and_timeouts(superuser: Callable[[str], str]) -> None:

@@ -56,14 +56,14 @@ def test_a_check_with_diff_reports_nothing_and_shows_no_secret(play: Play, serve
 
 
 def users_with_new_passwords(run: subprocess.CompletedProcess[str]) -> set[str]:
-    """The users that the run has reported."""
+    """Return the users whose new passwords the run has reported."""
     found = re.search(r"New passwords, which clients must get: ([\w, ]+)\.", " ".join(run.stdout.split()))
     assert found
     return set(found[1].split(", "))
 
 
-def check_that_it_only_reads(session: psycopg2.extensions.connection) -> None:
-    """A session of a dashboard: it reads, and writes nothing even if it says so."""
+def assert_read_only(session: psycopg2.extensions.connection) -> None:
+    """Assert that the session of a dashboard can read but not write, even after changing its settings."""
     with session.cursor() as cursor:
         cursor.execute("SELECT count(*) FROM sensor_readings")
         with pytest.raises(psycopg2.errors.ReadOnlySqlTransaction):
@@ -73,7 +73,7 @@ def check_that_it_only_reads(session: psycopg2.extensions.connection) -> None:
             cursor.execute("INSERT INTO room_transitions (timestamp, to_room) VALUES (now(), 'office')")
 
 
-def test_changes_of_the_inventory_take_effect_and_are_taken_back(
+def test_changes_of_the_inventory_take_effect_and_are_reverted(
     play: Play, server: Server, host: Host, superuser: Callable[[str], str]
 ) -> None:
     before, serial, ca = started(superuser), served_serial(server), server.ca.read_text()
@@ -95,15 +95,15 @@ def test_changes_of_the_inventory_take_effect_and_are_taken_back(
     assert changed(run, server) > 0
     assert new not in run.stdout + run.stderr
 
-    # A password, on the volume that is already there
+    # A password, for the existing cluster
     assert server.query("occupancy_app", "SELECT 1", password=new) == [(1,)]
     with pytest.raises(psycopg2.OperationalError, match="password authentication failed"):
         server.query("occupancy_app", "SELECT 1", password=old)
-    # A user with the rights of a dashboard
+    # A user with the privileges of a dashboard
     password = host.check_output("cat /opt/occupancy/secrets/grafana")
     session = server.connect("grafana", password=password)
-    check_that_it_only_reads(session)
-    # A network: a client on another address may now try a password
+    assert_read_only(session)
+    # A network: pg_hba.conf admits a client with another address, whose password is wrong
     assert "password authentication failed" in server.connection_error_from_another_host()
     # A renewed certificate and a setting, both without a restart
     renewed = served_serial(server)
@@ -179,10 +179,10 @@ def test_the_application_gets_a_login_that_follows_its_password(
     assert login(file, server) == ["occupancy_app"]
 
 
-def test_a_run_cut_short_before_the_reload_is_finished_by_the_next(
+def test_a_run_that_was_interrupted_before_the_reload_is_completed_by_the_next(
     play: Play, server: Server, host: Host, superuser: Callable[[str], str]
 ) -> None:
-    # As a run that was killed between writing pg_hba.conf and reloading leaves it.
+    # As after a run that was killed between writing pg_hba.conf and the reload.
     # The server compares whole seconds: the file must be of a later one.
     loaded = "SELECT clock_timestamp() > date_trunc('second', pg_conf_load_time()) + interval '1 second'"
     wait_for(lambda: superuser(loaded) == "t", "the second after the server loaded its configuration")
@@ -190,10 +190,10 @@ def test_a_run_cut_short_before_the_reload_is_finished_by_the_next(
     assert changed(play("--tags", "postgres"), server) == 1
 
 
-def test_a_setting_that_needs_a_restart_gets_one(
+def test_a_setting_that_needs_a_restart_restarts_the_server(
     play: Play, server: Server, superuser: Callable[[str], str]
 ) -> None:
-    for settings, expected in [({"max_worker_processes": 9}, "9"), ({}, "8")]:  # set, and taken out
+    for settings, expected in [({"max_worker_processes": 9}, "9"), ({}, "8")]:  # set, and removed
         before = started(superuser)
         run = play("--tags", "postgres", postgres_settings=settings)
         assert changed(run, server) > 0
@@ -238,7 +238,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[st
     return issue
 
 
-def test_an_operators_certificate_is_served_and_taken_back(
+def test_an_operators_certificate_is_served_and_removed(
     play: Play, server: Server, authority: Callable[..., dict[str, str]]
 ) -> None:
     own = authority(server.name)

@@ -48,7 +48,7 @@ def test_the_limits_are_in_force_inside_the_container(host: Host) -> None:
     assert host.run(f"docker exec {CONTAINER} touch /usr/lib/postgresql/mine").rc != 0
 
 
-def test_the_healthcheck_is_green(host: Host) -> None:
+def test_the_healthcheck_passes(host: Host) -> None:
     host.check_output(f"docker exec {CONTAINER} pg_isready --quiet --host=/var/run/postgresql")
     state = host.check_output("docker inspect --format '{{.State.Health.Status}}' " + CONTAINER)
     assert state in ("healthy", "starting"), state
@@ -88,7 +88,7 @@ def test_no_secret_is_anywhere_else(host: Host, server: Server) -> None:
         "rendered files": "cat /opt/occupancy/.env /opt/occupancy/compose.yaml /opt/occupancy/postgresql/* /usr/local/bin/occupancy-db",
         "temporary files": "find /tmp /var/tmp /root -xdev -type f -size -1M -exec cat {} +",
     }
-    # Meanwhile a container of the tools runs: it waits for the maintenance lock.
+    # A container of the tools runs meanwhile, because it waits for the maintenance lock.
     with closing(server.connect("occupancy")) as holder, holder.cursor() as cursor:
         cursor.execute("SELECT pg_advisory_lock(%s)", [LOCK_KEY])
         host.check_output("occupancy-db partitions maintain --lock-wait 600 </dev/null >/dev/null 2>&1 &")

@@ -77,15 +77,13 @@ def test_a_port_in_use_and_a_cluster_of_another_major_version_are_named(
     assert "holds a cluster of PostgreSQL 15" in output
 
 
-def test_a_data_directory_with_something_else_in_it_is_left_alone(
-    refused: Callable[..., str], host: Host
-) -> None:
+def test_a_data_directory_with_other_files_is_refused(refused: Callable[..., str], host: Host) -> None:
     host.check_output("mkdir -p /srv/photos/pgdata && touch /srv/photos/pgdata/holiday.jpg")
     assert "not empty" in refused(occupancy_data_dir="/srv/photos")
     assert host.file("/srv/photos/pgdata/holiday.jpg").exists
 
 
-def test_no_empty_cluster_takes_the_place_of_missing_data(refused: Callable[..., str], host: Host) -> None:
+def test_no_empty_cluster_replaces_missing_data(refused: Callable[..., str], host: Host) -> None:
     # As after a boot without the data disk
     assert "holds none: is its disk mounted" in refused(occupancy_data_dir="/srv/not-mounted")
     assert not host.file("/srv/not-mounted").exists

@@ -131,7 +131,7 @@ asyncio.run(main())
 
 @pytest.mark.parametrize("user", ["occupancy_app", "occupancy_readonly"])
 @pytest.mark.parametrize("statement", ["DELETE FROM hourly.sums", "SELECT hourly.refresh(1)"])
-def test_nobody_but_the_owner_touches_the_hourly_sums(server: Server, user: str, statement: str) -> None:
+def test_only_the_owner_can_change_the_hourly_sums(server: Server, user: str, statement: str) -> None:
     with pytest.raises(psycopg2.errors.InsufficientPrivilege):
         server.query(user, statement)
 
@@ -150,7 +150,7 @@ def test_cleanup_removes_old_readings_and_counts_them(server: Server) -> None:
         server.query("occupancy_app", "DELETE FROM sensor_readings WHERE source_entity = 'binary_sensor.new'")
 
 
-def test_the_cli_finds_everything_it_expects(server: Server) -> None:
+def test_check_tables_finds_all_objects(server: Server) -> None:
     said = subprocess.run(
         [ROOT / ".venv/bin/occupancy-db", "check-tables"],
         env=server.environment(),

@@ -33,7 +33,7 @@ def test_every_password_is_stored_as_scram(superuser: Callable[[str], str]) -> N
     assert stored == "SCRAM-SHA-256"
 
 
-def test_the_superuser_has_no_password_at_all(superuser: Callable[[str], str]) -> None:
+def test_the_superuser_has_no_password(superuser: Callable[[str], str]) -> None:
     assert superuser("SELECT rolpassword IS NULL FROM pg_authid WHERE rolname = 'postgres'") == "t"
 
 
@@ -64,7 +64,7 @@ def test_a_client_that_expects_another_name_refuses_the_server(server: Server) -
         server.connect("occupancy_app", host="database.example", hostaddr=server.address)
 
 
-def test_the_certificate_is_good_for_the_inventory_name(server: Server) -> None:
+def test_the_certificate_is_valid_for_the_inventory_name(server: Server) -> None:
     assert server.query("occupancy_app", "SELECT 1", host=server.name, hostaddr=server.address) == [(1,)]
 
 
@@ -85,7 +85,7 @@ def test_a_client_of_another_network_is_refused(server: Server) -> None:
     assert "pg_hba.conf rejects connection" in server.connection_error_from_another_host()
 
 
-def test_nobody_but_root_is_the_superuser_on_the_socket(host: Host) -> None:
+def test_only_root_is_the_superuser_on_the_socket(host: Host) -> None:
     attempt = "import psycopg2; psycopg2.connect(host='/run/occupancy/postgresql', user='postgres', dbname='postgres')"
     assert host.run("/usr/bin/python3 -c %s", attempt).rc == 0
     refused = host.run("setpriv --reuid=nobody --clear-groups /usr/bin/python3 -c %s", attempt)
@@ -104,7 +104,7 @@ def test_nobody_but_root_is_the_superuser_on_the_socket(host: Host) -> None:
         ({"POSTGRES_PORT": "5998"}, 4, "refused"),
     ],
 )
-def test_the_cli_says_in_one_line_what_is_wrong(
+def test_the_cli_reports_an_error_in_one_line(
     server: Server, change: dict[str, str], exit_code: int, says: str
 ) -> None:
     said = subprocess.run(

@@ -78,7 +78,7 @@ def test_no_process_is_killed_when_all_connections_sort_at_once(host: Host, serv
     def sort(number: int) -> int:
         with sessions[number].cursor() as cursor:
             cursor.execute("SET statement_timeout = 0")
-            # More than fits into work_mem: all of it is used, and the rest is written to disk.
+            # The rows exceed work_mem: the sort uses all of it, and writes the rest to disk.
             cursor.execute(
                 "SELECT count(*) FROM (SELECT FROM generate_series(1, 100000) AS g ORDER BY md5(g::text) OFFSET 1)"
             )

@@ -186,7 +186,7 @@ def test_the_next_run_migrates_all_hosts_and_no_write_is_lost(
     before = fleet.images()[1]
     for host, old in itertools.product(fleet.hosts.values(), ("occupancy-ops:0.0.9", "somebody:else")):
         host.check_output(f"docker tag $(docker image ls --quiet occupancy-ops | head -n 1) {old}")
-    # site.yml with the tag migrate goes in batches, too.
+    # site.yml with the tag migrate uses batches, too.
     run = run_playbook("site.yml", "--tags", "migrate", root=fleet.release)
     assert run.returncode == 0, run.stdout[-6000:] + run.stderr[-2000:]
     rows = table(run)
@@ -196,7 +196,7 @@ def test_the_next_run_migrates_all_hosts_and_no_write_is_lost(
     assert fleet.revisions() == [NEXT] * 3
     assert fleet.tools() == [NEXT_VERSION] * 3
     for name, application in applications.items():
-        assert application.written > written[name], name  # it wrote meanwhile
+        assert application.written > written[name], name  # the application wrote meanwhile
         application.end()
         assert application.failures == []
         assert application.rows() == application.written
@@ -223,7 +223,7 @@ def test_hosts_that_have_the_release_are_not_changed(fleet: Fleet) -> None:
     assert {row[4] for row in table(check).values()} == {f"nothing to do, ahead of this release by {NEXT}"}
 
 
-def test_hosts_go_back_to_the_release_before_with_their_schema_ahead(fleet: Fleet) -> None:
+def test_hosts_return_to_the_previous_release_with_a_newer_schema(fleet: Fleet) -> None:
     run = fleet.migrate(root=ROOT)
     assert run.returncode == 0, run.stdout[-6000:]
     ahead = f"serves, ahead of this release by {NEXT}"
@@ -236,7 +236,7 @@ def test_hosts_go_back_to_the_release_before_with_their_schema_ahead(fleet: Flee
     host.check_output("occupancy-db backup create </dev/null")
 
 
-def test_a_host_where_the_application_cannot_write_is_not_handed_over(fleet: Fleet) -> None:
+def test_a_host_is_not_handed_over_if_its_application_cannot_write(fleet: Fleet) -> None:
     secret = "/opt/occupancy/secrets/occupancy_app"
     fleet.hosts[REST[0]].check_output(f"mv {secret} {secret}.kept; printf wrong >{secret}")
     run = fleet.migrate(migrations_serial=[2, 1])
@@ -272,7 +272,7 @@ def test_an_unreachable_host_does_not_affect_the_others(fleet: Fleet) -> None:
     assert [row[4] for row in table(run).values()][1:] == ["unreachable", "was there already, serves"]
     assert fleet.tools() == [NEXT_VERSION, "0.1.0", NEXT_VERSION]
 
-    # An older release was brought, and was refused.
+    # An older release was copied to the host, and was refused.
     environment = fleet.hosts[CANARY].file("/opt/occupancy/.env")
     fleet.hosts[CANARY].check_output("sed -i /RELEASE_IMAGE/s/0.2.0/0.1.0/ /opt/occupancy/.env")
     assert fleet.migrate().returncode == 0

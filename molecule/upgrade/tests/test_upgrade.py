@@ -25,7 +25,7 @@ NAME = "occupancy-upgrade"
 RELEASE = "0.1.0"
 HEAD = script_directory().get_current_head()
 
-# What the operator has set. Both releases are run with it.
+# Variables of the operator, for both releases
 PASSWORD = "set-by-the-operator"
 INVENTORY: dict[str, Any] = {
     "access_passwords": {"occupancy_app": PASSWORD},
@@ -164,7 +164,7 @@ def test_the_upgrade_brings_the_schema_to_head_while_the_application_writes(
     assert [error for error in application.failures if not any(words in error for words in lost)] == []
 
 
-def test_all_rows_are_what_they_were(superuser: Superuser, application: Application) -> None:
+def test_all_rows_are_unchanged(superuser: Superuser, application: Application) -> None:
     assert contents(superuser) == before.contents
     counted = int(superuser("SELECT sum(reading_count) FROM sensor_reading_stats"))
     assert counted == before.readings + application.rows()
@@ -173,14 +173,14 @@ def test_all_rows_are_what_they_were(superuser: Superuser, application: Applicat
 def test_clients_connect_as_before(server: Server, release: Path) -> None:
     assert server.passwords == before.passwords
     assert server.ca.read_text() == before.ca
-    ca = release / "dist/ca" / f"{NAME}.crt"  # which clients of that time have
+    ca = release / "dist/ca" / f"{NAME}.crt"  # the CA that existing clients have
     for user in ("occupancy", "occupancy_app", "occupancy_readonly", "occupancy_monitor"):
         assert server.query(user, "SELECT 1", sslrootcert=ca) == [(1,)]
     grafana = server.passwords["grafana"]
     assert server.query("grafana", "SELECT count(*) > 0 FROM sensor_readings", password=grafana) == [(True,)]
 
 
-def test_what_the_operator_set_is_still_in_force(host: Host) -> None:
+def test_settings_of_the_operator_are_still_in_force(host: Host) -> None:
     assert "--months 18 " in host.file("/etc/cron.d/occupancy-retention").content_string
     check = json.loads(host.check_output("occupancy-db --json check-tables </dev/null"))
     assert check, check

@@ -1,6 +1,6 @@
 """Write and read as the application does: over TLS, at the address that it uses. Everything is rolled back.
 
-Prints the error and ends with 1 where that fails. The address comes from libpq's variables (PGHOST …).
+Prints the error and exits with 1 if that fails. The address comes from libpq's variables (PGHOST …).
 """
 
 import os

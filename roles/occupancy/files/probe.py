@@ -1,7 +1,7 @@
 """Facts of a host for the role occupancy, as one JSON object. Reads only.
 
 Ansible passes this file to the host's /usr/bin/python3 (3.10 or later) on standard input, with the request as
-a JSON argument. It uses the standard library, and psycopg2 where the host has it already.
+a JSON argument. It uses the standard library, and psycopg2 if the host has it.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ def machine_facts(data_dir: Path) -> dict[str, Any]:
 
 
 def default_ipv4() -> str:
-    """The host's address towards the internet, empty without a route."""
+    """The source address of the host's default route, empty without a route."""
     # A UDP socket sends nothing when it connects.
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe, contextlib.suppress(OSError):
         probe.connect(("8.8.8.8", 53))
@@ -273,7 +273,7 @@ def missing_packages(names: list[str]) -> list[str]:
 
 
 def unit_facts(name: str, program: str) -> dict[str, bool]:
-    """Whether a service runs and starts at boot. Without systemd, both are whether its process runs."""
+    """Whether a service runs and starts at boot. Without systemd, both are true if its process runs."""
     if Path("/run/systemd/system").is_dir():
         # Both exit with a code above 0 where one answer is no.
         return {
@@ -300,7 +300,7 @@ def kernel_facts() -> dict[str, Any]:
 
 
 def listeners(port: int) -> list[str] | None:
-    """Who listens on the port: address and process of each. None if the host has no ss."""
+    """Address and process of each listener on the port. None if the host has no ss."""
     said = run("ss", "-Hltnp", f"sport = :{port}")
     if said is None:
         return None
@@ -366,7 +366,7 @@ def query(request: dict[str, Any], database: str, statement: str) -> list[tuple[
 
 
 def matches(password: str, secret: str) -> bool:
-    """Whether a SCRAM secret of pg_authid was made of the password (RFC 5803; ASCII passwords only)."""
+    """Whether a SCRAM secret of pg_authid belongs to the password (RFC 5803; ASCII passwords only)."""
     found = re.fullmatch(r"SCRAM-SHA-256\$(\d+):([^$]+)\$([^:]+):(.+)", secret)
     if not found or not password or not password.isascii():
         return False

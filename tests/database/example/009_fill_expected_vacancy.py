@@ -1,7 +1,7 @@
 """Fill expected_vacancy
 
-Intent: the rows of before 008 get their interval, and an index finds the long ones.
-Locks: SHARE UPDATE EXCLUSIVE on predictions, beside which everybody reads and writes.
+Intent: existing rows get their interval, and an index finds long ones.
+Locks: SHARE UPDATE EXCLUSIVE on predictions, which does not block readers and writers.
 Reversible: yes: only the index is removed.
 Phase: data.
 Release: 0.2.0
