@@ -1,6 +1,6 @@
 """Compare sets of indexes on the readings, by the queries of clients.
 
-    python -m bench.indexes                            # ten million rows, one year
+    make bench-indexes                                 # ten million rows, one year
     python -m bench.indexes --rows 100000000 --orders live --sets A+active --ingested 0
 
 Two databases hold the same readings in monthly partitions: ``live`` in the order of time, as live readings
