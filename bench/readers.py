@@ -90,7 +90,7 @@ class Asker:
 
 def _scans(node: dict[str, Any]) -> set[str]:
     found = set()
-    if node.get("Actual Loops") and "Scan" in node["Node Type"]:
+    if node.get("Actual Loops") and ("Scan" in node["Node Type"] or node["Node Type"].startswith("Gather")):
         found.add(node["Node Type"])
     return found.union(*(_scans(child) for child in node.get("Plans", [])))
 
