@@ -83,7 +83,8 @@ export MSG
 
 ##@ Development
 
-.PHONY: test test-all test-full test-fast lint format bench bench-backup bench-migrate bench-rooms bench-tuning bench-cli docs
+.PHONY: test test-all test-full test-fast lint format bench bench-indexes bench-backup bench-migrate bench-rooms bench-tuning bench-cli
+.PHONY: docs
 test: .venv/.synced ## Lint, unit and database tests, a sample of the faults, a provisioned host: make test [STAGE=unit]
 	@$(BIN)/python scripts/run_tests.py test $(STAGE)
 test-all: .venv/.synced ## make test, and further hosts: Debian 12, backups, a fleet, an upgrade: make test-all [STAGE=upgrade]
@@ -99,6 +100,8 @@ format: .venv/.synced ## Format the Python code
 	@$(BIN)/ruff check --fix --quiet && $(BIN)/ruff format --quiet
 bench: images ## Compare the speed with the manual's schema, some minutes: make bench [ROWS=10000000]
 	@$(BIN)/python -m bench.timeseries --rows $(ROWS)
+bench-indexes: images ## Compare sets of indexes on the readings: make bench-indexes [ROWS=10000000]
+	@$(BIN)/python -m bench.indexes --rows $(ROWS)
 bench-tuning: images ## Compare the settings with PostgreSQL's defaults and pgtune's, 15 minutes: make bench-tuning [ROUNDS=5]
 	@$(BIN)/python -m bench.tuning --rounds $(ROUNDS)
 bench-backup: images ## Measure backup, rehearsal and restore: make bench-backup [ROWS=10000000]

@@ -20,6 +20,15 @@ PLACES = {
     "guest_bedroom": ("full", "bed"),
 }
 
+SILENT_ROOM = "guest_bedroom"
+SILENT_ZONE = "sink"
+SILENT_PIECES = 55
+"""Pieces of the last 20 days, in which the silent room and the silent zone have no reading."""
+
+RARE_ZONE = "shower"
+_RARE_PART = 6
+"""The rare zone has one reading for so many of another zone's: one in a hundred of all."""
+
 STEP = 3153.6
 """Milliseconds from one reading to the next: 365 days in ten million steps."""
 _JITTER = 3000
@@ -36,21 +45,22 @@ PREDICTIONS = 100_000
 
 
 @cache
-def _tails() -> list[tuple[str, str, bool, str, float]]:
+def _tails(silent: bool) -> list[tuple[str, str, bool, str, float]]:
     return [
         (room, zone, state, f"binary_sensor.fp2_{room}_{zone}", confidence / 1000)
         for room, zones in PLACES.items()
         for zone in zones
+        if not (silent and (room == SILENT_ROOM or zone == SILENT_ZONE))
         for state in (False, True)
-        for confidence in range(850, 1001)
+        for confidence in range(850, 1001, _RARE_PART if zone == RARE_ZONE else 1)
     ]
 
 
 @cache
-def _csv_tails() -> list[str]:
+def _csv_tails(silent: bool) -> list[str]:
     return [
         f",{room},{zone},{str(state).lower()},{entity},{confidence:.3f}\n"
-        for room, zone, state, entity, confidence in _tails()
+        for room, zone, state, entity, confidence in _tails(silent)
     ]
 
 
@@ -70,7 +80,9 @@ def _csv(end: datetime, pieces: list[int]) -> bytes:
     for piece in pieces:
         random = Random(piece)
         moments = _moments(piece, random, end)
-        for moment, tail in zip(moments, random.choices(_csv_tails(), k=PIECE), strict=True):
+        for moment, tail in zip(
+            moments, random.choices(_csv_tails(piece < SILENT_PIECES), k=PIECE), strict=True
+        ):
             lines += [moment.isoformat(timespec="milliseconds"), tail]
     return "".join(lines).encode()
 
@@ -97,7 +109,7 @@ def records(since: int, end: datetime) -> Iterator[tuple[Any, ...]]:
     for piece in range(since // PIECE - 1, -1, -1):
         random = Random(piece)
         moments = _moments(piece, random, end)
-        for moment, tail in zip(moments, random.choices(_tails(), k=PIECE), strict=True):
+        for moment, tail in zip(moments, random.choices(_tails(piece < SILENT_PIECES), k=PIECE), strict=True):
             yield (moment, *tail)
 
 

@@ -12,10 +12,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from bench import home, loads, manual, queries, report, upkeep
+from bench import home, loads, manual, queries, readers, report, upkeep
 from bench.place import machine, step, workplace
 from bench.server import Server
 from occupancy_db.history.upkeep import maintain
+from occupancy_db.server import tuning
 
 LIMITS = {"cpus": "2", "memory": "4g", "shm-size": "1g"}
 SETTINGS = {"shared_buffers": "512MB", "maintenance_work_mem": "128MB", "max_wal_size": "4GB"}
@@ -23,8 +24,15 @@ STEP = 100_000
 SMALL = 1_000_000
 LIVE = 3_000_000
 MANUAL = 10_000_000
-BYTES_PER_ROW = 500
-"""On disk at the fullest: the files, and both parties."""
+BYTES_PER_ROW = 800
+"""Bytes of disk space for a row: files, one database of the product and one of the manual's schema."""
+
+
+def tuned() -> dict[str, str]:
+    """Return the settings that the product computes for a server with these limits."""
+    plan = tuning.plan(tuning.Request(cores=int(LIMITS["cpus"]), memory=4096))
+    # Huge pages of the kernel are a matter of the host.
+    return {setting.name: str(setting) for setting in plan.settings} | {"huge_pages": "off"}
 
 
 @dataclass(frozen=True)
@@ -77,6 +85,8 @@ class Measurement:
         loaded: How fast rows were loaded, by the way of loading.
         bytes: Bytes of the readings by database.
         answers: Times of the queries by schema.
+        readers: Times of the clients' queries, by how the months are stored.
+        created: Times of single rows by the ORM.
         retirement: Retention beside writers, by schema.
     """
 
@@ -89,6 +99,8 @@ class Measurement:
         self.loaded: dict[str, loads.Load] = {}
         self.bytes: dict[str, dict[str, int]] = {}
         self.answers: dict[str, Any] = {}
+        self.readers: dict[str, readers.Answers] = {}
+        self.created: dict[str, dict[str, float]] = {}
         self.retirement: dict[str, Any] = {}
 
     async def raw_copy(self) -> None:
@@ -168,8 +180,13 @@ class Measurement:
         """Measure the queries of one schema, in both sizes."""
         self.answers[schema] = await queries.measure(self._server, [schema, f"{schema}_small"])
 
+    async def read(self, database: str) -> None:
+        """Run the clients' queries in a database of the product and in the manual's."""
+        self.readers[database] = await readers.ask(self._server, [database, "manual"], self._end)
+
     async def orm(self) -> None:
-        """Write rows as objects of the ORM into the manual's schema."""
+        """Write rows as objects of the ORM: single ones into both schemas, then batches into the manual's."""
+        self.created = await readers.create_rows(self._server, ("ours", "manual"), self._end)
         self.loaded["manual_orm"] = await loads.orm_manual(self._server, "manual", self._end)
         await self._server.settle("manual")
 
@@ -192,16 +209,20 @@ async def measure(server: Server, sizes: Sizes, directory: Path) -> dict[str, An
         await found.copy_history()
     with step(f"both in turns: {sizes.live:,} live rows"):
         await found.live()
+    with step("both: queries of clients, months with live rows"):
+        await found.read("ours_live")
     with step("ours: writers beside upkeep"):
         beside_upkeep = await found.beside_upkeep()
     with step(f"ours: import of all {sizes.rows:,} rows"):
         await found.import_all()
+    with step("both: queries of clients, imported months"):
+        await found.read("ours")
     with step(f"both: the newest {sizes.small:,} rows, and predictions"):
         await found.small()
     for schema in ("ours", "manual"):
         with step(f"{schema}: queries"):
             await found.query(schema)
-    with step("manual: rows as objects of the ORM"):
+    with step("both: rows as objects of the ORM"):
         await found.orm()
     with step("ours: retention beside writers"):
         found.retirement["ours"] = await upkeep.retire_ours(server, "ours")
@@ -219,11 +240,13 @@ async def measure(server: Server, sizes: Sizes, directory: Path) -> dict[str, An
             "version": await _version(server),
             "image": server.image,
             "limits": LIMITS,
-            "settings": SETTINGS,
+            "settings": tuned(),
         },
         "loads": found.loaded,
         "bytes": found.bytes,
         "queries": found.answers,
+        "readers": found.readers,
+        "orm_create": found.created,
         "write_latency": beside_upkeep,
         "retention": found.retirement,
     }
@@ -268,7 +291,10 @@ def main() -> None:
     if rows <= 0 or rows % STEP:
         parser.error(f"--rows must be a multiple of {STEP:,}")
     start = time.perf_counter()
-    with workplace((rows * BYTES_PER_ROW >> 30) + 8) as work, Server(work, LIMITS, SETTINGS) as server:
+    with (
+        workplace((min(rows, MANUAL) * BYTES_PER_ROW + max(0, rows - MANUAL) * 400 >> 30) + 8) as work,
+        Server(work, LIMITS, tuned()) as server,
+    ):
         details = asyncio.run(measure(server, Sizes.of(rows), work))
     details["seconds"] = round(time.perf_counter() - start)
     report.write(details)
