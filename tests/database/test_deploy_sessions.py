@@ -1,6 +1,7 @@
 """A release beside other sessions: locks that are held, full connection limits, several runners."""
 
 import asyncio
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -100,7 +101,9 @@ async def test_the_time_to_wait_for_a_lock_begins_with_the_first_refusal(
 
     async def let_go() -> None:
         first = await wait_for_async(started, "the first attempt")
-        await wait_for_async(lambda: (started() or first) > first, "the second attempt")
+        # Parsing and executing a statement each set query_start; an attempt takes more than a second.
+        later = first + timedelta(seconds=1)
+        await wait_for_async(lambda: (started() or first) > later, "the second attempt")
         holder.close()
 
     # An attempt takes longer than the time to wait.
