@@ -50,7 +50,7 @@ INDEXES = {
     # One row by id: the ids of a month ascend in the order of its pages.
     "ix_sensor_readings_id": (
         "sensor_readings",
-        "USING brin (id) WITH (pages_per_range = 32, autosummarize = on)",
+        "USING brin (id) WITH (pages_per_range = 16, autosummarize = on)",
     ),
     # As the indexes of these columns as enums, which revision 007 drops.
     "ix_room_transitions_rooms_text": ("room_transitions", "(from_room_text, to_room_text, timestamp DESC)"),

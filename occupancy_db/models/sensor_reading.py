@@ -39,7 +39,7 @@ class SensorReading(Base):
             "ix_sensor_readings_id",
             "id",
             postgresql_using="brin",
-            postgresql_with={"pages_per_range": 32, "autosummarize": "on"},
+            postgresql_with={"pages_per_range": 16, "autosummarize": "on"},
         ),
         {"postgresql_partition_by": "RANGE (timestamp)"},
     )
