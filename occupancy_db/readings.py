@@ -15,7 +15,6 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from occupancy_db.connection import get_engine
 from occupancy_db.errors import DatabaseError, ExitCode
-from occupancy_db.models.enums import RoomType
 from occupancy_db.months import AHEAD, EARLIEST, TABLE, absurd, following, month_of, partition_name
 from occupancy_db.rooms import Rooms, load_rooms
 
@@ -305,7 +304,7 @@ def _confidence_problem(value: Any) -> str | None:
     return None if 0 <= value <= 1 else f"confidence is not between 0 and 1: {_shown(value)}"
 
 
-def room_problem(value: Any, rooms: Container[str] = frozenset(RoomType)) -> str | None:
+def room_problem(value: Any, rooms: Container[str]) -> str | None:
     """The reason why a value is not a room, or None if it is one.
 
     Args:

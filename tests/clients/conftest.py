@@ -31,8 +31,20 @@ class Database:
     name: str
 
 
+@pytest.fixture(scope="session")
+def shared(server: Provisioned) -> Database:
+    """The database of the tests that change rows only."""
+    server.create_database("clients")
+    return Database(server, "clients")
+
+
 @pytest.fixture
-def database(server: Provisioned) -> Iterator[Database]:
+def database(request: pytest.FixtureRequest, server: Provisioned, shared: Database) -> Iterator[Database]:
+    """A database without rows: the shared one, or with the marker own_database one for this test."""
+    if request.node.get_closest_marker("own_database") is None:
+        yield shared
+        server.execute("TRUNCATE sensor_readings, room_transitions, predictions", database=shared.name)
+        return
     name = f"clients_{next(_numbers)}"
     server.create_database(name)
     yield Database(server, name)

@@ -116,7 +116,7 @@ class Provisioned:
     def __init__(self, server: Server) -> None:
         self._server = server
         self._superuser: Mapping[str, str] = server.environment("postgres", "postgres")
-        make_users(self)  # type: ignore[arg-type]  # it needs execute() alone
+        make_users(self)
         self._create(f"{TEMPLATE} OWNER {OWNER} TEMPLATE template0")
         self.execute("REVOKE ALL ON SCHEMA public FROM PUBLIC", database=TEMPLATE)
         self.cli("migrate", database=TEMPLATE)
@@ -134,7 +134,7 @@ class Provisioned:
     def create_database(self, name: str) -> None:
         """Copy the template, with the rights that the access role gives."""
         self._create(f"{name} OWNER {OWNER} TEMPLATE {TEMPLATE}")
-        grant(self, name)  # type: ignore[arg-type]  # it needs execute() alone
+        grant(self, name)
 
     def drop_database(self, name: str) -> None:
         self.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")

@@ -234,6 +234,7 @@ async def test_an_unknown_room_is_found_nowhere_and_refused_by_the_type(
         await session.commit()
 
 
+@pytest.mark.own_database
 async def test_a_home_may_list_the_names_of_an_enumeration_as_its_rooms(
     sessions: Sessions, owner: Cursor
 ) -> None:
@@ -261,6 +262,7 @@ async def test_a_home_may_list_the_names_of_an_enumeration_as_its_rooms(
     assert owner.fetchone() == (["BEDROOM", "LIVING_KITCHEN", "OFFICE"],)
 
 
+@pytest.mark.own_database
 async def test_a_room_is_added_beside_an_open_client(sessions: Sessions, owner: Cursor) -> None:
     """Its connections and their prepared statements stay as they are."""
     async with sessions() as session:

@@ -72,6 +72,7 @@ async def test_that_limit_is_what_ends_an_idle_transaction(application: Login, o
     hasty.terminate()
 
 
+@pytest.mark.own_database
 async def test_half_a_year_of_history_is_written_row_by_row(database: Database, application: Login) -> None:
     """A client that is started for the first time loads what Home Assistant kept."""
     database.server.cli("partitions", "maintain", "--months-back", "12", database=database.name)
@@ -93,6 +94,7 @@ async def test_a_month_that_is_missing_is_named(application: Login) -> None:
     await connection.close()
 
 
+@pytest.mark.own_database
 async def test_the_application_may_read_labels_and_may_not_change_rooms(
     database: Database, application: Login
 ) -> None:
@@ -110,6 +112,7 @@ async def test_the_application_may_read_labels_and_may_not_change_rooms(
     await connection.close()
 
 
+@pytest.mark.own_database
 async def test_a_retired_room_takes_late_readings_only(database: Database, application: Login) -> None:
     with database.server.connect(OWNER, database.name).cursor() as owner:
         owner.execute("INSERT INTO rooms (room, retired_at) VALUES ('office', %s)", [NOW])

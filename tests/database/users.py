@@ -2,11 +2,9 @@
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import yaml
-
-from tests.database.cluster import Cluster
 
 ROOT = Path(__file__).parents[2]
 OWNER = "occupancy"
@@ -21,6 +19,13 @@ DEFAULTS: dict[str, Any] = yaml.safe_load((ROOT / "roles/occupancy/defaults/main
 NAMES = [user["name"] for user in USERS]
 
 
+class Administered(Protocol):
+    """A server on which statements run as the superuser."""
+
+    def execute(self, *statements: str, database: str = "postgres") -> None:
+        """Run statements as the superuser."""
+
+
 def password(user: str) -> str:
     return PASSWORD if user == OWNER else f"{ODD} of {user}"
 
@@ -31,7 +36,7 @@ def setting(value: str) -> str:
     return str(DEFAULTS[variable[1]]) if variable else value
 
 
-def make_users(cluster: Cluster) -> None:
+def make_users(cluster: Administered) -> None:
     for user in USERS:
         members = ", ".join(user.get("member_of", []))
         cluster.execute(
@@ -44,5 +49,5 @@ def make_users(cluster: Cluster) -> None:
         )
 
 
-def grant(cluster: Cluster, database: str) -> None:
+def grant(cluster: Administered, database: str) -> None:
     cluster.execute((ROOT / "occupancy_db/schema/privileges.sql").read_text(), database=database)
