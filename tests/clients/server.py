@@ -159,11 +159,11 @@ class Provisioned:
         finally:
             connection.close()
 
-    def cli(self, *arguments: str, database: str) -> None:
-        """Run occupancy-db as the owner of a database."""
+    def cli(self, *arguments: str, database: str, **variables: str) -> None:
+        """Run occupancy-db as the owner of a database, with further variables of the environment."""
         done = subprocess.run(
             [sys.executable, "-m", "occupancy_db", *arguments],
-            env={"PATH": os.defpath, **self.login(OWNER, database).environment()},
+            env={"PATH": os.defpath, **self.login(OWNER, database).environment(), **variables},
             cwd=Path(__file__).parents[2],
             capture_output=True,
             text=True,

@@ -10,6 +10,7 @@ from sqlalchemy import and_, func, select, update
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 
+from tests.clients.conftest import Database
 from tests.clients.models import NAMES, STRINGS, VALUES, VARCHAR, Kind, Room, Tables
 from tests.clients.server import Login
 
@@ -193,6 +194,28 @@ async def test_distributions_are_lists_of_objects(sessions: Sessions, tables: Ta
             assert (one.room, one.prediction_type) == (room, vacancy)
 
 
+@pytest.mark.own_database
+async def test_generated_predictions_are_read_as_clients_write_them(
+    sessions: Sessions, database: Database
+) -> None:
+    """`seed` writes what a client validates: a list of objects with minutes and probability."""
+    database.server.cli("seed", "--days", "1", database=database.name, ENVIRONMENT="development")
+    table = VALUES.Prediction
+    async with sessions() as session:
+        vacancies = await session.scalars(
+            select(STRINGS.Prediction).where(STRINGS.Prediction.prediction_type == "vacancy")
+        )
+        found = vacancies.all()
+        assert found
+        for one in found:
+            assert all(set(part) == {"minutes", "probability"} for part in one.probability_distribution)
+            assert one.expected_vacancy_minutes in {part["minutes"] for part in one.probability_distribution}
+        offices = select(func.count()).where(
+            table.room == Room.OFFICE, table.prediction_type == Kind.OCCUPANCY
+        )
+        assert await session.scalar(offices)
+
+
 async def test_rooms_are_text_in_expressions(sessions: Sessions) -> None:
     table, moves = STRINGS.SensorReading, STRINGS.RoomTransition
     async with sessions() as session:
@@ -236,15 +259,14 @@ async def test_an_unknown_room_is_found_nowhere_and_refused_by_the_type(
 
 @pytest.mark.own_database
 async def test_a_home_may_list_the_names_of_an_enumeration_as_its_rooms(
-    sessions: Sessions, owner: Cursor
+    sessions: Sessions, database: Database, owner: Cursor
 ) -> None:
     """A client that writes names ("BEDROOM") works where they are rooms; elsewhere the type refuses them."""
     async with sessions() as session:
         session.add(reading(NAMES, Room.BEDROOM))
         with pytest.raises(DBAPIError, match='invalid input value for enum room_type: "BEDROOM"'):
             await session.commit()
-    for room in Room:
-        owner.execute(f"ALTER TYPE room_type ADD VALUE IF NOT EXISTS '{room.name}'")
+    database.server.cli("rooms", "add", *(room.name for room in Room), database=database.name)
     async with sessions() as session:
         for room in Room:
             one = reading(NAMES, room)
