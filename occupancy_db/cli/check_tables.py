@@ -1,6 +1,7 @@
 """``occupancy-db check-tables``."""
 
 import asyncio
+from datetime import UTC, datetime
 from typing import Any
 
 import typer
@@ -9,6 +10,7 @@ from occupancy_db.cli.output import Json, out, with_program
 from occupancy_db.cli.table import Column, Table
 from occupancy_db.driver import connect_driver
 from occupancy_db.errors import ExitCode
+from occupancy_db.months import TABLE, following, month_of, partition_name
 from occupancy_db.schema import position
 from occupancy_db.settings import Settings
 
@@ -48,6 +50,11 @@ TABLES = """
     ORDER BY nspname = 'hourly', root.relname
 """
 
+PARTITIONS = f"""
+    SELECT inhrelid::regclass::text AS name FROM pg_inherits
+    WHERE inhparent = to_regclass('public.{TABLE}') AND NOT inhdetachpending
+"""  # noqa: S608 - a constant
+
 OTHERS = """
     SELECT 'view' AS kind, relname::text AS name, NULL AS detail FROM pg_class
     WHERE relnamespace = 'public'::regnamespace AND relkind = 'v'
@@ -66,7 +73,8 @@ OTHERS = """
 def check_tables(json: Json = False) -> None:
     """List the objects of the schema, and what is missing.
 
-    The exit code is 1 if an object that the models or the queries of clients need is missing.
+    The exit code is 1 if an object that the models or the queries of clients need is missing, or the
+    partition of the present month or the next.
     """
     if not asyncio.run(_check_tables(Settings())):
         raise typer.Exit(ExitCode.FAILED)
@@ -77,12 +85,14 @@ async def _check_tables(settings: Settings) -> bool:
         revisions, _ = await position.applied(connection)
         tables = [dict(row) for row in await connection.fetch(TABLES)]
         others = [dict(row) for row in await connection.fetch(OTHERS, sorted(EXPECTED["function"]))]
+        partitions = {row["name"] for row in await connection.fetch(PARTITIONS)}
 
     found: dict[str, set[str]] = {kind: set() for kind in EXPECTED}
     found["table"] = {row["name"] for row in tables}
     for row in others:
         found[row["kind"]].add(row["name"])
     missing = [f"{kind} {name}" for kind in EXPECTED for name in sorted(EXPECTED[kind] - found[kind])]
+    months = _missing_months(tables, partitions)
     revision = ", ".join(revisions) or None
 
     data: dict[str, Any] = {
@@ -90,7 +100,7 @@ async def _check_tables(settings: Settings) -> bool:
         "revision": revision,
         "tables": tables,
         "objects": others,
-        "missing": missing,
+        "missing": missing + months,
     }
     table_list = Table(
         [
@@ -105,9 +115,11 @@ async def _check_tables(settings: Settings) -> bool:
     object_list = Table([Column("Kind", rank=0), Column("Name", rank=0), Column("Detail")])
     for row in others:
         object_list.add(row["kind"], row["name"], row["detail"])
-    verdict = "no object is missing"
-    if missing:
-        verdict = with_program(f"missing: {', '.join(missing)}; run 'occupancy-db migrate'")
+    verdict = [
+        with_program(f"missing: {', '.join(names)}; run 'occupancy-db {command}'")
+        for names, command in ((missing, "migrate"), (months, "partitions maintain"))
+        if names
+    ]
     out.result(
         data,
         f"{settings.database} at revision {revision or 'none'}",
@@ -115,6 +127,15 @@ async def _check_tables(settings: Settings) -> bool:
         "",
         object_list,
         "",
-        verdict,
+        *(verdict or ["no object is missing"]),
     )
-    return not missing
+    return not missing and not months
+
+
+def _missing_months(tables: list[dict[str, Any]], partitions: set[str]) -> list[str]:
+    """The present month and the next if they have no partition, in a database with a table of readings."""
+    if TABLE not in {row["name"] for row in tables}:
+        return []
+    present = month_of(datetime.now(UTC))
+    wanted = [partition_name(following(present, n)) for n in (0, 1)]
+    return [f"partition {name}" for name in wanted if name not in partitions]

@@ -90,6 +90,19 @@ def test_maintain_creates_the_months_that_a_backfill_needs(database: Database, c
     assert answer(database, "partitions", "maintain", "--months-back", "13")["created"] == [name(-13)]
 
 
+def test_check_tables_names_the_months_that_readings_need_now(database: Database, cursor: Cursor) -> None:
+    assert answer(database, "check-tables")["missing"] == []
+    without(cursor, 1, 2, -3)
+    checked = database.cli("check-tables", "--json")
+    assert (checked.returncode, json.loads(checked.stdout)["missing"]) == (1, [f"partition {name(1)}"])
+    command = "partitions maintain"
+    assert (
+        f"missing: partition {name(1)}; run 'occupancy-db {command}'" in database.cli("check-tables").stdout
+    )
+    answer(database, *command.split())
+    assert answer(database, "check-tables")["missing"] == []
+
+
 def test_maintain_does_not_create_a_month_again_whose_readings_were_removed(
     database: Database, cursor: Cursor
 ) -> None:

@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 from collections.abc import Callable
+from pathlib import Path
 
 from testinfra.host import Host
 
@@ -61,7 +62,10 @@ def test_passwords_and_the_certificate_are_replaced(host: Host, server: Server) 
     assert server.query("occupancy_app", "SELECT 1", password=password) == [(1,)]
 
 
-def test_uninstall_keeps_data_unless_they_are_confirmed(host: Host, superuser: Superuser, play: Play) -> None:
+def test_uninstall_keeps_data_unless_they_are_confirmed(
+    host: Host, superuser: Superuser, play: Play, tmp_path: Path
+) -> None:
+    login = tmp_path / "app.env"
     rows, before = superuser(COUNT), everything(host)
     check = run_playbook("uninstall.yml", "--check", uninstall_data="occupancy")
     assert changed(check) > 0
@@ -71,12 +75,16 @@ def test_uninstall_keeps_data_unless_they_are_confirmed(host: Host, superuser: S
     assert changed(run_playbook("uninstall.yml")) > 0
     assert everything(host) == KEPT
     assert changed(run_playbook("uninstall.yml")) == 0
-    assert changed(play()) > 0
+    assert changed(play(access_app_env_file=str(login))) > 0
+    assert "PGPASSWORD=" in login.read_text()
     assert superuser(COUNT) == rows != "0"
 
     other = run_playbook("uninstall.yml", uninstall_data="another")
     assert other.returncode == 2
     assert "the database of occupancy-backup is occupancy" in " ".join(other.stdout.split())
     assert superuser(COUNT) == rows
-    assert changed(run_playbook("uninstall.yml", uninstall_data="occupancy")) > 0
+    assert "PGPASSWORD=" in login.read_text()
+    removed = run_playbook("uninstall.yml", uninstall_data="occupancy", access_app_env_file=str(login))
+    assert changed(removed) > 0
+    assert login.read_text() == ""
     assert everything(host) == set()
