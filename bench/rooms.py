@@ -21,7 +21,7 @@ from bench.place import machine, step, workplace
 from bench.server import Server
 from bench.timeseries import LIMITS, SETTINGS
 from bench.writers import Writers
-from occupancy_db.schema import privileges, runner
+from occupancy_db.schema import privileges, rooms, runner
 
 RESULTS = Path(__file__).parent / "results/rooms.json"
 DATABASE = "occupancy"
@@ -92,6 +92,28 @@ async def add_rooms(server: Server) -> tuple[list[float], int]:
     return seconds, refused
 
 
+async def add_in_session(server: Server) -> list[tuple[float, float]]:
+    """Add rooms by one open session, without the start of a process: what the server alone costs the writers.
+
+    Returns:
+        When each room was begun and finished, in seconds of ``time.perf_counter``.
+    """
+    owner = await server.connect(DATABASE)
+    spans = []
+    for number in range(ROOMS):
+        start = time.perf_counter()
+        await rooms.add(owner, {f"hall {number}": f"Hall {number}"})
+        spans.append((start, time.perf_counter()))
+        await asyncio.sleep(PAUSE)
+    await owner.close()
+    return spans
+
+
+def overlapping(writes: list[tuple[float, float]], spans: list[tuple[float, float]]) -> list[float]:
+    """The milliseconds of the writes that were not finished before a span began, and due before it ended."""
+    return [ms for due, ms in writes if any(due <= end and due + ms / 1000 >= start for start, end in spans)]
+
+
 async def measure(server: Server) -> dict[str, Any]:
     """Measure the writers while the command lists rooms, and while it adds rooms."""
     with step("a database at the newest revision"):
@@ -106,15 +128,25 @@ async def measure(server: Server) -> dict[str, Any]:
             await asyncio.sleep(_BEFORE)
             seconds, refused = await add_rooms(server)
             await asyncio.sleep(_BEFORE)
+    with step(f"{RATE} writes a second, {ROOMS} rooms added by an open session"):
+        async with Writers(server, DATABASE, user="occupancy_app", rate=RATE) as session:
+            await asyncio.sleep(_BEFORE)
+            spans = await add_in_session(server)
+            await asyncio.sleep(_BEFORE)
+    meanwhile = overlapping(session.writes, spans)
     return {
         "figures": {
-            "failed_writes": writers.failed,
+            "failed_writes": writers.failed + session.failed,
             "slowest_write_ms": writers.summary()["slowest_ms"],
             "refused_readings_of_new_rooms": refused,
             "rooms_added": ROOMS,
             "command_s": round(statistics.median(seconds), 2),
+            "add_ms": round(statistics.median(end - start for start, end in spans) * 1000, 1),
+            "slowest_write_during_add_ms": round(max(meanwhile), 2),
+            "writes_during_add": len(meanwhile),
             "writers": writers.summary(),
             "writers_while_listing": listing.summary(),
+            "writers_beside_session": session.summary(),
         },
         "date": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         "machine": machine(),

@@ -14,7 +14,7 @@ from psycopg2.extensions import cursor as Cursor  # noqa: N812
 from occupancy_db.errors import ExitCode
 from occupancy_db.models import RoomType
 from tests.database.chain import run
-from tests.database.conftest import Database
+from tests.database.conftest import ROOT, Database
 from tests.database.test_commands import answer
 from tests.database.tunnel import tls_tunnel
 from tests.database.users import grant, password
@@ -48,6 +48,12 @@ def test_rooms_are_added_once_and_keep_the_order(database: Database) -> None:
     again = answer(database, "rooms", "add", "kitchen", "office")
     assert (again["added"], again["labelled"], again["notes"]) == ([], [], [])
     assert "kitchen exists already" in database.cli("rooms", "add", "kitchen").stdout
+
+
+def test_the_script_of_the_manual_adds_rooms_too(database: Database) -> None:
+    done = database.run("python", str(ROOT / "scripts/manage_db.py"), "rooms", "add", "kitchen")
+    assert (done.returncode, done.stdout) == (0, "kitchen added\n")
+    assert names(database) == [*SIX, "kitchen"]
 
 
 def test_every_character_that_is_printable_can_be_in_a_name(database: Database) -> None:

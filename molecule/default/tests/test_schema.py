@@ -48,7 +48,9 @@ def test_the_indexes_exist(server: Server) -> None:
     definitions = " ".join(names(server, "SELECT indexdef FROM pg_indexes WHERE schemaname = 'public'"))
     for part in (
         '("timestamp", id)',
-        "USING brin (zone)",
+        '(room, "timestamp")',
+        '(zone, "timestamp")',
+        "USING brin (id)",
         "USING gin (probability_distribution",
         "WHERE (probability_distribution IS NOT NULL)",
     ):
