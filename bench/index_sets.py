@@ -16,7 +16,7 @@ from occupancy_db.months import following
 YEAR = 10_000_000
 """Rows of the generated year; further years are copies of it."""
 
-_BRIN = "WITH (autosummarize = on, pages_per_range = 32)"
+_BRIN = "WITH (autosummarize = on, pages_per_range = 16)"
 INDEXES = {
     "key_timestamp": ("UNIQUE ", "(timestamp, id)"),
     "key_id": ("UNIQUE ", "(id, timestamp)"),
