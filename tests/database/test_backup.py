@@ -13,6 +13,7 @@ import pytest
 from occupancy_db.errors import ExitCode
 from tests.database import backup_host as hosts
 from tests.database.backup_host import LIVE, BackupHost, PreparedSets
+from tests.database.chain import FINGERPRINT
 from tests.database.conftest import OWNER, REVISIONS
 from tests.waiting import wait_for
 
@@ -172,12 +173,12 @@ def test_a_set_of_an_older_revision_is_migrated_before_the_exchange(backup_host:
     owner = backup_host.changes(OWNER)
     ok(backup_host.database.cli("rollback", **owner))
     assert backup_host.query("SELECT version_num FROM alembic_version") == [(REVISIONS[-2],)]
-    rows = backup_host.fingerprint("public")["predictions"]
+    rows = backup_host.query(FINGERPRINT)
     made = ok(backup_host.backup("create", "--json"))
     assert made["revision"] == REVISIONS[-2]
     done = ok(backup_host.restore(made["id"], "--without-safety-backup", "--json"))
     assert done["revision"] == REVISIONS[-1]
-    assert backup_host.fingerprint("public")["predictions"] == rows
+    assert backup_host.query(FINGERPRINT) == rows
     assert backup_host.query("SELECT version_num FROM alembic_version") == [(REVISIONS[-1],)]
 
 

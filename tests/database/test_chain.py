@@ -139,7 +139,8 @@ async def test_partitions_of_migrations_and_maintenance_have_the_same_definition
         "CREATE TABLE sensor_readings_2020_01 (other int)"
     )  # maintenance does not change it either
     after = await schema(database)
-    assert len(after.months) == len(before.months) + 5
+    # Three more months ahead, five more for a backfill, the imported one, and the table of another kind.
+    assert len(after.months) == len(before.months) + 3 + 5 + 1 + 1
     assert before.drift(after) == ([], [])
 
 
