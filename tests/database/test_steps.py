@@ -155,8 +155,8 @@ async def test_an_interrupted_concurrent_index_is_completed(database: Database, 
     assert found.failed == []
     assert any(f"INVALID index {name}" in warning for warning in done.warnings)
     assert run(database, INDEXED) == [(21, 0)]  # twenty months and the table
-    # Months that are created later, one ahead and five for a backfill, have the index, too. Applying the revision
-    # again changes nothing.
+    # Months that are created later, one ahead and five for a backfill, have the index, too. Applying the
+    # revision again changes nothing.
     assert database.cli("partitions", "maintain", "--months-ahead", "13").returncode == 0
     assert run(database, INDEXED) == [(27, 0)]
     run(database, f"UPDATE alembic_version SET version_num = '{HEAD}'")
