@@ -4,7 +4,7 @@ import fcntl
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -53,8 +53,14 @@ def test_a_restore_waits_for_a_running_backup(fault_env: FaultEnvironment) -> No
     backup = fault_env.start("backup", "create", hold=hold, when=when)
     restore = fault_env.start("restore", fault_env.prepared.new, *CONFIRMED)
     lock = str(fault_env.host.sets / ".lock")
-    waits = Path(f"/proc/{restore.process.pid}/fd")
-    wait_for(lambda: any(lock in os.path.realpath(file) for file in waits.iterdir()), "the restore")
+
+    def waits() -> bool:
+        with suppress(OSError):  # a file was closed while the directory was read
+            files = Path(f"/proc/{restore.process.pid}/fd").iterdir()
+            return any(lock in os.path.realpath(file) for file in files)
+        return False
+
+    wait_for(waits, "the restore", explain=lambda: f"exit code of the restore: {restore.process.poll()}")
     assert fault_env.host.databases() == {LIVE}
     assert backup.finish().returncode == 0
     assert restore.finish().returncode == 0
