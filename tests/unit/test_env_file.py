@@ -47,6 +47,12 @@ def test_python_dotenv_reads_what_was_set(secret: str) -> None:
     }
 
 
+@given(SECRETS | st.sampled_from(AWKWARD))
+def test_no_value_ends_in_a_backslash_before_its_quote(secret: str) -> None:
+    """Versions of python-dotenv before 1.2 would take the quote for an escaped one."""
+    assert not [line for line in env_with_password(TEXT, secret).split("\n") if line.endswith('\\"')]
+
+
 @settings(max_examples=100, deadline=None)
 @given(secret=SECRETS | st.sampled_from(AWKWARD))
 def test_a_shell_reads_what_was_set(secret: str, tmp_path_factory: pytest.TempPathFactory) -> None:
