@@ -104,21 +104,47 @@ class BackupHost:
         return {row[0] for row in rows}
 
     def fingerprint(self, schema: str = "%") -> dict[str, tuple[int, str]]:
-        """Return the number and a hash of the rows of each table, without using the product's code."""
-        names = self.query(
+        """Return the number and a hash of the rows of each table, without using the product's code.
+
+        An hour may end between two calls, and upkeep then moves its readings to the sums: the statistics that
+        clients read take the place of the tables of the hourly sums.
+        """
+        skipped = {"hourly.sums", "hourly.marks", "hourly.watermark"}
+        tables = " UNION ALL ".join(
+            f"SELECT '{name}', count(*), md5(string_agg(t::text, ';' ORDER BY t::text)) FROM ONLY {name} AS t"
+            for name in self._tables(schema)
+            if name not in skipped
+        )
+        if self.query("SELECT to_regclass('sensor_reading_stats')") != [(None,)]:
+            tables += f" UNION ALL {HOURS}"
+        return {name: (count, digest) for name, count, digest in self.query(tables)}
+
+    def count_rows(self) -> int:
+        """Return the number of rows of all tables."""
+        counts = " UNION ALL ".join(f"SELECT count(*) FROM ONLY {name}" for name in self._tables("%"))
+        return int(sum(count for (count,) in self.query(counts)))
+
+    def _tables(self, schema: str) -> list[str]:
+        rows = self.query(
             "SELECT c.oid::regclass::text FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = relnamespace "
             f"WHERE relkind = 'r' AND nspname !~ '^pg_|^information_schema$' AND nspname LIKE '{schema}'"
         )
-        tables = " UNION ALL ".join(
-            f"SELECT '{name}', count(*), md5(string_agg(t::text, ';' ORDER BY t::text)) FROM ONLY {name} AS t"
-            for (name,) in names
-        )
-        return {name: (count, digest) for name, count, digest in self.query(tables)}
+        return [name for (name,) in rows]
 
     def unfinished(self) -> list[str]:
         """Return the files that interrupted commands have left."""
         places = [self.sets.glob(".partial-*"), self.rehearsals.iterdir(), self.temporary.iterdir()]
         return [str(path) for place in places for path in place]
+
+
+# Without the averages, whose last digits depend on the order of the rows.
+HOURS = """
+    SELECT 'sensor_reading_stats', count(*), md5(string_agg(
+        concat_ws(' ', room, hour, reading_count, active_zones, first_reading, last_reading), ';'
+        ORDER BY room, hour
+    ))
+    FROM sensor_reading_stats
+"""
 
 
 def user_of(arguments: tuple[str, ...]) -> str:
@@ -162,12 +188,9 @@ def drop(cluster: Cluster) -> None:
     )
 
 
-@pytest.fixture(scope="session")
-def prepared(
-    cluster: Cluster, template: str, prefork: Prefork, tmp_path_factory: pytest.TempPathFactory
-) -> PreparedSets:
+def _prepare(cluster: Cluster, template: str, prefork: Prefork, home: Path) -> PreparedSets:
     directory = cluster.directory / "stock"
-    database = Database(cluster, LIVE, tmp_path_factory.mktemp("stock"), prefork)
+    database = Database(cluster, LIVE, home, prefork)
     backup_host = make_directories(database, directory)
     cluster.execute(f"CREATE DATABASE {LIVE} OWNER {OWNER} TEMPLATE {template} STRATEGY FILE_COPY")
     grant(cluster, LIVE)
@@ -189,6 +212,20 @@ def prepared(
     cluster.execute(f"CREATE DATABASE filled OWNER {OWNER} TEMPLATE {LIVE} STRATEGY FILE_COPY")
     drop(cluster)
     return PreparedSets("filled", backup_host.sets, *ids)
+
+
+_prepared: dict[str, PreparedSets] = {}
+
+
+@pytest.fixture(scope="session")
+def prepared(
+    cluster: Cluster, template: str, prefork: Prefork, tmp_path_factory: pytest.TempPathFactory
+) -> PreparedSets:
+    # Each module that imports this fixture has one of its own; they share the sets of the cluster.
+    key = str(cluster.directory)
+    if key not in _prepared:
+        _prepared[key] = _prepare(cluster, template, prefork, tmp_path_factory.mktemp("stock"))
+    return _prepared[key]
 
 
 @pytest.fixture

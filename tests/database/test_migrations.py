@@ -42,7 +42,7 @@ def test_a_downgrade_removes_all_objects_and_an_upgrade_creates_the_same_schema(
 
 def test_a_downgrade_by_one_revision_keeps_the_rows(database: Database, cursor: Cursor) -> None:
     assert database.cli("seed", "--days", "1").returncode == 0
-    counts = "SELECT count(*), min(room::text), max(zone), sum(confidence) FROM sensor_readings"
+    counts = "SELECT count(*), min(room::text), max(zone), sum(confidence::numeric) FROM sensor_readings"
     cursor.execute(counts)
     before = cursor.fetchall()
     assert before[0][0] > 0
