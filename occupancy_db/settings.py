@@ -28,9 +28,15 @@ class SslMode(StrEnum):
 class _PasswordOnce(PydanticBaseSettingsSource):
     """A source whose password counts only if the sources before it have none, in either form."""
 
-    def __init__(self, settings_cls: type[BaseSettings], source: PydanticBaseSettingsSource) -> None:
+    def __init__(
+        self,
+        settings_cls: type[BaseSettings],
+        source: PydanticBaseSettingsSource,
+        earlier: tuple[PydanticBaseSettingsSource, ...],
+    ) -> None:
         super().__init__(settings_cls)
         self._source = source
+        self._earlier = earlier
 
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
         """As the source."""
@@ -40,7 +46,7 @@ class _PasswordOnce(PydanticBaseSettingsSource):
         """The values of the source."""
         found = self._source()
         names = {"postgres_password", "postgres_password_file"}
-        if names & self.current_state.keys():
+        if any(names & source().keys() for source in self._earlier):
             return {name: value for name, value in found.items() if name not in names}
         return found
 
@@ -87,8 +93,15 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """The sources of pydantic-settings in their order; only the first password among them counts."""
-        others = (env_settings, dotenv_settings, file_secret_settings)
-        return (init_settings, *(_PasswordOnce(settings_cls, source) for source in others))
+        sources = (init_settings, env_settings, dotenv_settings, file_secret_settings)
+        return (
+            init_settings,
+            *(
+                _PasswordOnce(settings_cls, source, sources[:number])
+                for number, source in enumerate(sources)
+                if number
+            ),
+        )
 
     @model_validator(mode="after")
     def _read_password_file(self) -> Self:
