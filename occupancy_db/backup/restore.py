@@ -295,7 +295,7 @@ async def _prepare(restored: Settings, backup: BackupSettings) -> runner.Outcome
     """Bring a restored database to this release: schema, partitions, privileges, statistics."""
     owner = as_user(restored, OWNER, backup)
     migrated = await runner.upgrade(owner)
-    await upkeep.maintain(owner, MONTHS_AHEAD)
+    await upkeep.maintain(owner, MONTHS_AHEAD, months_back=MONTHS_BACK)
     await _grant(restored)
     async with connect(
         owner, "occupancy-db restore", server_settings=contents.SNAPSHOT_SETTINGS, autocommit=True

@@ -71,9 +71,17 @@ def test_command_of_the_controller_runs(block: Block, checkout: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.fixture(scope="module")
+def used_host(host: Host) -> Host:
+    """A host on which cron has run a job: its metrics and its log exist."""
+    done = host.run("occupancy-job maintain 600 occupancy-db partitions maintain < /dev/null")
+    assert done.rc == 0, done.stdout + done.stderr
+    return host
+
+
 @pytest.mark.parametrize("block", blocks_to_run("host"), ids=str)
-def test_command_of_the_host_runs(block: Block, host: Host) -> None:
-    done = host.run("cd /root && bash -euo pipefail -c %s < /dev/null", block.text)
+def test_command_of_the_host_runs(block: Block, used_host: Host) -> None:
+    done = used_host.run("cd /root && bash -euo pipefail -c %s < /dev/null", block.text)
     assert done.rc == 0, done.stdout + done.stderr
 
 

@@ -187,7 +187,8 @@ def test_settings_of_the_operator_are_still_in_force(host: Host) -> None:
 
 
 def test_a_second_run_changes_nothing() -> None:
-    assert changed(run_playbook("site.yml", "--diff", **INVENTORY)) == 0
+    run = run_playbook("site.yml", "--diff", **INVENTORY)
+    assert changed(run) == 0, re.findall(r"TASK (?:(?!TASK).)*?changed:.*?(?=\n\n)", run.stdout, re.DOTALL)
 
 
 def test_the_backup_set_of_the_release_before_is_listed_verified_and_restored(
