@@ -29,6 +29,7 @@ from occupancy_db.backup.sets import BackupSet, SetState, Store
 from occupancy_db.connection import connect
 from occupancy_db.errors import DatabaseError, ExitCode
 from occupancy_db.history import upkeep
+from occupancy_db.months import MONTHS_AHEAD, MONTHS_BACK
 from occupancy_db.schema import privileges, runner
 from occupancy_db.schema.privileges import BACKUP_USER, CONNECTION_WAIT, OWNER, USERS
 from occupancy_db.settings import Settings
@@ -36,7 +37,6 @@ from occupancy_db.settings import Settings
 KEEP_REPLACED = timedelta(days=1)
 """How long the replaced database is kept."""
 
-MONTHS_AHEAD = 3
 _LOCK_WAIT = 900.0
 """Seconds to wait for a backup that is running: it ends by itself."""
 
