@@ -358,6 +358,8 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    # Dropping a trigger of a partitioned table locks the partitions before the table, and clients lock the table first.
+    op.execute("LOCK TABLE sensor_readings, room_transitions, predictions IN ACCESS EXCLUSIVE MODE")
     for view in VIEWS:
         op.execute(f"DROP VIEW {view}")
     for table, columns in COLUMNS.items():

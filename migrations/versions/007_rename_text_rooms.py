@@ -108,7 +108,12 @@ $$
 """
 
 
+# Dropping a trigger of a partitioned table locks the partitions before the table, and clients lock the table first.
+LOCK = "LOCK TABLE sensor_readings, room_transitions, predictions IN ACCESS EXCLUSIVE MODE"
+
+
 def upgrade() -> None:
+    op.execute(LOCK)
     op.execute(SAVE_VIEWS)
     op.execute(DROP_VIEWS)
     for table, columns in COLUMNS.items():
@@ -132,6 +137,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    op.execute(LOCK)
     op.execute("ALTER TABLE sensor_readings DISABLE TRIGGER hourly_update")
     for name in COMPLETENESS:
         op.execute(

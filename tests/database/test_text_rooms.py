@@ -9,8 +9,9 @@ import psycopg2.errors
 import pytest
 from sqlalchemy.exc import SQLAlchemyError
 
+from occupancy_db.release import protocol
 from occupancy_db.schema import runner
-from tests.database.chain import load
+from tests.database.chain import NOWHERE, load
 from tests.database.conftest import HEAD, Database
 from tests.database.users import grant
 from tests.waiting import wait_for_async
@@ -61,7 +62,7 @@ async def test_a_database_in_use_is_migrated_without_a_lost_or_changed_row(empty
         ((heap,),) = ask(cursor, HEAP)
         marks = ask(cursor, "SELECT count(*) FROM hourly.marks")
         async with load(empty, "occupancy_app", "occupancy_readonly") as writers:
-            await runner.upgrade(empty.settings())
+            await protocol.deploy(empty.settings(), NOWHERE, print)
         assert writers.failed == []
         assert writers.during > 0
         assert ask(cursor, CONTENTS) == contents
