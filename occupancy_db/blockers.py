@@ -94,7 +94,7 @@ class BlockerWatch:
 
     @asynccontextmanager
     async def watching(self) -> AsyncIterator[None]:
-        """Look until the block ends. That nothing can be seen is no error."""
+        """Look until the block ends. Without a connection nothing is seen, and the work goes on."""
         ended = asyncio.Event()
         watcher = asyncio.create_task(self._poll(ended))
         try:
@@ -104,6 +104,7 @@ class BlockerWatch:
             await asyncio.wait([watcher])
 
     async def _poll(self, ended: asyncio.Event) -> None:
+        # The watch only adds to an error or a report: its own failure must not end maintenance that works.
         with contextlib.suppress(DatabaseError, SQLAlchemyError, OSError):
             if self._connection is None:
                 self._connection = await self._stack.enter_async_context(
@@ -114,5 +115,5 @@ class BlockerWatch:
                 if found := [Blocker(**row) for row in rows.mappings()]:
                     self.current = found
                     self.idle |= {blocker.pid: blocker for blocker in found if blocker.idle}
-                with contextlib.suppress(TimeoutError):
+                with contextlib.suppress(TimeoutError):  # the time to look again
                     await asyncio.wait_for(ended.wait(), POLL)

@@ -11,7 +11,7 @@ from typing import Any
 
 import asyncpg
 import psycopg2
-from psycopg2.extensions import connection as Connection  # noqa: N812
+from psycopg2.extensions import connection as Connection  # noqa: N812 - used as a type
 from sqlalchemy import URL
 
 from bench.server import Server
