@@ -15,6 +15,7 @@ from psycopg2.extensions import connection as Connection  # noqa: N812 - used as
 from sqlalchemy import URL
 
 from bench.server import Server
+from tests.database.cluster import CONFIGURATION
 from tests.database.users import OWNER, grant, make_users, password
 from tests.waiting import LIMIT
 
@@ -22,16 +23,8 @@ APPLICATION = "occupancy_app"
 TEMPLATE = "migrated"
 
 LIMITS = {"memory": "512m", "cpus": "2"}
-SETTINGS = {
-    "max_connections": "60",
-    "shared_buffers": "64MB",
-    # Nothing here needs to survive a crash.
-    "fsync": "off",
-    "full_page_writes": "off",
-    "synchronous_commit": "off",
-    # Half an hour off the full hour: what depends on the zone of the session fails.
-    "timezone": "Asia/Kolkata",
-}
+# The container chooses the address itself.
+SETTINGS = {name: value for name, value in CONFIGURATION.items() if name != "listen_addresses"}
 
 
 @dataclass(frozen=True)
