@@ -41,7 +41,7 @@ _RESTARTING = (
 
 # The sizes of the pools are calculated: see occupancy_db.pool.
 _PROFILES: Mapping[Environment, Mapping[str, Any]] = {
-    Environment.DEVELOPMENT: {"echo": True},
+    Environment.DEVELOPMENT: {"echo": True, "pool_pre_ping": True},
     Environment.TESTING: {"poolclass": NullPool},
     # A wait of 10 s for a connection of the pool means that the server is overloaded.
     Environment.PRODUCTION: {"pool_timeout": 10, "pool_recycle": 3600, "pool_pre_ping": True},

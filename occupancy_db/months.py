@@ -20,10 +20,6 @@ EARLIEST = datetime(2010, 1, 1, tzinfo=UTC)
 AHEAD = timedelta(days=1)
 """How far a timestamp may be ahead of this machine's clock."""
 
-HOURS_LOCK = int.from_bytes(b"occhours")
-"""The advisory lock of the hourly sums. A transaction that writes readings of closed hours holds it in shared
-mode until its end; the triggers of a partition take it (migration 004)."""
-
 
 def month_of(timestamp: datetime) -> date:
     """The first day of the UTC month of a timestamp.

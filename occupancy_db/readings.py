@@ -11,12 +11,12 @@ from weakref import WeakKeyDictionary
 
 import asyncpg
 from sqlalchemy import Engine
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 
 from occupancy_db.connection import get_engine
-from occupancy_db.errors import DatabaseError, ExitCode
-from occupancy_db.months import AHEAD, EARLIEST, TABLE, absurd, following, month_of, partition_name
+from occupancy_db.months import AHEAD, EARLIEST, absurd, following, month_of
 from occupancy_db.rooms import Rooms, load_rooms
+from occupancy_db.storage import COLUMNS, OvertakenError, Row, store
 
 ZONE_LENGTH: Final = 50
 ENTITY_LENGTH: Final = 100
@@ -84,10 +84,6 @@ class InvalidReadings(ValueError):  # noqa: N818  # part of the public interface
         self.problems = problems
 
 
-# In the order of Row.
-COLUMNS: Final = ("timestamp", "room", "zone", "state", "source_entity", "confidence")
-Row = tuple[datetime, str, str, bool, str, float]
-
 _FIELDS: Final = frozenset(field.name for field in fields(Reading))
 _REQUIRED: Final = _FIELDS - {"confidence"}
 
@@ -111,76 +107,80 @@ class Known:
 
 _known: WeakKeyDictionary[Engine, Known] = WeakKeyDictionary()
 
-# A partition that is being detached still accepts rows under its name, and they would be lost. This query
-# holds a lock on the parent table until the transaction ends; a detach waits for it.
-_PARTITIONS = f"""
-    SELECT relname
-    FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid
-    WHERE inhparent = '{TABLE}'::regclass AND NOT inhdetachpending
-      AND NOT EXISTS (SELECT FROM ONLY {TABLE})
-"""  # noqa: S608  # a constant
 
+async def ingest(
+    readings: Iterable[Reading | ReadingLike | Mapping[str, Any]], *, session: AsyncSession | None = None
+) -> int:
+    """Write the readings that are not stored yet: all of them or none.
 
-async def ingest(readings: Iterable[Reading | ReadingLike | Mapping[str, Any]]) -> int:
-    """Write readings in one transaction: all of them or none.
+    A reading is stored once, however often it is sent: after a timeout, a cancellation or a restart the
+    caller sends the same readings again. Two readings are the same if all of their values except the
+    confidence are equal.
 
-    The function uses the pool of the running event loop, and copies the readings of each month directly to
-    its partition: COPY to the partitioned table inserts row by row because of its triggers. It reads the
-    rooms of the database once, and again before it refuses a reading.
+    Without a session, the function uses a connection from the pool of the running event loop, and a
+    transaction of its own. With one, the readings become part of the caller's transaction, which should end
+    soon: another transaction that writes at the same times waits for it. The function reads the rooms of the
+    database once, and again before it refuses a reading.
 
     Args:
         readings: ``Reading`` objects, other objects with the same attributes, or mappings with these names
             as keys. Values may be scalars of numpy and pandas.
+        session: A session in a transaction of isolation level READ COMMITTED, the default. A failure leaves
+            its transaction as it was before the call.
 
     Returns:
-        The number of readings written.
+        The number of readings written; those that were stored already do not count.
 
     Raises:
         InvalidReadings: some readings are invalid; nothing was written.
-        DatabaseError: a month has no partition.
+        DatabaseError: a month has no partition, or the session's transaction is unsuitable.
         sqlalchemy.exc.DBAPIError: no connection.
         asyncpg.PostgresError: the server refused the rows, or a lock was not obtained in time.
     """
     batch = readings if isinstance(readings, list | tuple) else list(readings)
     if not batch:
         return 0
-    engine, now = await get_engine(), datetime.now(UTC)
+    now = datetime.now(UTC)
+    place = await session.connection() if session else await get_engine()
     months: dict[date, list[Row]] | None = None
-    if (known := _known.get(engine.sync_engine)) is not None:
+    if (known := _known.get(_engine(place))) is not None:
         with suppress(InvalidReadings):  # a room may have been added since the rooms were read
             months = by_month(batch, now, known)
     if months is None:
-        months = by_month(batch, now, await _learn(engine))
+        months = by_month(batch, now, await _learn(place))
     try:
-        await _copy(engine, months)
+        return await _store(place, months)
     except (asyncpg.CheckViolationError, asyncpg.InvalidTextRepresentationError):
         # A room may have been retired or renamed since the rooms were read.
-        by_month(batch, now, await _learn(engine))
+        by_month(batch, now, await _learn(place))
         raise
-    return len(batch)
 
 
-async def _learn(engine: AsyncEngine) -> Known:
+def _engine(place: AsyncConnection | AsyncEngine) -> Engine:
+    return (place.engine if isinstance(place, AsyncConnection) else place).sync_engine
+
+
+async def _learn(place: AsyncConnection | AsyncEngine) -> Known:
     """Read the rooms of the database, and keep them for the batches that follow."""
-    async with engine.connect() as connection:
-        rooms = await load_rooms((await connection.get_raw_connection()).driver_connection)
-    _known[engine.sync_engine] = known = Known(rooms)
+    if isinstance(place, AsyncEngine):
+        async with place.connect() as connection:
+            return await _learn(connection)
+    rooms = await load_rooms((await place.get_raw_connection()).driver_connection)
+    _known[_engine(place)] = known = Known(rooms)
     return known
 
 
-async def _copy(engine: AsyncEngine, months: dict[date, list[Row]]) -> None:
-    async with engine.connect() as connection:
-        # COPY is a function of asyncpg, which must then begin the transaction too.
-        driver: Any = (await connection.get_raw_connection()).driver_connection
-        async with driver.transaction():
-            present = {row["relname"] for row in await driver.fetch(_PARTITIONS)}
-            missing = [month for month in sorted(months) if partition_name(month) not in present]
-            if missing:
-                raise _no_partition(missing, present)
-            for month in sorted(months):
-                await driver.copy_records_to_table(
-                    partition_name(month), records=months[month], columns=COLUMNS
-                )
+async def _store(place: AsyncConnection | AsyncEngine, months: dict[date, list[Row]]) -> int:
+    """Store readings in a transaction of the engine, or in a savepoint of the connection's transaction."""
+    while True:  # each attempt finds more readings stored by others
+        try:
+            if isinstance(place, AsyncEngine):
+                async with place.begin() as connection:
+                    return await store(connection, months)
+            async with place.begin_nested():
+                return await store(place, months)
+        except OvertakenError:
+            continue
 
 
 def by_month(
@@ -342,15 +342,3 @@ def text_problem(name: str, value: Any, longest: int) -> str | None:
 def _shown(value: Any) -> str:
     words = repr(value)
     return words if len(words) <= 60 else f"{words[:60]}…"
-
-
-def _no_partition(missing: list[date], present: set[str]) -> DatabaseError:
-    months = ", ".join(f"{month:%Y-%m}" for month in missing)
-    names = sorted(name.removeprefix(f"{TABLE}_").replace("_", "-") for name in present)
-    kept = f"partitions exist from {names[0]} to {names[-1]}" if names else "no partition exists"
-    return DatabaseError(
-        ExitCode.FAILED,
-        f"no partition for readings of {months}: {kept}; nothing was written",
-        "Use 'occupancy-db import' for readings of removed months, and 'occupancy-db partitions maintain' to "
-        "create the partitions of coming months.",
-    )

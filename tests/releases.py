@@ -3,10 +3,25 @@
 import subprocess
 from pathlib import Path
 
+from occupancy_db.schema.position import chain
+
 ROOT = Path(__file__).parents[1]
 
 RELEASES = {"0.1.0": "c2a27295bde5fc22eb8f33f4ac7f8dbcbf34a4df"}
 """The commit of each release. A clone may have no tags."""
+
+
+HEAD = chain()[-1]
+"""The newest revision of this checkout."""
+
+
+def example_revision(file: Path) -> str:
+    """The text of one of the revisions in tests/database/example; the first one follows HEAD.
+
+    Args:
+        file: The file of the revision.
+    """
+    return file.read_text().replace("HEAD_OF_THE_RELEASE", HEAD)
 
 
 def check_out(release: str, directory: Path) -> Path:

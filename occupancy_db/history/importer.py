@@ -22,7 +22,7 @@ from occupancy_db.history.formats import AT_MOST, COPY_COLUMNS, COPY_HEADER, COP
 from occupancy_db.history.partitions import attach, bounds, create_standalone, prepare
 from occupancy_db.history.session import LockRetry, sum_hours
 from occupancy_db.maintenance import SESSION_SETTINGS, maintenance_lock
-from occupancy_db.months import HOURS_LOCK, TABLE, partition_name
+from occupancy_db.months import TABLE, partition_name
 from occupancy_db.retry import Deadline, RetryTimeoutError, retry
 from occupancy_db.settings import Settings
 
@@ -274,7 +274,8 @@ class _Months:
     async def _exchange_in_transaction(self, months: list[date]) -> None:
         driver = self._driver
         await driver.execute(f"SET LOCAL lock_timeout = '{_SWAP_LOCK}'")
-        await driver.execute(f"SELECT pg_advisory_xact_lock_shared({HOURS_LOCK})")
+        # The lock of the triggers of writers
+        await driver.execute("LOCK TABLE hourly.watermark IN ROW EXCLUSIVE MODE")
         for month in months:
             await driver.execute(f"""
                 INSERT INTO hourly.marks

@@ -79,6 +79,9 @@ BEGIN
     IF to_regclass('public.rooms') IS NOT NULL THEN
         REVOKE INSERT, UPDATE, DELETE ON public.rooms FROM occupancy_app;
     END IF;
+    IF to_regproc('public.claim_ingest_slots') IS NOT NULL THEN
+        GRANT EXECUTE ON FUNCTION public.claim_ingest_slots TO occupancy_app;
+    END IF;
 END $$;
 
 -- All users may read the revision of the schema, only the owner may change it

@@ -19,6 +19,7 @@ from occupancy_db.settings import Environment, Settings, SslMode
 from tests.database.backup_host import make_directories
 from tests.database.conftest import Database
 from tests.database.users import OWNER, ROOT, grant, password
+from tests.releases import example_revision
 
 EXAMPLE = Path(__file__).parent / "example"
 
@@ -77,7 +78,7 @@ def release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Pa
         for former in more.glob("*.py"):
             former.unlink()
         for file in files:
-            (more / file.name).write_text(file.read_text())
+            (more / file.name).write_text(example_revision(file))
         for name, text in revisions.items():
             (more / f"{name.removeprefix('r')}.py").write_text(text)
 

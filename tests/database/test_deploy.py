@@ -67,8 +67,8 @@ async def test_a_reversible_revision_that_fails_verification_is_reverted(
     migration_host: MigrationHost, release: Release
 ) -> None:
     before = migration_host.database.cluster.dump_schema(migration_host.database.name)
-    text = revision("008_break", HEAD, BROKEN)
-    release(r008_break=text.removesuffix("pass\n") + f"op.execute({WHOLE!r})\n")
+    text = revision("801_break", HEAD, BROKEN)
+    release(r801_break=text.removesuffix("pass\n") + f"op.execute({WHOLE!r})\n")
     error = await failure(migration_host, save=False)
     assert error.code is ExitCode.PERMISSION
     assert "verified as occupancy_app: permission denied" in error.what
@@ -76,28 +76,28 @@ async def test_a_reversible_revision_that_fails_verification_is_reverted(
     assert error.details["recover"] == [
         "occupancy-db migrate"
     ]  # no restore, because the database is unchanged
-    assert (error.details["to"], error.details["reverted"]) == (HEAD, ["008_break"])
+    assert (error.details["to"], error.details["reverted"]) == (HEAD, ["801_break"])
     assert migration_host.database.cluster.dump_schema(migration_host.database.name) == before
 
 
 async def test_an_irreversible_revision_stays_and_the_error_names_the_commands(
     migration_host: MigrationHost, release: Release
 ) -> None:
-    release(r008_break=revision("008_break", HEAD, BROKEN, reversible="no"))
+    release(r801_break=revision("801_break", HEAD, BROKEN, reversible="no"))
     error = await failure(migration_host)
-    assert error.what.endswith("stays at 008_break: reverting 008_break loses data")
+    assert error.what.endswith("stays at 801_break: reverting 801_break loses data")
     restore = f"occupancy-db restore {error.details['backup']} --confirm {migration_host.database.name}"
     assert error.details["recover"] == ["occupancy-db migrate", restore]
     assert all(command in error.hint for command in error.details["recover"])
     assert "losing what was written since the backup" in error.hint
-    assert (error.details["to"], error.details["reverted"]) == ("008_break", [])
+    assert (error.details["to"], error.details["reverted"]) == ("801_break", [])
 
 
 async def test_a_schema_that_failed_verification_is_verified_by_the_next_run(
     migration_host: MigrationHost, release: Release
 ) -> None:
     """No revision is pending then, but the schema is not verified."""
-    release(r008_break=revision("008_break", HEAD, BROKEN, reversible="no"))
+    release(r801_break=revision("801_break", HEAD, BROKEN, reversible="no"))
     await failure(migration_host, save=False)
     assert migration_host.query(PROVED) == (False,)
     error = await failure(migration_host)
@@ -122,7 +122,7 @@ async def test_a_schema_of_any_revision_is_migrated_to_head(migration_host: Migr
 async def test_an_unverified_schema_is_verified_by_a_run_that_can(
     migration_host: MigrationHost, release: Release
 ) -> None:
-    release(r008_break=revision("008_break", HEAD, BROKEN, reversible="no"))
+    release(r801_break=revision("801_break", HEAD, BROKEN, reversible="no"))
     await failure(migration_host, save=False)
     migration_host.query(WHOLE)
     nowhere = migration_host.backup.model_copy(update={"dir": Path("/no/where")})
@@ -148,11 +148,11 @@ async def test_an_error_in_a_revision_leaves_the_schema_unchanged(
 ) -> None:
     before = migration_host.database.cluster.dump_schema(migration_host.database.name)
     of_rows = "SELECT 1 / (1 - count(*) / count(*)) FROM sensor_readings HAVING count(*) > 0"
-    release(r008_break=revision("008_break", HEAD, "CREATE TABLE t ()", of_rows))
+    release(r801_break=revision("801_break", HEAD, "CREATE TABLE t ()", of_rows))
     error = await failure(migration_host, save=False)
     assert f"division by zero; {migration_host.database.name} is at {HEAD}, as before" in error.what
     assert migration_host.database.cluster.dump_schema(migration_host.database.name) == before
-    release(r008_break=revision("008_break", HEAD, "CREATE TABLE t ()", "SELECT 1 / 0"))
+    release(r801_break=revision("801_break", HEAD, "CREATE TABLE t ()", "SELECT 1 / 0"))
     error = await failure(migration_host, save=False)
     assert "in an empty database of their own, the migrations fail: division by zero" in error.what
     assert migration_host.database.cluster.dump_schema(migration_host.database.name) == before
@@ -161,8 +161,8 @@ async def test_an_error_in_a_revision_leaves_the_schema_unchanged(
 async def test_an_exception_of_a_revision_reverts_the_reversible_ones_before_it(
     migration_host: MigrationHost, release: Release
 ) -> None:
-    broken = revision("009_break", EXPAND.stem).replace("pass\n", "raise KeyError('place')\n", 1)
-    release(EXPAND, r009_break=broken)
+    broken = revision("802_break", EXPAND.stem).replace("pass\n", "raise KeyError('place')\n", 1)
+    release(EXPAND, r802_break=broken)
     before = migration_host.database.cluster.dump_schema(migration_host.database.name)
     with pytest.raises(DatabaseError, match="tried in an empty database") as raised:
         await migration_host.deploy(save=False)
@@ -185,9 +185,9 @@ MIDWAY = """with op.get_context().autocommit_block():
 async def test_the_error_names_a_failed_revision_that_has_committed_a_part(
     migration_host: MigrationHost, release: Release
 ) -> None:
-    release(EXPAND, r009_midway=revision("009_midway", EXPAND.stem).replace("pass\n", MIDWAY, 1))
+    release(EXPAND, r802_midway=revision("802_midway", EXPAND.stem).replace("pass\n", MIDWAY, 1))
     error = await failure(migration_host, save=False)
-    assert f"was reverted to {HEAD}; what 009_midway has committed stays" in error.what
+    assert f"was reverted to {HEAD}; what 802_midway has committed stays" in error.what
     assert migration_host.query("SELECT to_regclass('left_behind') IS NOT NULL") == (True,)
 
 
@@ -253,7 +253,7 @@ async def test_the_previous_release_accepts_an_expansion_and_refuses_a_contract(
     found = migration_host.database.cli("migrate", "--json")
     assert found.returncode == 0, found.stderr
     assert (
-        "ahead of this release by 008_add_expected_vacancy, 009_fill"
+        "ahead of this release by 801_add_expected_vacancy, 802_fill"
         in migration_host.database.cli("migrate").stdout
     )
     assert '"up_to_date": true' in migration_host.database.cli("current", "--json").stdout
@@ -263,7 +263,7 @@ async def test_the_previous_release_accepts_an_expansion_and_refuses_a_contract(
     monkeypatch.undo()
     refused = migration_host.database.cli("migrate")
     assert refused.returncode == ExitCode.UNSUITABLE
-    assert "has had 010_drop_vacancy_minutes, which removes what this release uses" in refused.stderr
+    assert "has had 803_drop_vacancy_minutes, which removes what this release uses" in refused.stderr
 
 
 async def test_production_refuses_a_rollback_that_loses_data(migration_host: MigrationHost) -> None:
@@ -274,7 +274,7 @@ async def test_production_refuses_a_rollback_that_loses_data(migration_host: Mig
         await roll_back(migration_host.settings(), target)
     assert raised.value.code is ExitCode.REFUSED
     done = await roll_back(migration_host.settings(), target, lose_data=True)
-    assert done.reverted == ["007_rename_text_rooms", "006_fill_text_rooms", "005_text_rooms"]
+    assert done.reverted == REVISIONS[: REVISIONS.index(target) : -1]
 
 
 async def test_a_database_with_an_unknown_revision_is_refused(database: Database) -> None:

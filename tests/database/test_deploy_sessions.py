@@ -84,7 +84,7 @@ async def test_the_time_to_wait_for_a_lock_begins_with_the_first_refusal(
 ) -> None:
     monkeypatch.setattr(precheck, "LONG_TRANSACTION", 3600)  # the transaction may be old on a busy machine
     slow = "DO $$ BEGIN PERFORM pg_sleep(0.2); PERFORM pg_sleep(1) FROM sensor_readings LIMIT 1; END $$"
-    release(r008_slow=revision("008_slow", HEAD, slow, "ALTER TABLE predictions ADD COLUMN place text"))
+    release(r801_slow=revision("801_slow", HEAD, slow, "ALTER TABLE predictions ADD COLUMN place text"))
     holder = migration_host.connect(application_name="a report")
     holder.autocommit = False
     with holder.cursor() as cursor:
@@ -130,7 +130,7 @@ END $$"""
 async def test_the_wait_of_a_session_for_a_revision_is_measured(
     migration_host: MigrationHost, release: Release
 ) -> None:
-    release(r008_slow=revision("008_slow", HEAD, HELD))
+    release(r801_slow=revision("801_slow", HEAD, HELD))
     held = """
         SELECT count(*) FROM pg_locks
         WHERE mode = 'AccessExclusiveLock' AND granted AND relation = 'predictions'::regclass
@@ -172,8 +172,8 @@ async def test_a_deployment_ends_when_it_loses_the_maintenance_lock(
     migration_host: MigrationHost, release: Release
 ) -> None:
     release(
-        r008_long=revision(
-            "008_long", HEAD, "CREATE TABLE t ()", "SELECT pg_sleep(3600) FROM sensor_readings LIMIT 1"
+        r801_long=revision(
+            "801_long", HEAD, "CREATE TABLE t ()", "SELECT pg_sleep(3600) FROM sensor_readings LIMIT 1"
         )
     )
     lost = """

@@ -22,6 +22,9 @@ OBJECTS = """
 """
 
 
+NEXT = f"{len(REVISIONS) + 1:03}"
+
+
 def objects(database: Database) -> list[tuple[str, str]]:
     with database.connect().cursor() as cursor:
         cursor.execute(OBJECTS)
@@ -158,15 +161,15 @@ def test_autogenerate_finds_a_change_of_the_models(database: Database) -> None:
     command = ["python", "-m", "occupancy_db", "create-migration", "Add a remark!", "--json"]
     result = database.run(*command, cwd=app)
     assert result.returncode == 0, result.stderr
-    assert json.loads(result.stdout)["revision"] == "008_add_a_remark"
-    written = (app / "migrations" / "versions" / "008_add_a_remark.py").read_text()
+    assert json.loads(result.stdout)["revision"] == f"{NEXT}_add_a_remark"
+    written = (app / "migrations" / "versions" / f"{NEXT}_add_a_remark.py").read_text()
     assert "op.add_column('predictions', sa.Column('remark'" in written.replace('"', "'")
     assert written.count("op.") == 2  # one upgrade, one downgrade: partitions and views are not differences
     assert f'down_revision = "{HEAD}"' in written
 
     assert database.run("python", "-m", "occupancy_db", "migrate", cwd=app).returncode == 0
     result = database.run("python", "-m", "occupancy_db", "rollback", cwd=app)
-    assert f"008_add_a_remark → {HEAD}" in result.stdout
+    assert f"{NEXT}_add_a_remark → {HEAD}" in result.stdout
 
 
 def test_an_empty_migration_needs_no_server(database: Database) -> None:
@@ -174,7 +177,7 @@ def test_an_empty_migration_needs_no_server(database: Database) -> None:
     command = ["python", "-m", "occupancy_db", "create-migration", "--no-autogenerate", "Move " + "x" * 60]
     result = database.run(*command, cwd=app, POSTGRES_PORT="1")
     assert result.returncode == 0, result.stderr
-    (written,) = (app / "migrations" / "versions").glob("008_*.py")
+    (written,) = (app / "migrations" / "versions").glob(f"{NEXT}_*.py")
     assert len(written.stem) <= 32
     result = database.run("alembic", "revision", "-m", "Migrate legacy data", cwd=app, POSTGRES_PORT="1")
     assert result.returncode == 0, result.stderr

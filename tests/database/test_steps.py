@@ -100,15 +100,15 @@ Reversible: yes.
 Phase: expand.
 Release: 0.2.0
 
-Revision ID: 008_index
+Revision ID: 801_index
 """
 
 from alembic import op
 
 from occupancy_db.schema import migration_ops
 
-revision = "008_index"
-down_revision = "007_rename_text_rooms"
+revision = "801_index"
+down_revision = "HEAD_OF_THE_RELEASE"
 branch_labels = None
 depends_on = None
 
@@ -119,7 +119,7 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.execute("DROP INDEX ix_sensor_readings_entity")
-'''
+'''.replace("HEAD_OF_THE_RELEASE", HEAD)
 INDEXED = (
     "SELECT count(*) FILTER (WHERE indisvalid), count(*) FILTER (WHERE NOT indisvalid) FROM pg_index "
     "WHERE pg_get_indexdef(indexrelid) LIKE '%(source_entity, \"timestamp\")'"
@@ -145,7 +145,7 @@ async def interrupt(database: Database, statement: str) -> None:
 
 
 async def test_an_interrupted_concurrent_index_is_completed(database: Database, release: Release) -> None:
-    release(r008_index=INDEX)
+    release(r801_index=INDEX)
     month = oldest_month(database)
     name = f"ix_sensor_readings_entity_{month[-7:]}"
     await interrupt(database, f"CREATE INDEX CONCURRENTLY {name} ON {month} (source_entity, timestamp)")
@@ -160,12 +160,12 @@ async def test_an_interrupted_concurrent_index_is_completed(database: Database, 
     assert database.cli("partitions", "maintain", "--months-ahead", "13").returncode == 0
     assert run(database, INDEXED) == [(27, 0)]
     run(database, f"UPDATE alembic_version SET version_num = '{HEAD}'")
-    assert (await protocol.deploy(database.settings(), NOWHERE, print)).applied == ["008_index"]
+    assert (await protocol.deploy(database.settings(), NOWHERE, print)).applied == ["801_index"]
     assert run(database, INDEXED) == [(27, 0)]
 
 
 async def test_an_invalid_index_of_another_session_is_refused(database: Database, release: Release) -> None:
-    release(r008_index=INDEX)
+    release(r801_index=INDEX)
     # The name begins with the name of the table, which is also in the text of the revision.
     name = "sensor_readings_by_hand"
     run(database, f"CREATE INDEX {name} ON ONLY sensor_readings (room)")
@@ -173,13 +173,13 @@ async def test_an_invalid_index_of_another_session_is_refused(database: Database
         await protocol.deploy(database.settings(), NOWHERE, print)
     assert f"REINDEX INDEX CONCURRENTLY {name}" in raised.value.hint
     run(database, f"DROP INDEX {name}")
-    assert (await protocol.deploy(database.settings(), NOWHERE, print)).applied == ["008_index"]
+    assert (await protocol.deploy(database.settings(), NOWHERE, print)).applied == ["801_index"]
 
 
 async def test_an_interrupted_detach_is_refused_and_maintenance_completes_it(
     database: Database, release: Release
 ) -> None:
-    release(r008_index=INDEX)
+    release(r801_index=INDEX)
     month = oldest_month(database)
     await interrupt(database, f"ALTER TABLE sensor_readings DETACH PARTITION {month} CONCURRENTLY")
     with pytest.raises(DatabaseError, match=f"{month} is half detached") as raised:
@@ -187,15 +187,15 @@ async def test_an_interrupted_detach_is_refused_and_maintenance_completes_it(
     assert "partitions maintain" in raised.value.hint
     assert raised.value.code is ExitCode.FAILED
     assert database.cli("partitions", "maintain").returncode == 0
-    assert (await protocol.deploy(database.settings(), NOWHERE, print)).applied == ["008_index"]
+    assert (await protocol.deploy(database.settings(), NOWHERE, print)).applied == ["801_index"]
 
 
 async def test_the_helpers_work_in_a_script_for_psql(database: Database, release: Release) -> None:
-    later = INDEX.replace("007_rename_text_rooms", DATA.stem).replace("008_index", "011_index")
-    release(EXPAND, DATA, r011_index=later)
+    later = INDEX.replace(HEAD, DATA.stem).replace("801_index", "804_index")
+    release(EXPAND, DATA, r804_index=later)
     run(database, ROWS[2])
     config = runner.alembic_config()
-    for script in revisions.up_to(ScriptDirectory.from_config(config), "011_index")[len(REVISIONS) :]:
+    for script in revisions.up_to(ScriptDirectory.from_config(config), "804_index")[len(REVISIONS) :]:
         database.psql(revisions.upgrade_sql(config, script))
     assert run(database, INDEXED) == [(21, 0)]
     filled = "SELECT count(*) FROM predictions WHERE expected_vacancy IS NULL"

@@ -15,7 +15,7 @@ PACKAGE = ROOT / "occupancy_db"
 LAYERS: list[list[str]] = [
     [
         "environment", "exit_codes", "settings", "errors", "tls", "months", "rooms", "pool", "driver",
-        "retry", "connection", "models", "readings",
+        "retry", "connection", "models", "storage", "readings",
     ],
     ["blockers", "maintenance"],
     ["server"],

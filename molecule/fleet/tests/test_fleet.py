@@ -18,12 +18,12 @@ from testinfra.host import Host
 
 from tests.application import INSERT, Application
 from tests.hosts import ROOT, find_server, run_playbook
+from tests.releases import HEAD, example_revision
 from tests.waiting import wait_for
 
 NAMES = ["occupancy-home1", "occupancy-home2", "occupancy-home3"]
 CANARY, *REST = NAMES
-HEAD = "007_rename_text_rooms"
-NEXT = "008_add_expected_vacancy"
+NEXT = "801_add_expected_vacancy"
 NEXT_VERSION = "0.2.0"
 ENTITY = "binary_sensor.fleet"
 
@@ -69,7 +69,8 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
     text, count = re.subn(r'(?m)^version = ".+"$', f'version = "{NEXT_VERSION}"', project.read_text())
     assert count == 1
     project.write_text(text)
-    shutil.copy(ROOT / f"tests/database/example/{NEXT}.py", place / "migrations/versions")
+    text = example_revision(ROOT / f"tests/database/example/{NEXT}.py")
+    (place / f"migrations/versions/{NEXT}.py").write_text(text)
     return place
 
 

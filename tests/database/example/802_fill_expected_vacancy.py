@@ -6,15 +6,15 @@ Reversible: yes: only the index is removed.
 Phase: data.
 Release: 0.2.0
 
-Revision ID: 009_fill_expected_vacancy
-Revises: 008_add_expected_vacancy
+Revision ID: 802_fill_expected_vacancy
+Revises: 801_add_expected_vacancy
 Create Date: 2026-11-23 00:01:00+00:00
 """
 
 from occupancy_db.schema import migration_ops
 
-revision = "009_fill_expected_vacancy"
-down_revision = "008_add_expected_vacancy"
+revision = "802_fill_expected_vacancy"
+down_revision = "801_add_expected_vacancy"
 branch_labels = None
 depends_on = None
 

@@ -3,18 +3,18 @@
 Intent: one way to say how long a room will be vacant.
 Locks: ACCESS EXCLUSIVE on predictions for a moment: nothing is read or rewritten.
 Reversible: only without the minutes, which the way back leaves empty.
-Phase: contract of 008_add_expected_vacancy.
+Phase: contract of 801_add_expected_vacancy.
 Release: 0.3.0
 
-Revision ID: 010_drop_vacancy_minutes
-Revises: 009_fill_expected_vacancy
+Revision ID: 803_drop_vacancy_minutes
+Revises: 802_fill_expected_vacancy
 Create Date: 2026-11-23 00:02:00+00:00
 """
 
 from alembic import op
 
-revision = "010_drop_vacancy_minutes"
-down_revision = "009_fill_expected_vacancy"
+revision = "803_drop_vacancy_minutes"
+down_revision = "802_fill_expected_vacancy"
 branch_labels = None
 depends_on = None
 

@@ -6,15 +6,15 @@ Reversible: yes: until the minutes go, they say the same.
 Phase: expand.
 Release: 0.2.0
 
-Revision ID: 008_add_expected_vacancy
-Revises: 007_rename_text_rooms
+Revision ID: 801_add_expected_vacancy
+Revises: HEAD_OF_THE_RELEASE
 Create Date: 2026-11-23 00:00:00+00:00
 """
 
 from alembic import op
 
-revision = "008_add_expected_vacancy"
-down_revision = "007_rename_text_rooms"
+revision = "801_add_expected_vacancy"
+down_revision = "HEAD_OF_THE_RELEASE"
 branch_labels = None
 depends_on = None
 

@@ -1,0 +1,190 @@
+"""Storing validated readings: each one exactly once, whoever sends it again, and when."""
+
+from collections.abc import Mapping
+from datetime import date, datetime
+from typing import Any, Final
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from occupancy_db.errors import DatabaseError, ExitCode
+from occupancy_db.months import TABLE, partition_name
+
+COLUMNS: Final = ("timestamp", "room", "zone", "state", "source_entity", "confidence")
+"""The columns that are written, in the order of ``Row``."""
+
+Row = tuple[datetime, str, str, bool, str, float]
+Key = tuple[datetime, str, str, bool, str]
+"""What makes two readings the same: all columns except ``confidence``."""
+
+Month = list[Row]
+
+_KEY: Final = ", ".join(COLUMNS[:-1])
+_KEY_LENGTH: Final = len(COLUMNS) - 1
+
+_SLOTS: Final = 1024
+"""Number of rows in ``hourly.ingest_slots``."""
+
+_FEW: Final = 64
+"""A larger batch claims all slots at once: it would claim a large part of them one by one."""
+
+_PATIENCE: Final = 2
+"""The whole span of a batch is compared if it holds at most so many stored readings for each new one."""
+
+# A partition that is being detached still accepts rows under its name, and they would be lost. This query
+# holds a lock on the parent table until the transaction ends; a detach waits for it.
+_PARTITIONS: Final = f"""
+    SELECT relname, current_setting('transaction_isolation')
+    FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid
+    WHERE inhparent = '{TABLE}'::regclass AND NOT inhdetachpending
+      AND NOT EXISTS (SELECT FROM ONLY {TABLE})
+"""  # noqa: S608  # a constant
+
+_CLAIM: Final = "SELECT claim_ingest_slots($1)"
+
+
+class OvertakenError(Exception):
+    """Another transaction has stored some of the readings meanwhile; roll back and store the rest."""
+
+
+async def store(connection: AsyncConnection, months: Mapping[date, Month]) -> int:
+    """Copy the readings that are not stored yet into the partitions of their months.
+
+    COPY to the partitioned table would insert row by row because of its triggers. Readings of the same key
+    that another transaction has stored, or is storing, are found after the rows were copied, under a lock
+    that this transaction holds until its end.
+
+    Args:
+        connection: A connection in a transaction, or one that begins a transaction by itself.
+        months: Valid readings by the first day of their UTC month.
+
+    Returns:
+        The number of readings stored.
+
+    Raises:
+        OvertakenError: the transaction, or its savepoint, must be rolled back; a new attempt can succeed.
+        DatabaseError: a month has no partition, or the transaction's isolation level hides what other
+            transactions store.
+        asyncpg.PostgresError: the server refused the rows, or a lock was not obtained in time.
+    """
+    # Executed by SQLAlchemy, so that the transaction begins; the driver's own functions take part in it.
+    found = (await connection.exec_driver_sql(_PARTITIONS)).all()
+    _require_partitions(months, {row[0] for row in found})
+    _require_read_committed({row[1] for row in found})
+    driver: Any = (await connection.get_raw_connection()).driver_connection
+    if not driver.is_in_transaction():
+        raise _unsuitable("the session is in autocommit mode", "Use a session with transactions.")
+    try:
+        return await _store(driver, months)
+    except BaseException:
+        if driver.is_closed():  # SQLAlchemy does not see the errors of the driver's own functions
+            await connection.invalidate()
+        raise
+
+
+async def _store(driver: Any, months: Mapping[date, Month]) -> int:
+    spans = []
+    for month in sorted(months):
+        rows = _distinct(months[month])
+        span = _Span(partition_name(month), rows)
+        if stored := await span.stored(driver):
+            rows = span.rows = [row for row in rows if row[:_KEY_LENGTH] not in stored]
+        if rows:
+            await driver.copy_records_to_table(span.partition, records=rows, columns=COLUMNS)
+            spans.append(span)
+    if spans:
+        await driver.execute(_CLAIM, _slots(spans))
+        for span in spans:
+            if await span.overtaken(driver):
+                raise OvertakenError
+    return sum(len(span.rows) for span in spans)
+
+
+class _Span:
+    """The readings of a batch in one partition, and the stored ones with which they are compared.
+
+    Attributes:
+        partition: Name of the partition.
+        rows: The readings that are stored by this transaction.
+    """
+
+    def __init__(self, partition: str, rows: Month) -> None:
+        self.partition = partition
+        self.rows = rows
+        times = {row[0] for row in rows}
+        # A batch is usually a span of time in which nothing is stored yet.
+        self._where = "timestamp BETWEEN $1 AND $2"
+        self._arguments: tuple[Any, ...] = (min(times), max(times))
+        self._times = times
+        self._stored = 0
+
+    async def stored(self, driver: Any) -> set[Key]:
+        """The keys of the stored readings at the times of this batch."""
+        limit = _PATIENCE * len(self.rows)
+        found = await self._fetch(driver, f"LIMIT {limit + 1}")
+        if len(found) > limit:
+            # Readings far apart, with many stored ones between them
+            self._where, self._arguments = "timestamp = ANY ($1)", (list(self._times),)
+            found = await self._fetch(driver)
+        self._stored = len(found)
+        return {tuple(row) for row in found}
+
+    async def overtaken(self, driver: Any) -> bool:
+        """Whether readings of this transaction are stored twice. The caller has claimed their slots."""
+        count = await driver.fetchval(
+            f"SELECT count(*) FROM {self.partition} WHERE {self._where}",  # noqa: S608  # constants
+            *self._arguments,
+        )
+        if count == self._stored + len(self.rows):
+            return False
+        mine = {row[:_KEY_LENGTH] for row in self.rows}
+        twice = await self._fetch(driver, f"GROUP BY {_KEY} HAVING count(*) > 1")
+        return any(tuple(row) in mine for row in twice)
+
+    async def _fetch(self, driver: Any, more: str = "") -> list[Any]:
+        found: list[Any] = await driver.fetch(
+            f"SELECT {_KEY} FROM {self.partition} WHERE {self._where} {more}",  # noqa: S608  # constants
+            *self._arguments,
+        )
+        return found
+
+
+def _distinct(rows: Month) -> Month:
+    """The readings without repetitions; of equal keys the first one stays."""
+    if len({row[0] for row in rows}) == len(rows):
+        return rows
+    found: dict[Key, Row] = {}
+    for row in rows:
+        found.setdefault(row[:_KEY_LENGTH], row)
+    return list(found.values())
+
+
+def _slots(spans: list[_Span]) -> list[int] | None:
+    if sum(len(span.rows) for span in spans) > _FEW:
+        return None
+    return sorted({int(row[0].timestamp() * 1000) % _SLOTS for span in spans for row in span.rows})
+
+
+def _require_read_committed(levels: set[str]) -> None:
+    if levels - {"read committed"}:
+        raise _unsuitable(
+            f"the transaction's isolation level is {', '.join(sorted(levels))}",
+            "Use READ COMMITTED, in which a reading that another transaction stores meanwhile is seen.",
+        )
+
+
+def _unsuitable(what: str, hint: str) -> DatabaseError:
+    return DatabaseError(ExitCode.UNSUITABLE, f"{what}; nothing was written", hint)
+
+
+def _require_partitions(months: Mapping[date, Month], present: set[str]) -> None:
+    missing = [f"{month:%Y-%m}" for month in sorted(months) if partition_name(month) not in present]
+    if not missing:
+        return
+    names = sorted(name.removeprefix(f"{TABLE}_").replace("_", "-") for name in present)
+    kept = f"partitions exist from {names[0]} to {names[-1]}" if names else "no partition exists"
+    raise DatabaseError(
+        ExitCode.FAILED,
+        f"no partition for readings of {', '.join(missing)}: {kept}; nothing was written",
+        "Use 'occupancy-db import' for readings of removed months, and 'occupancy-db partitions maintain' to "
+        "create the partitions of coming months.",
+    )
