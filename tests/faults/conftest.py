@@ -37,8 +37,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     kept: dict[str, pytest.Item] = {}
     for item in items:
         test, _, case = item.nodeid.partition("[")
-        # The case of a corruption is "kind-form-chance".
+        # The case of a corruption is "kind-form-chance", that of a retry "seed-disturbance".
         kind = case.partition("-")[0] if item.get_closest_marker("corruption") else ""
+        if item.get_closest_marker("retries"):
+            kind = case.partition("-")[2]
         kept.setdefault(f"{test} {kind}", item)
     chosen = set(kept.values())
     config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
@@ -46,7 +48,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print how many corruptions and faults ran."""
+    """Print how many corruptions and faults ran, and the sums of the tests of retries."""
     ran = Counter(
         marker
         for report in terminalreporter.getreports("passed")
@@ -56,4 +58,11 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     )
     terminalreporter.write_line(
         f"{ran['corruption']} corruptions found, {ran['fault']} operational faults survived"
+    )
+    sums = Counter[str]()
+    for report in terminalreporter.getreports("passed") + terminalreporter.getreports("failed"):
+        if report.when == "call" and "retries" in report.keywords:
+            sums.update(dict(report.user_properties))
+    terminalreporter.write_line(
+        f"{sums['retries']} retries, {sums['duplicates']} duplicates, {sums['losses']} losses"
     )
