@@ -209,6 +209,7 @@ def by_month(
             try:
                 if (
                     since <= timestamp < until
+                    and type(timestamp) is datetime
                     and (state is True or state is False)
                     and type(confidence) is float
                     and 0.0 <= confidence <= 1.0
@@ -257,7 +258,12 @@ def _row(reading: Any, now: datetime, rooms: Rooms) -> Row | str:
         or (None if isinstance(state, bool) else f"state is not a bool: {_shown(state)}")
         or _confidence_problem(confidence)
     )
-    return problem or (timestamp, room, zone, state, entity, float(confidence))
+    if problem:
+        return problem
+    if type(timestamp) is not datetime:  # pandas' Timestamp has nanoseconds, which the server does not store
+        timestamp = timestamp.astimezone(UTC)
+        timestamp = datetime.combine(timestamp.date(), timestamp.time(), UTC)
+    return timestamp, room, zone, state, entity, float(confidence)
 
 
 def _values(reading: Any) -> list[Any] | str:

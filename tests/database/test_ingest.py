@@ -43,7 +43,7 @@ def as_application(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
 def rows(cursor: Cursor) -> list[tuple[Any, ...]]:
     cursor.execute(
         "SELECT timestamp, room::text, zone, state, source_entity, confidence "
-        "FROM sensor_readings ORDER BY timestamp"
+        "FROM sensor_readings ORDER BY timestamp, confidence"
     )
     return cursor.fetchall()
 
@@ -54,14 +54,14 @@ async def test_readings_and_mappings_are_stored_exactly(cursor: Cursor) -> None:
         GOOD,
         replace(GOOD, timestamp=east, room="bedroom", zone="Ünïcode\t\\N\n'", state=False, confidence=1.0),
         replace(GOOD, timestamp=NOW - timedelta(seconds=1), confidence=1),
-        {key: value for key, value in asdict(GOOD).items() if key != "confidence"},
+        {key: value for key, value in asdict(GOOD).items() if key != "confidence"} | {"state": False},
     ]
     assert await ingest(batch) == 4
     assert rows(cursor) == [
         (east, "bedroom", "Ünïcode\t\\N\n'", False, "binary_sensor.desk", 1.0),
         (NOW - timedelta(seconds=1), "office", "desk", True, "binary_sensor.desk", 1.0),
         (NOW, "office", "desk", True, "binary_sensor.desk", 0.25),
-        (NOW, "office", "desk", True, "binary_sensor.desk", 1.0),
+        (NOW, "office", "desk", False, "binary_sensor.desk", 1.0),
     ]
     cursor.execute(
         "SELECT count(DISTINCT id), count(*) FILTER (WHERE created_at > now() - interval '1 min') "
@@ -75,8 +75,10 @@ async def test_each_row_is_stored_in_its_month(cursor: Cursor) -> None:
     edge = datetime(NOW.year, NOW.month, 1, tzinfo=UTC)
     west = timezone(timedelta(hours=-8))
     batch = [
-        replace(GOOD, timestamp=moment.astimezone(zone))
-        for moment in (edge, edge - timedelta(microseconds=1), edge, edge - timedelta(days=40))
+        replace(GOOD, timestamp=moment.astimezone(zone), zone=f"{zone} {number}")
+        for number, moment in enumerate(
+            (edge, edge - timedelta(microseconds=1), edge, edge - timedelta(days=40))
+        )
         for zone in (UTC, west)
     ]
     assert await ingest(iter(batch)) == 8
@@ -152,8 +154,8 @@ async def test_a_room_that_was_added_a_moment_ago_is_accepted(cursor: Cursor) ->
     with pytest.raises(InvalidReadings, match=r"^1 invalid: reading 1: unknown room 'kitchen'$"):
         await ingest([GOOD, kitchen])
     cursor.execute("ALTER TYPE room_type ADD VALUE 'kitchen'")
-    assert await ingest([GOOD, kitchen]) == 2
-    assert [row[1] for row in rows(cursor)] == ["office", "office", "kitchen"]
+    assert await ingest([GOOD, kitchen]) == 1
+    assert sorted(row[1] for row in rows(cursor)) == ["kitchen", "office"]
 
 
 async def test_a_retired_room_takes_late_readings_only(cursor: Cursor) -> None:
@@ -165,7 +167,7 @@ async def test_a_retired_room_takes_late_readings_only(cursor: Cursor) -> None:
     reason = f"room 'office' was retired on {NOW - timedelta(hours=1):%Y-%m-%d %H:%M:%S}+00"
     assert caught.value.problems == [(1, reason), (4, reason)]
     assert rows(cursor) == []
-    assert await ingest([late, late]) == 2
+    assert await ingest([late, late]) == 1
     cursor.execute("UPDATE rooms SET retired_at = NULL")
     assert await ingest([GOOD]) == 1
 
@@ -175,7 +177,7 @@ async def test_a_room_that_was_retired_a_moment_ago_is_named(cursor: Cursor) -> 
     assert await ingest([GOOD]) == 1
     cursor.execute("INSERT INTO rooms (room, retired_at) VALUES ('office', %s)", [NOW])
     with pytest.raises(InvalidReadings, match=r"^1 invalid: reading 1: room 'office' was retired on "):
-        await ingest([replace(GOOD, room="bedroom"), GOOD])
+        await ingest([replace(GOOD, room="bedroom"), replace(GOOD, zone="door")])
     assert len(rows(cursor)) == 1
 
 
@@ -183,7 +185,7 @@ async def test_a_room_that_was_renamed_a_moment_ago_is_unknown(cursor: Cursor) -
     assert await ingest([GOOD]) == 1
     cursor.execute("ALTER TYPE room_type RENAME VALUE 'office' TO 'study'")
     with pytest.raises(InvalidReadings, match="reading 0: unknown room 'office'"):
-        await ingest([GOOD])
+        await ingest([replace(GOOD, zone="door")])
 
 
 async def test_a_month_without_a_partition_stops_the_batch(cursor: Cursor) -> None:
@@ -238,5 +240,6 @@ async def test_ingest_works_with_every_connection_profile(
     monkeypatch.setenv("POSTGRES_DB", "other" if environment == "testing" else database.name)
     monkeypatch.setenv("POSTGRES_TEST_DB", database.name if environment == "testing" else "other")
     assert (await get_engine()).url.database == database.name
-    assert [await ingest([GOOD]) for _ in range(3)] == [1, 1, 1]
+    others = [replace(GOOD, zone=f"zone {number}") for number in range(3)]
+    assert [await ingest([other]) for other in others] == [1, 1, 1]
     assert len(rows(cursor)) == 3

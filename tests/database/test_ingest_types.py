@@ -48,6 +48,11 @@ def rows(cursor: Cursor) -> list[tuple[Any, ...]]:
     return cursor.fetchall()
 
 
+def earlier(values: dict[str, Any], microseconds: int) -> dict[str, Any]:
+    """The same values at an earlier time: another reading."""
+    return {**values, "timestamp": values["timestamp"] - timedelta(microseconds=microseconds)}
+
+
 SCALARS: dict[str, dict[str, Any]] = {
     "numpy": {
         "room": np.str_("office"),
@@ -69,8 +74,21 @@ SCALARS: dict[str, dict[str, Any]] = {
 async def test_scalars_arrive_as_the_values_that_they_stand_for(cursor: Cursor, kind: str) -> None:
     """As a Reading and as a mapping, and among plain readings of the same sensor."""
     values = {**FIELDS, **SCALARS[kind]}
-    assert await ingest([Reading(**values), GOOD, Reading(**values), values]) == 4
-    assert rows(cursor) == [tuple(FIELDS[name] for name in COLUMNS)] * 4
+    first, second, third = (earlier(values, number) for number in (0, 1, 2))
+    assert await ingest([Reading(**first), Reading(**earlier(FIELDS, 3)), Reading(**second), third]) == 4
+    assert rows(cursor) == [
+        tuple(earlier(FIELDS, number)[name] for name in COLUMNS) for number in (3, 2, 1, 0)
+    ]
+
+
+@pytest.mark.parametrize("kind", SCALARS)
+async def test_scalars_are_the_same_readings_as_the_values_that_they_stand_for(
+    cursor: Cursor, kind: str
+) -> None:
+    values = {**FIELDS, **SCALARS[kind]}
+    assert await ingest([values, GOOD]) == 1
+    assert await ingest([Reading(**values), values, GOOD]) == 0
+    assert len(rows(cursor)) == 1
 
 
 @pytest.mark.parametrize(
@@ -83,13 +101,14 @@ async def test_scalars_arrive_as_the_values_that_they_stand_for(cursor: Cursor, 
     ],
 )
 async def test_objects_with_the_same_attributes_are_readings(cursor: Cursor, like: Any) -> None:
-    assert await ingest([like, GOOD]) == 2
-    assert rows(cursor) == [tuple(FIELDS[name] for name in COLUMNS)] * 2
+    assert await ingest([like, Reading(**earlier(FIELDS, 1))]) == 2
+    assert rows(cursor)[1] == tuple(FIELDS[name] for name in COLUMNS)
+    assert await ingest([like]) == 0
 
 
 async def test_an_object_without_a_confidence_has_the_default(cursor: Cursor) -> None:
     bare = {name: value for name, value in FIELDS.items() if name != "confidence"}
-    assert await ingest([SimpleNamespace(**bare), SensorReading(**bare)]) == 2
+    assert await ingest([SimpleNamespace(**bare), SensorReading(**earlier(bare, 1))]) == 2
     assert [row[-1] for row in rows(cursor)] == [1.0, 1.0]
 
 
@@ -97,8 +116,10 @@ async def test_a_frame_is_written_by_its_rows(cursor: Cursor) -> None:
     """itertuples() and to_dict() give the scalars of pandas and numpy."""
     frame = pd.DataFrame([{**FIELDS, "timestamp": NOW - timedelta(seconds=n)} for n in range(3)])
     assert await ingest(frame.itertuples()) == 3  # type: ignore[arg-type]  # its attributes have no types
+    assert [row[0] for row in rows(cursor)] == [NOW - timedelta(seconds=n) for n in (2, 1, 0)]
+    cursor.execute("DELETE FROM sensor_readings")
     assert await ingest(frame.to_dict("records")) == 3  # type: ignore[arg-type]  # its keys are Hashable
-    assert [row[0] for row in rows(cursor)] == [NOW - timedelta(seconds=n) for n in (2, 2, 1, 1, 0, 0)]
+    assert [row[0] for row in rows(cursor)] == [NOW - timedelta(seconds=n) for n in (2, 1, 0)]
 
 
 BAD: dict[str, dict[str, Any]] = {
