@@ -148,6 +148,23 @@ async def connect(
         await connection.close()
 
 
+@asynccontextmanager
+async def driver_of(connection: AsyncConnection) -> AsyncIterator[Any]:
+    """The ``asyncpg.Connection`` of a connection, which is not used again after it has failed.
+
+    SQLAlchemy does not see the errors of the driver's own functions.
+    """
+    driver: Any = (await connection.get_raw_connection()).driver_connection
+    try:
+        yield driver
+    except BaseException as error:
+        if driver.is_closed() or isinstance(
+            error, asyncpg.InterfaceError | asyncpg.InternalClientError | OSError
+        ):
+            await connection.invalidate()
+        raise
+
+
 class Session(AsyncSession):
     """A session that also accepts SQL as a plain string, as in the operator's manual."""
 

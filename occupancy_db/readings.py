@@ -13,10 +13,10 @@ import asyncpg
 from sqlalchemy import Engine
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 
-from occupancy_db.connection import get_engine
+from occupancy_db.connection import driver_of, get_engine
 from occupancy_db.months import AHEAD, EARLIEST, absurd, following, month_of
 from occupancy_db.rooms import Rooms, load_rooms
-from occupancy_db.storage import COLUMNS, OvertakenError, Row, store
+from occupancy_db.storage import COLUMNS, OvertakenError, Row, store, store_in_savepoint
 
 ZONE_LENGTH: Final = 50
 ENTITY_LENGTH: Final = 100
@@ -136,6 +136,8 @@ async def ingest(
         DatabaseError: a month has no partition, or the session's transaction is unsuitable.
         sqlalchemy.exc.DBAPIError: no connection.
         asyncpg.PostgresError: the server refused the rows, or a lock was not obtained in time.
+        asyncpg.InterfaceError, asyncpg.InternalClientError: the connection was lost. The readings may be
+            written: send them again.
     """
     batch = readings if isinstance(readings, list | tuple) else list(readings)
     if not batch:
@@ -165,7 +167,8 @@ async def _learn(place: AsyncConnection | AsyncEngine) -> Known:
     if isinstance(place, AsyncEngine):
         async with place.connect() as connection:
             return await _learn(connection)
-    rooms = await load_rooms((await place.get_raw_connection()).driver_connection)
+    async with driver_of(place) as driver:
+        rooms = await load_rooms(driver)
     _known[_engine(place)] = known = Known(rooms)
     return known
 
@@ -177,8 +180,7 @@ async def _store(place: AsyncConnection | AsyncEngine, months: dict[date, list[R
             if isinstance(place, AsyncEngine):
                 async with place.begin() as connection:
                     return await store(connection, months)
-            async with place.begin_nested():
-                return await store(place, months)
+            return await store_in_savepoint(place, months)
         except OvertakenError:
             continue
 

@@ -1,11 +1,12 @@
 """Storing validated readings: each one exactly once, whoever sends it again, and when."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date, datetime
 from typing import Any, Final
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from occupancy_db.connection import driver_of
 from occupancy_db.errors import DatabaseError, ExitCode
 from occupancy_db.months import TABLE, partition_name
 
@@ -19,7 +20,6 @@ Key = tuple[datetime, str, str, bool, str]
 Month = list[Row]
 
 _KEY: Final = ", ".join(COLUMNS[:-1])
-_KEY_LENGTH: Final = len(COLUMNS) - 1
 
 _SLOTS: Final = 1024
 """Number of rows in ``hourly.ingest_slots``."""
@@ -70,15 +70,17 @@ async def store(connection: AsyncConnection, months: Mapping[date, Month]) -> in
     found = (await connection.exec_driver_sql(_PARTITIONS)).all()
     _require_partitions(months, {row[0] for row in found})
     _require_read_committed({row[1] for row in found})
-    driver: Any = (await connection.get_raw_connection()).driver_connection
-    if not driver.is_in_transaction():
-        raise _unsuitable("the session is in autocommit mode", "Use a session with transactions.")
-    try:
+    async with driver_of(connection) as driver:
         return await _store(driver, months)
-    except BaseException:
-        if driver.is_closed():  # SQLAlchemy does not see the errors of the driver's own functions
-            await connection.invalidate()
-        raise
+
+
+async def store_in_savepoint(connection: AsyncConnection, months: Mapping[date, Month]) -> int:
+    """As :func:`store`, in the transaction of a caller, which an error leaves as it was before the call."""
+    assert connection.sync_connection is not None
+    if connection.sync_connection.get_execution_options().get("isolation_level") == "AUTOCOMMIT":
+        raise _unsuitable("the session is in autocommit mode", "Use a session with transactions.")
+    async with connection.begin_nested():
+        return await store(connection, months)
 
 
 async def _store(driver: Any, months: Mapping[date, Month]) -> int:
@@ -87,7 +89,7 @@ async def _store(driver: Any, months: Mapping[date, Month]) -> int:
         rows = _distinct(months[month])
         span = _Span(partition_name(month), rows)
         if stored := await span.stored(driver):
-            rows = span.rows = [row for row in rows if row[:_KEY_LENGTH] not in stored]
+            rows = span.rows = [row for row in rows if _key(row) not in stored]
         if rows:
             await driver.copy_records_to_table(span.partition, records=rows, columns=COLUMNS)
             spans.append(span)
@@ -126,7 +128,7 @@ class _Span:
             self._where, self._arguments = "timestamp = ANY ($1)", (list(self._times),)
             found = await self._fetch(driver)
         self._stored = len(found)
-        return {tuple(row) for row in found}
+        return {_key(row) for row in found}
 
     async def overtaken(self, driver: Any) -> bool:
         """Whether readings of this transaction are stored twice. The caller has claimed their slots."""
@@ -136,9 +138,9 @@ class _Span:
         )
         if count == self._stored + len(self.rows):
             return False
-        mine = {row[:_KEY_LENGTH] for row in self.rows}
+        mine = {_key(row) for row in self.rows}
         twice = await self._fetch(driver, f"GROUP BY {_KEY} HAVING count(*) > 1")
-        return any(tuple(row) in mine for row in twice)
+        return any(_key(row) in mine for row in twice)
 
     async def _fetch(self, driver: Any, more: str = "") -> list[Any]:
         found: list[Any] = await driver.fetch(
@@ -148,13 +150,18 @@ class _Span:
         return found
 
 
+def _key(row: Sequence[Any]) -> Key:
+    timestamp, room, zone, state, entity, *_ = row
+    return timestamp, room, zone, state, entity
+
+
 def _distinct(rows: Month) -> Month:
     """The readings without repetitions; of equal keys the first one stays."""
     if len({row[0] for row in rows}) == len(rows):
         return rows
     found: dict[Key, Row] = {}
     for row in rows:
-        found.setdefault(row[:_KEY_LENGTH], row)
+        found.setdefault(_key(row), row)
     return list(found.values())
 
 

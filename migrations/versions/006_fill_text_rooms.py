@@ -46,7 +46,7 @@ INDEXES = {
     # The newest readings of a room, and its readings of a range of time.
     "ix_sensor_readings_room_timestamp": ("sensor_readings", "(room_text, timestamp)"),
     # The same of a zone.
-    "ix_sensor_readings_zone_timestamp": ("sensor_readings", "(zone, timestamp)"),
+    "ix_sensor_readings_zone_timestamp": ("sensor_readings", "(zone, timestamp) INCLUDE (state)"),
     # One row by id: the ids of a month ascend in the order of its pages.
     "ix_sensor_readings_id": (
         "sensor_readings",

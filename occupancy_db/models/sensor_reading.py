@@ -33,7 +33,7 @@ class SensorReading(Base):
         # Query: the newest readings of a room, or its readings of a range of time.
         Index("ix_sensor_readings_room_timestamp", "room", "timestamp"),
         # Query: the same of a zone.
-        Index("ix_sensor_readings_zone_timestamp", "zone", "timestamp"),
+        Index("ix_sensor_readings_zone_timestamp", "zone", "timestamp", postgresql_include=["state"]),
         # Query: one row by id. The ids of a month ascend in the order of its pages.
         Index(
             "ix_sensor_readings_id",

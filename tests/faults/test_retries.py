@@ -22,7 +22,14 @@ TASKS = 4
 READINGS = 150
 BATCHES = 24
 
-FAILURES = (asyncpg.PostgresError, asyncpg.InterfaceError, DBAPIError, PendingRollbackError, OSError)
+FAILURES = (
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    DBAPIError,
+    PendingRollbackError,
+    OSError,
+)
 """What a sender sees of a server that stops, and of a session that is ended."""
 
 
