@@ -25,7 +25,8 @@ INDEXES = {
     "brin_timestamp": ("", f"USING brin (timestamp) {_BRIN}"),
     "brin_zone": ("", "USING brin (zone) WITH (pages_per_range = 32)"),
     "room": ("", "(room, timestamp)"),
-    "zone": ("", "(zone, timestamp)"),
+    "zone": ("", "(zone, timestamp) INCLUDE (state)"),
+    "zone_bare": ("", "(zone, timestamp)"),
     "room_desc": ("", "(room, timestamp DESC)"),
     "zone_desc": ("", "(zone, timestamp DESC)"),
     "active": ("", "(room, timestamp) WHERE state"),
@@ -33,6 +34,7 @@ INDEXES = {
 SETS = {
     "0.1.0": ("key_timestamp", "brin_zone"),
     "A": ("key_timestamp", "brin_id", "room", "zone"),
+    "A-bare": ("key_timestamp", "brin_id", "room", "zone_bare"),
     "A-multi": ("key_timestamp", "brin_id_multi", "room", "zone"),
     "A+active": ("key_timestamp", "brin_id", "room", "zone", "active"),
     "B": ("key_id", "brin_timestamp", "room", "zone"),
