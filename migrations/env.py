@@ -18,7 +18,7 @@ from sqlalchemy.schema import SchemaItem
 
 from occupancy_db.connection import connect
 from occupancy_db.errors import explain
-from occupancy_db.maintenance import SESSION_SETTINGS
+from occupancy_db.maintenance import LOCK_TABLE, SESSION_SETTINGS
 from occupancy_db.models import Base
 from occupancy_db.schema import revisions
 from occupancy_db.settings import Settings
@@ -29,7 +29,9 @@ PARTITION = re.compile(r"(?P<parent>.+)_\d{4}_\d{2}")
 def include_object(
     _item: SchemaItem, name: str | None, kind: str, reflected: bool, compare_to: SchemaItem | None
 ) -> bool:
-    """Leave partitions out of autogenerate: they come and go with the calendar, not with the models."""
+    """Leave out of autogenerate what is not in the models: partitions, and the maintenance lock."""
+    if kind == "table" and f"public.{name}" == LOCK_TABLE:
+        return False
     if kind != "table" or not reflected or compare_to is not None:
         return True
     partition = PARTITION.fullmatch(name or "")

@@ -18,7 +18,7 @@ from occupancy_db.backup.rehearsal import rehearse
 from occupancy_db.backup.sets import BackupSet, SetState, Store, set_id
 from occupancy_db.connection import connect
 from occupancy_db.errors import DatabaseError, ExitCode, task_group
-from occupancy_db.maintenance import maintenance_lock
+from occupancy_db.maintenance import hold_lock
 from occupancy_db.settings import Settings
 
 LOCK_WAIT = 120.0
@@ -319,7 +319,7 @@ async def _dump_and_decode(
 ) -> tuple[contents.Contents, datetime]:
     """Write the dump, read it once, and return the content of the database and the end of the dump."""
     with progress.phase("dump") as notes:
-        async with maintenance_lock(settings, LOCK_WAIT, contents.SNAPSHOT_SETTINGS):
+        async with hold_lock(settings, LOCK_WAIT, contents.SNAPSHOT_SETTINGS):
             saved = await _dump(settings, backup, partial, superuser)
         ended = datetime.now(UTC)
         notes.append(f"{saved.rows:,} rows, {(partial / DUMP).stat().st_size / 1e6:,.1f} MB")

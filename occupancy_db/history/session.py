@@ -21,7 +21,7 @@ from occupancy_db.history.inspection import (
     finish_statements,
     forget_month_statement,
 )
-from occupancy_db.maintenance import LOCK_SESSION, maintenance_lock
+from occupancy_db.maintenance import WORK_SESSION, maintenance_lock
 from occupancy_db.months import TABLE
 from occupancy_db.retry import RetryTimeoutError, retry
 from occupancy_db.settings import Settings
@@ -29,9 +29,6 @@ from occupancy_db.settings import Settings
 TABLE_LOCK_WAIT = 60.0
 """Seconds to wait for locks that other sessions hold on the table."""
 _PAUSE = (0.02, 0.2)
-
-_WORKER = "occupancy-db maintenance"
-"""The name of the sessions of upkeep and retention."""
 
 HOURS_AT_ONCE = 500
 """Number of hours that are summed up in one transaction, which takes a fraction of a second."""
@@ -51,7 +48,7 @@ class LockRetry:
             settings: The database.
             stack: Closes what is opened.
         """
-        self.watch = BlockerWatch(settings, [LOCK_SESSION, _WORKER], stack)
+        self.watch = BlockerWatch(settings, [WORK_SESSION], stack)
 
     async def __call__(self, attempt: Callable[..., Awaitable[Any]], *arguments: Any) -> Any:
         """Call a function, and retry while other sessions hold locks.
@@ -99,7 +96,7 @@ class UpkeepSession:
     """The two sessions that maintain the tables while clients read and write.
 
     Attributes:
-        guard: Holds the maintenance lock; in autocommit mode.
+        guard: Works under the maintenance lock; in autocommit mode.
         worker: For transactions of several statements.
         retry: Calls a function again while other sessions hold locks.
     """
@@ -187,7 +184,7 @@ async def sum_hours(connection: AsyncConnection, retry: LockRetry) -> int:
     An hour is closed five minutes after its end, so that readings which arrive a little late need no mark.
 
     Args:
-        connection: A connection in autocommit mode; its session holds the maintenance lock.
+        connection: A connection in autocommit mode, under the maintenance lock.
         retry: Calls a function again while other sessions hold locks.
 
     Raises:
@@ -220,7 +217,7 @@ async def upkeep_session(settings: Settings, lock_wait: float) -> AsyncIterator[
     """
     async with (
         maintenance_lock(settings, lock_wait, server_settings=BRIEF_LOCK_SETTINGS) as guard,
-        connect(settings, _WORKER, server_settings=BRIEF_LOCK_SETTINGS) as worker,
+        connect(settings, WORK_SESSION, server_settings=BRIEF_LOCK_SETTINGS) as worker,
         AsyncExitStack() as stack,
     ):
         yield UpkeepSession(guard, worker, LockRetry(settings, stack))

@@ -43,7 +43,7 @@ async def recover(
 
     Args:
         error: Why the deployment failed.
-        guard: The session that holds the maintenance lock.
+        guard: A session that works under the maintenance lock.
         settings: The database, as its owner.
         state: The database before the deployment.
         deployment: What was done; its ``after`` and ``reverted`` are brought up to date.

@@ -62,7 +62,7 @@ class LockWatch:
                 yield
             except Exception:
                 # Let the watcher end by itself: if the task group cancelled its query, the guard would lose
-                # its session, and the maintenance lock with it.
+                # its session, which the recovery needs.
                 ended.set()
                 await asyncio.wait([watcher])
                 raise

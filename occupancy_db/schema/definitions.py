@@ -9,12 +9,14 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 # Without oids, owners and privileges, which may be different in a copy. The search path must be pg_catalog
-# alone, so that definitions contain the schema of every name.
+# alone, so that definitions contain the schema of every name. The table of the maintenance lock may be
+# missing, because the first command that takes the lock creates it.
 OBJECTS = """
     WITH relation AS (
         SELECT c.oid, c.relkind, format('%I.%I', n.nspname, c.relname) AS name
         FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
         WHERE n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
+          AND c.oid IS DISTINCT FROM to_regclass('public.maintenance_lock')
     ), object (kind, relation, definition) AS (
         SELECT 'columns', r.name, concat_ws(
             ' ', r.name, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull, a.attidentity,

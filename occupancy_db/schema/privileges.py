@@ -15,6 +15,9 @@ _READING = (
     "INSERT INTO sensor_readings (timestamp, room, zone, state, source_entity) "
     "VALUES (now(), 'office', 'probe', false, 'probe')"
 )
+# Both need UPDATE, DELETE or TRUNCATE. The first does not even wait for who holds the maintenance lock.
+_MAY_LOCK = "LOCK TABLE public.maintenance_lock IN ROW EXCLUSIVE MODE"
+_LOCK = "LOCK TABLE public.maintenance_lock IN SHARE UPDATE EXCLUSIVE MODE NOWAIT"
 _VIEWS = [
     "SELECT count(*) FROM room_occupancy_status",
     "SELECT count(*) FROM sensor_reading_stats",
@@ -25,14 +28,19 @@ _ALLOWED = {
     OWNER: ["SELECT version_num FROM alembic_version", "CREATE TABLE rights_probe ()"],
     "occupancy_app": [_READING, *_VIEWS],
     "occupancy_readonly": _VIEWS,
-    BACKUP_USER: ["SELECT count(*) FROM hourly.sums"],
+    BACKUP_USER: ["SELECT count(*) FROM hourly.sums", _MAY_LOCK],
     MONITOR: ["SELECT count(*) FROM pg_stat_activity"],
 }
 _FORBIDDEN = {
-    "occupancy_app": ["CREATE TABLE rights_probe ()", "DELETE FROM alembic_version", "DELETE FROM rooms"],
-    "occupancy_readonly": [_READING],
+    "occupancy_app": [
+        "CREATE TABLE rights_probe ()",
+        "DELETE FROM alembic_version",
+        "DELETE FROM rooms",
+        _LOCK,
+    ],
+    "occupancy_readonly": [_READING, _LOCK],
     BACKUP_USER: [_READING],
-    MONITOR: ["SELECT count(*) FROM public.sensor_readings"],
+    MONITOR: ["SELECT count(*) FROM public.sensor_readings", _LOCK],
 }
 
 _UNDEFINED = (

@@ -31,6 +31,14 @@ CREATE TEMPORARY TABLE privileges_before ON COMMIT DROP AS SELECT * FROM pg_temp
 -- The owner
 ALTER SCHEMA public OWNER TO occupancy;
 
+-- The maintenance lock (occupancy_db/maintenance.py) is a lock of this table.
+DO $$ BEGIN
+    IF to_regclass('public.maintenance_lock') IS NULL THEN
+        CREATE TABLE public.maintenance_lock ();
+        ALTER TABLE public.maintenance_lock OWNER TO occupancy;
+    END IF;
+END $$;
+
 -- No privileges for PUBLIC on existing and future objects
 DO $$ BEGIN EXECUTE format('REVOKE ALL ON DATABASE %I FROM PUBLIC', current_database()); END $$;
 REVOKE ALL ON SCHEMA public FROM PUBLIC;
@@ -90,6 +98,10 @@ DO $$ BEGIN
         REVOKE INSERT, UPDATE, DELETE ON public.alembic_version FROM occupancy_app;
     END IF;
 END $$;
+
+-- The owner and the backup user may take the maintenance lock: LOCK TABLE wants UPDATE, DELETE or TRUNCATE
+REVOKE INSERT, UPDATE, DELETE ON public.maintenance_lock FROM occupancy_app;
+GRANT UPDATE ON public.maintenance_lock TO occupancy_backup;
 
 SELECT count(*) > 0 AS changed
 FROM (

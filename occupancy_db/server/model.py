@@ -92,7 +92,7 @@ def clients(processes: int = 1) -> Mapping[str, Client]:
     Args:
         processes: Number of application processes.
     """
-    return {"occupancy": Client(5, 1), "occupancy_app": Client(5, processes), "all others": Client(22)}
+    return {"occupancy": Client(6, 1), "occupancy_app": Client(5, processes), "all others": Client(22)}
 
 
 @dataclass(frozen=True)

@@ -75,7 +75,7 @@ async def test_a_failure_never_releases_the_maintenance_lock(
                 async with watching.watching(0):
                     await asyncio.sleep(number / 10_000)
                     raise KeyError
-        held = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()"
+        held = "SELECT count(*) FROM pg_locks WHERE relation = 'public.maintenance_lock'::regclass"
         assert await guard.scalar(text(held)) == 1
 
 

@@ -12,7 +12,7 @@ import psycopg2.errors
 import pytest
 
 from occupancy_db.errors import ExitCode
-from occupancy_db.maintenance import LOCK_KEY
+from occupancy_db.maintenance import LOCK_TABLE
 from tests.database.backup_host import LIVE
 from tests.database.users import OWNER
 from tests.faults.environment import (
@@ -71,7 +71,7 @@ def test_a_restore_waits_for_a_running_backup(fault_env: FaultEnvironment) -> No
 def test_a_backup_waits_for_the_maintenance_lock_of_a_migration(fault_env: FaultEnvironment) -> None:
     migration = fault_env.host.connect(OWNER)
     with migration.cursor() as cursor:
-        cursor.execute(f"SELECT pg_advisory_lock({LOCK_KEY})")
+        cursor.execute(f"BEGIN; LOCK TABLE {LOCK_TABLE} IN SHARE UPDATE EXCLUSIVE MODE")
     refused = fault_env.start(
         "backup",
         "create",

@@ -169,7 +169,7 @@ def test_a_refusal_shows_the_calculation() -> None:
     )
     assert "x work_mem 64.00" in str(refused.value)
     assert str(refused.value).endswith(" MB of 1024 MB")
-    with pytest.raises(BudgetError, match=r"max_connections 20 .* occupancy_app 6 .* 3 reserved = 37$"):
+    with pytest.raises(BudgetError, match=r"max_connections 20 .* occupancy_app 6 .* 3 reserved = 38$"):
         tuning.plan(Request(2, 1024, overrides={"max_connections": 20}))
 
 

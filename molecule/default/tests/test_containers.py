@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from testinfra.host import Host
 
-from occupancy_db.maintenance import LOCK_KEY
+from occupancy_db.maintenance import LOCK_TABLE
 from tests.hosts import Server
 from tests.waiting import wait_for
 
@@ -90,7 +90,7 @@ def test_no_secret_is_anywhere_else(host: Host, server: Server) -> None:
     }
     # A container of the tools runs meanwhile, because it waits for the maintenance lock.
     with closing(server.connect("occupancy")) as holder, holder.cursor() as cursor:
-        cursor.execute("SELECT pg_advisory_lock(%s)", [LOCK_KEY])
+        cursor.execute(f"BEGIN; LOCK TABLE {LOCK_TABLE} IN SHARE UPDATE EXCLUSIVE MODE")
         host.check_output("occupancy-db partitions maintain --lock-wait 600 </dev/null >/dev/null 2>&1 &")
         waits = "SELECT count(*) > 0 FROM pg_stat_activity WHERE application_name LIKE 'occupancy-db %'"
         wait_for(lambda: server.query("occupancy", waits)[0][0], "occupancy-db partitions maintain")
