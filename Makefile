@@ -64,8 +64,8 @@ db-check: .venv/.synced ## List tables and status
 	@$(MANAGE) check-tables
 db-migrate: .venv/.synced ## Run pending migrations
 	@$(MANAGE) migrate
-db-rollback: .venv/.synced ## Roll back one migration
-	@$(MANAGE) rollback
+db-rollback: .venv/.synced ## Roll back one migration: make db-rollback [LOSE_DATA=yes]
+	@$(MANAGE) rollback $(if $(filter yes,$(LOSE_DATA)),--lose-data)
 db-current: .venv/.synced ## Show the current revision
 	@$(MANAGE) current
 db-history: .venv/.synced ## Show the migration history

@@ -10,17 +10,19 @@ import re
 from logging.config import fileConfig
 from typing import Any
 
-from alembic import context
+from alembic import command, context
 from alembic.runtime.migration import MigrationContext
 from alembic.util import CommandError
 from sqlalchemy import Connection
+from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.schema import SchemaItem
 
 from occupancy_db.connection import connect
 from occupancy_db.errors import explain
 from occupancy_db.maintenance import LOCK_TABLE, SESSION_SETTINGS
 from occupancy_db.models import Base
-from occupancy_db.schema import revisions
+from occupancy_db.release.rollback import require_no_loss
+from occupancy_db.schema import revisions, runner
 from occupancy_db.settings import Settings
 
 PARTITION = re.compile(r"(?P<parent>.+)_\d{4}_\d{2}")
@@ -63,9 +65,21 @@ def run(connection: Connection) -> None:
         context.run_migrations()
 
 
+async def refuse_loss(connection: AsyncConnection) -> None:
+    """Refuse the command `alembic downgrade` if data would be lost."""
+    options = context.config.cmd_opts
+    if options is None or options.cmd[0] is not command.downgrade or "lose-data" in context.get_x_argument():
+        return
+    current = await runner.current_revision(connection)
+    going = context.script.iterate_revisions(current, options.revision, select_for_downgrade=True)
+    await require_no_loss(connection, list(going), "'alembic -x lose-data downgrade'")
+    await connection.rollback()  # the queries have begun a transaction
+
+
 async def run_alone() -> None:
     """Run under the `alembic` command, with a new connection."""
     async with connect(Settings(), "alembic", server_settings=SESSION_SETTINGS) as connection:
+        await refuse_loss(connection)
         await connection.run_sync(run)
 
 

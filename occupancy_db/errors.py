@@ -199,7 +199,10 @@ def explain(error: BaseException) -> DatabaseError | None:
 def _statement_reason(cause: BaseException) -> Reason | None:
     """The errors of PostgreSQL and asyncpg while a statement runs."""
     match cause:
-        case asyncpg.LockNotAvailableError() | asyncpg.QueryCanceledError() | asyncpg.DeadlockDetectedError():
+        case asyncpg.QueryCanceledError():
+            hint = "A limit such as statement_timeout ended it, or an administrator: see the server's log."
+            return Reason(ExitCode.FAILED, _sentence(cause), hint)
+        case asyncpg.LockNotAvailableError() | asyncpg.DeadlockDetectedError():
             hint = "Another session holds the lock: see pg_stat_activity, then try again."
             return Reason(ExitCode.LOCKED, _sentence(cause), hint)
         case asyncpg.InsufficientPrivilegeError():
@@ -220,7 +223,17 @@ def _statement_reason(cause: BaseException) -> Reason | None:
                 "The database contains objects that these migrations did not create: use an empty database."
             )
             return Reason(ExitCode.FAILED, _sentence(cause), hint)
-        case asyncpg.PostgresConnectionError() | asyncpg.AdminShutdownError() | asyncpg.CrashShutdownError():
+        case asyncpg.DatabaseDroppedError():
+            hint = "Create it with 'occupancy-db init', or restore a backup set."
+            return Reason(ExitCode.DATABASE_MISSING, _sentence(cause), hint)
+        case (
+            asyncpg.PostgresConnectionError()
+            | asyncpg.AdminShutdownError()
+            | asyncpg.CrashShutdownError()
+            | asyncpg.CannotConnectNowError()
+            | asyncpg.IdleSessionTimeoutError()
+            | asyncpg.IdleInTransactionSessionTimeoutError()
+        ):
             what = f"the connection was lost: {_sentence(cause)}"
             return Reason(ExitCode.UNREACHABLE, what, "Check the server's log, then try again.")
         # asyncpg raises these after the server has ended the session between two statements.
@@ -243,18 +256,24 @@ def _client_reason(cause: BaseException) -> Reason | None:
             return Reason(
                 ExitCode.CONFIGURATION, _settings_problems(cause), "Correct the environment or .env."
             )
+        # The operating system reports a connection that was lost, or that does not answer.
+        case ConnectionAbortedError() | ConnectionRefusedError() | ConnectionResetError() | TimeoutError():
+            what = f"the connection was lost: {_sentence(cause)}"
+            return Reason(ExitCode.UNREACHABLE, what, "Check the server's log, then try again.")
         case OSError():
             where = f": {cause.filename}" if cause.filename else ""
             what = f"{cause.strerror or _sentence(cause)}{where}"
             if cause.errno in {errno.ENOSPC, errno.EDQUOT}:
                 return Reason(ExitCode.NO_SPACE, what, "Free some space, then try again.")
-            code = ExitCode.PERMISSION if cause.errno in {errno.EACCES, errno.EROFS} else ExitCode.FAILED
+            refused = {errno.EACCES, errno.EPERM, errno.EROFS}
+            code = ExitCode.PERMISSION if cause.errno in refused else ExitCode.FAILED
             return Reason(code, what, "Check the path and its permissions.")
     # An Alembic error exists only if Alembic has been imported, and clients do not import it.
     alembic = sys.modules.get("alembic.util.exc")
     if alembic is not None and isinstance(cause, alembic.CommandError):
         hint = "Compare 'occupancy-db current' with the revisions of 'occupancy-db history'."
-        return Reason(ExitCode.FAILED, _sentence(cause), hint)
+        unknown = "Can't locate revision" in str(cause)
+        return Reason(ExitCode.UNSUITABLE if unknown else ExitCode.FAILED, _sentence(cause), hint)
     return None
 
 

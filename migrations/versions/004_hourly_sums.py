@@ -23,6 +23,8 @@ down_revision = "003_time_ordered_readings"
 branch_labels = None
 depends_on = None
 
+lost = {"hourly sums of removed readings": "SELECT count(*) FROM hourly.history"}
+
 HOUR = "date_bin('1 hour', timestamp, 'epoch')"
 
 # The only definition of the sums.

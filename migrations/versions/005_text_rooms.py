@@ -28,6 +28,11 @@ allowed = {
     "changing-column-type": "only the hourly sums are rewritten, which writers do not read",
 }
 
+lost = {
+    "labels of rooms": "SELECT count(*) FROM public.rooms WHERE label IS NOT NULL",
+    "retired rooms": "SELECT count(*) FROM public.rooms WHERE retired_at IS NOT NULL",
+}
+
 # Column, enum, whether it is NOT NULL.
 COLUMNS = {
     "sensor_readings": [("room", "room_type", True)],

@@ -95,6 +95,8 @@ async def create(
     store = Store(backup.dir)
     progress = Progress(store, settings.database, announce)
     async with store.lock():
+        for line in store.foreign(settings.database):
+            announce(f"note: {line}")
         with progress.measured():
             made = await make_set(settings, backup, progress, pin)
             await verify_set(made, backup, progress)
@@ -211,6 +213,8 @@ async def verify(
     store = Store(backup.dir)
     failed: list[DatabaseError] = []
     async with store.lock(wait=LOCK_WAIT):
+        for line in store.foreign(settings.database):
+            announce(f"note: {line}")
         sets = store.sets(settings.database)
         if names:
             chosen = [store.find(settings.database, name) for name in names]
@@ -250,9 +254,9 @@ def prune(database: str, backup: BackupSettings, dry_run: bool = False) -> list[
     """
     store = Store(backup.dir)
     verdicts = pruning.plan(store.sets(database), backup, datetime.now(UTC))
-    for verdict in verdicts:
-        if not verdict.keep and not dry_run:
-            store.remove(verdict.backup)
+    for number, verdict in enumerate(verdicts):
+        if not verdict.keep and not dry_run and (why := store.remove(verdict.backup)):
+            verdicts[number] = pruning.Verdict(verdict.backup, True, why)
     return verdicts
 
 

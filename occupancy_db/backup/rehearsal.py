@@ -169,7 +169,8 @@ def _server_user(directory: Path) -> int | None:
 
 
 def _left_over(directory: Path) -> list[Path]:
-    return list(directory.glob("rehearsal-*"))
+    # A file or a link of that name was not made here.
+    return [path for path in directory.glob("rehearsal-*") if path.is_dir() and not path.is_symlink()]
 
 
 async def _remove(data: Path, user: int | None) -> None:

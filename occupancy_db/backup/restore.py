@@ -133,6 +133,8 @@ async def restore(
     store = Store(backup.dir)
     progress = Progress(store, names.live, announce)
     async with store.lock(_LOCK_WAIT):
+        for line in store.foreign(names.live):
+            announce(f"note: {line}")
         with progress.phase("choose") as notes:
             chosen = await _choose(settings, backup, names, name)
             notes.append(chosen.backup_set.id)

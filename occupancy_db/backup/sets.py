@@ -2,6 +2,7 @@
 
 import fcntl
 import hashlib
+import os
 import re
 import shutil
 from collections.abc import AsyncIterator
@@ -155,11 +156,23 @@ class Store:
         found = [
             read_set(path, match)
             for path in self.directory.iterdir()
-            if (match := _ID.fullmatch(path.name)) and match["database"] == database and _time(match)
+            if (match := _ID.fullmatch(path.name))
+            and match["database"] == database
+            and _time(match)
+            and not _foreign(path)
         ]
         # Leave out sets that another process has removed meanwhile.
         found = [backup for backup in found if backup.path.exists()]
         return sorted(found, key=lambda backup: (backup.made_at, backup.id))
+
+    def foreign(self, database: str) -> list[str]:
+        """Name what has the name of a set, or of an unfinished set, and is left alone, a line each."""
+        lines = []
+        for path in sorted(self.directory.iterdir()):
+            match = _ID.fullmatch(path.name.removeprefix(_PARTIAL))
+            if match and match["database"] == database and (why := _foreign(path) or self._kept(path)):
+                lines.append(f"{path} {why}: it is left alone")
+        return lines
 
     def find(self, database: str, name: str) -> BackupSet:
         """Return a set by its id, or the newest verified one as ``latest``.
@@ -193,6 +206,12 @@ class Store:
             sets = [backup for backup in sets if backup.id == name]
         if not sets:
             what = "no verified backup set" if name == "latest" else f"no backup set {name}"
+            if _ID.fullmatch(name) and (why := _foreign(self.directory / name)):
+                raise DatabaseError(
+                    ExitCode.DAMAGED,
+                    f"{self.directory / name} {why}, and is not used as a backup set",
+                    f"Replace it by a copy of the set that belongs to the user {os.geteuid()}.",
+                )
             raise DatabaseError(
                 ExitCode.DAMAGED,
                 f"there is {what} of the database {database} in {self.directory}",
@@ -221,21 +240,35 @@ class Store:
         return read_set(path, match)
 
     def clear(self) -> None:
-        """Remove what interrupted backups have left. The caller holds the lock."""
+        """Remove what interrupted backups have left, except foreign things. The caller holds the lock."""
         for path in self.directory.glob(f"{_PARTIAL}*"):
-            shutil.rmtree(path)
+            if not _foreign(path) and not self._kept(path):
+                shutil.rmtree(path)
 
-    def remove(self, backup: BackupSet) -> None:
+    def _kept(self, path: Path) -> str | None:
+        """Return why this user cannot remove a directory; None if the user can."""
+        writable = os.access(self.directory, os.W_OK, effective_ids=True)  # a disk may be read-only
+        if writable and path.exists() and not _accessible(path, os.W_OK):
+            return f"may not be removed by the user {os.geteuid()}"
+        return None
+
+    def remove(self, backup: BackupSet) -> str | None:
         """Remove a set. It is renamed first, so that a partly removed set is never found.
 
         A set that was pinned meanwhile is renamed back.
+
+        Returns:
+            Why the set was kept; None if it was removed.
         """
+        if why := self._kept(backup.path):
+            return why
         gone = backup.path.rename(self.directory / (_PARTIAL + backup.id))
         if not backup.pinned and (gone / PINNED).exists():
             gone.rename(backup.path)
-            return
+            return "pinned"
         sync(self.directory)
         shutil.rmtree(gone)
+        return None
 
 
 def set_id(partial: Path) -> str:
@@ -263,11 +296,33 @@ def read_set(path: Path, match: re.Match[str]) -> BackupSet:
     return BackupSet(path, match["database"], made_at, manifest, verified, problem, _note(path / PINNED))
 
 
-def _note(path: Path) -> str | None:
-    """Return the text of a marker file, or its name if it is empty; None if there is no such file."""
-    if not path.exists():
+def _foreign(path: Path) -> str | None:
+    """Return why something with the name of a set is not one of this program; None if it is, or is gone."""
+    if path.is_symlink():
+        return "is a link"
+    if not os.path.lexists(path):
         return None
-    return path.read_text(encoding="utf-8", errors="replace").strip() or path.name
+    if not path.is_dir():
+        return "is not a directory"
+    if not _accessible(path, os.R_OK | os.X_OK):
+        return f"may not be read by the user {os.geteuid()}"
+    return None
+
+
+def _accessible(path: Path, mode: int) -> bool:
+    """Whether this user may access a directory and those in it."""
+    below = [Path(at, name) for at, names, _ in os.walk(path) for name in names]
+    return all(one.is_symlink() or os.access(one, mode, effective_ids=True) for one in [path, *below])
+
+
+def _note(path: Path) -> str | None:
+    """Return the text of a marker file, or its name if it has none; None if there is no such file."""
+    if not path.is_symlink() and not path.exists():
+        return None
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").strip() or path.name
+    except OSError as error:
+        return f"{path.name}: {error.strerror}"
 
 
 def _manifest(path: Path, database: str) -> Manifest:

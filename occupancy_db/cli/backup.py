@@ -67,7 +67,8 @@ def verify(
 def list_sets(json: Json = False) -> None:
     """List the sets, oldest first."""
     settings, backup = Settings(), BackupSettings()
-    sets = Store(backup.dir).sets(settings.database)
+    store = Store(backup.dir)
+    sets, foreign = store.sets(settings.database), store.foreign(settings.database)
     table = Table(
         [
             Column("Set", rank=0),
@@ -91,9 +92,15 @@ def list_sets(json: Json = False) -> None:
             one.pinned or "",
         )
     out.result(
-        {"database": settings.database, "directory": backup.dir, "sets": [_facts(one) for one in sets]},
+        {
+            "database": settings.database,
+            "directory": backup.dir,
+            "sets": [_facts(one) for one in sets],
+            "foreign": foreign,
+        },
         table if sets else f"no backup set of the database {settings.database} in {backup.dir}",
         *(f"damaged: {one.problem}" for one in sets if one.problem),
+        *(f"note: {line}" for line in foreign),
     )
 
 
@@ -139,12 +146,14 @@ def prune(
             return making.prune(settings.database, backup, dry_run)
 
     plan = asyncio.run(run())
+    foreign = Store(backup.dir).foreign(settings.database)
     data = [{"id": verdict.backup.id, "keep": verdict.keep, "why": verdict.why} for verdict in plan]
     going = [verdict for verdict in plan if not verdict.keep]
     verb = "would be removed" if dry_run else "removed"
     out.result(
-        {"database": settings.database, "dry_run": dry_run, "plan": data},
+        {"database": settings.database, "dry_run": dry_run, "plan": data, "foreign": foreign},
         *(f"{'keep  ' if verdict.keep else 'remove'} {verdict.backup.id}: {verdict.why}" for verdict in plan),
+        *(f"note: {line}" for line in foreign),
         f"{len(going)} of {len(plan)} {verb}",
     )
 

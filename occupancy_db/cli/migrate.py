@@ -32,11 +32,15 @@ def migrate(
     """Migrate the schema to this release: check, back up, apply, verify.
 
     Migrations are applied one at a time. If several processes migrate, one applies and the others wait.
-    Outside production the backup is skipped if the directory of backup sets does not exist.
+    Outside production the backup is skipped if the directory of backup sets does not exist. With --plan the
+    exit code is that of the first obstacle.
     """
     settings = Settings()
     if plan:
-        _show(asyncio.run(_plan(settings)))
+        planned = asyncio.run(_plan(settings))
+        _show(planned)
+        if planned.exit_code:
+            raise typer.Exit(planned.exit_code)
     else:
         run(settings, save=backup, wait=lock_wait)
 

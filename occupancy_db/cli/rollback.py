@@ -22,15 +22,15 @@ def rollback(
     ] = "-1",
     lose_data: Annotated[
         bool,
-        typer.Option("--lose-data", help="In production: also revert migrations whose data would be lost."),
+        typer.Option("--lose-data", help="Revert even if data are lost that only these migrations can hold."),
     ] = False,
     lock_wait: LockWait = LOCK_WAIT,
     json: Json = False,
 ) -> None:
     """Revert one migration, or all down to a revision.
 
-    Data that only the reverted migrations can hold is lost. In production this is refused for migrations that
-    are not declared as reversible, unless --lose-data is given.
+    If data would be lost that only the reverted migrations can hold, the command names these data and changes
+    nothing, unless --lose-data is given.
     """
     settings = Settings()
     report(settings, asyncio.run(roll_back(settings, revision, wait=lock_wait, lose_data=lose_data)))

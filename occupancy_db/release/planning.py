@@ -2,6 +2,7 @@
 
 from occupancy_db.backup.configuration import BackupSettings
 from occupancy_db.connection import connect
+from occupancy_db.errors import ExitCode
 from occupancy_db.release.precheck import check_database
 from occupancy_db.release.results import PlannedRevision, ReleasePlan, RevisionSummary
 from occupancy_db.release.steps import BRIEF_LOCK_SETTINGS
@@ -33,4 +34,5 @@ async def plan(settings: Settings, backup: BackupSettings) -> ReleasePlan:
         ahead=state.ahead,
         problems=[str(problem) for problem in state.problems],
         warnings=state.warnings,
+        exit_code=state.problems[0].code if state.problems else ExitCode.OK,
     )

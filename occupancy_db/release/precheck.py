@@ -79,6 +79,11 @@ class DatabaseState:
     problems: list[DatabaseError] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
+    @property
+    def known(self) -> bool:
+        """Whether this release works with the revision of the database."""
+        return all(problem.code is not ExitCode.UNSUITABLE for problem in self.problems)
+
     def raise_problems(self) -> None:
         """Raise all problems as one error, with the exit code and hint of the first.
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from occupancy_db.errors import ExitCode
 from occupancy_db.schema import revisions
 from occupancy_db.schema.revisions import Phase, UndeclaredError
 
@@ -93,6 +94,7 @@ class ReleasePlan:
         ahead: Revisions of a newer release, beside which this release works.
         problems: Why a deployment would be refused, an error each.
         warnings: What the operator should know.
+        exit_code: The exit code of the first problem; OK if there is none.
     """
 
     database: str
@@ -102,6 +104,7 @@ class ReleasePlan:
     ahead: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    exit_code: ExitCode = ExitCode.OK
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields for JSON."""

@@ -3,15 +3,16 @@
 import re
 
 from alembic.script import Script
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from occupancy_db.errors import DatabaseError, ExitCode
 from occupancy_db.maintenance import LOCK_WAIT, maintenance_lock
 from occupancy_db.release import steps
-from occupancy_db.release.results import RevisionSummary
 from occupancy_db.release.watch import LockWatch
 from occupancy_db.schema import revisions, runner
+from occupancy_db.schema.revisions import UndeclaredError
 from occupancy_db.schema.runner import script_directory
-from occupancy_db.settings import Environment, Settings
+from occupancy_db.settings import Settings
 
 
 async def roll_back(
@@ -23,29 +24,61 @@ async def roll_back(
         settings: The database, as its owner.
         revision: An id, ``base``, or a number of steps, as in ``-1``.
         wait: Seconds to wait for the maintenance lock, and for the locks of each revision.
-        lose_data: Whether production may lose the data that only these revisions can hold.
+        lose_data: Whether data that only these revisions can hold may be lost.
 
     Raises:
-        DatabaseError: there is no such earlier revision, or production would lose data.
+        DatabaseError: there is no such earlier revision, or data would be lost; the text names the data.
+        alembic.util.CommandError: this release does not know the revision of the database.
         sqlalchemy.exc.DBAPIError: a step failed; it is rolled back, those before it are not.
     """
     async with maintenance_lock(settings, wait) as guard:
         before = await runner.current_revision(guard)
-        applied = revisions.up_to(script_directory(), before) if before else []
+        scripts = script_directory()
+        if before:
+            scripts.get_revision(before)  # names a revision that this release does not know
+        applied = revisions.up_to(scripts, before) if before else []
         going = _revisions_above(applied, revision)[::-1]
-        lossy = [script.revision for script in going if not RevisionSummary.of(script).reversible]
-        if lossy and settings.environment is Environment.PRODUCTION and not lose_data:
-            raise DatabaseError(
-                ExitCode.REFUSED,
-                f"{', '.join(lossy)} cannot be reverted without losing data, and {settings.where} is "
-                "production",
-                "Restore a backup set instead, or use --lose-data.",
-            )
+        if not lose_data:
+            await require_no_loss(guard, going)
         watch = LockWatch(guard)
         for script in going:
             await steps.revert(settings, script, wait, watch)
         after = await runner.current_revision(guard)
     return runner.Outcome(before, after, [script.revision for script in going], [])
+
+
+async def require_no_loss(
+    connection: AsyncConnection, going: list[Script], flag: str = "--lose-data"
+) -> None:
+    """Raise an error if reverting revisions would lose data.
+
+    Args:
+        connection: A connection to the database.
+        going: The revisions, the newest first.
+        flag: The option that confirms the loss, for the hint.
+
+    Raises:
+        DatabaseError: data would be lost; the text names the data.
+    """
+    losses = []
+    for script in going:
+        try:
+            one = revisions.declaration(script)
+        except UndeclaredError:
+            losses.append(f"{script.revision} does not say what its downgrade keeps")
+            continue
+        if not one.reversible and not one.lost:
+            losses.append(f"{script.revision} is reversible {one.loses}")
+        for what, query in one.lost.items():
+            if count := (await connection.exec_driver_sql(query)).scalar():
+                losses.append(f"{script.revision} has {count:,} {what}")
+    if losses:
+        raise DatabaseError(
+            ExitCode.REFUSED,
+            f"this cannot be reverted without losing data: {'; '.join(losses)}",
+            f"Repeat the command with {flag} if these data may be lost. Nothing was changed.",
+            {"losses": losses},
+        )
 
 
 def _revisions_above(applied: list[Script], revision: str) -> list[Script]:

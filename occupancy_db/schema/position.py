@@ -29,12 +29,14 @@ class Position:
         head: The newest revision of this release.
         ahead: The revisions of a newer release that only add to the schema; empty if there are none.
         unverified: Whether the last run of migrations ended before it had verified the schema.
+        known: Whether this release works with the revision.
     """
 
     revision: str | None
     head: str
     ahead: list[str] = field(default_factory=list)
     unverified: bool = False
+    known: bool = True
 
 
 def migrations_directory() -> Path:
@@ -105,5 +107,6 @@ async def find(connection: Any) -> Position:
     if len(found) > 1:
         raise UnclearError(", ".join(found))
     revision = found[0] if found else None
-    ahead = [] if revision is None or revision in ids else revisions.additions(comment, ids[-1])
-    return Position(revision, ids[-1], ahead, revisions.is_unverified(comment))
+    known = revision is None or revision in ids
+    ahead = [] if known else revisions.additions(comment, ids[-1])
+    return Position(revision, ids[-1], ahead, revisions.is_unverified(comment), known or bool(ahead))

@@ -65,6 +65,8 @@ class Revision:
         phase: Phase of the revision.
         contracts: Id of the revision that added what this one removes; None unless the phase is contract.
         reversible: Whether ``downgrade`` restores the previous state, with all data.
+        loses: What ``downgrade`` loses, in words: the field Reversible.
+        lost: By the name of data that ``downgrade`` loses: the query that counts them.
         locks: The strongest of LOCKS that it takes on a table in use.
         release: First version of the product that contains it, as numbers.
         allowed: The lint rules that it breaks on purpose, with the reason of each.
@@ -74,6 +76,8 @@ class Revision:
     phase: Phase
     contracts: str | None
     reversible: bool
+    loses: str
+    lost: dict[str, str]
     locks: str
     release: tuple[int, ...]
     allowed: dict[str, str]
@@ -112,6 +116,8 @@ def declaration(script: "Script") -> Revision:
         phase=Phase(phase[1] or "contract"),
         contracts=phase[2],
         reversible=reversible[0] == "yes",
+        loses=found["Reversible"].rstrip("."),
+        lost=getattr(script.module, "lost", {}),
         locks=locks,
         release=tuple([*map(int, release[0].split(".")), 0, 0][:3]),
         allowed=getattr(script.module, "allowed", {}),

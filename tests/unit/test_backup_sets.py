@@ -16,7 +16,15 @@ from hypothesis import strategies as st
 from occupancy_db.backup import sets
 from occupancy_db.backup.contents import Contents, Table
 from occupancy_db.backup.files import replace
-from occupancy_db.backup.manifest import DUMP, GLOBALS, MANIFEST, PINNED, Manifest, Verified, file_facts
+from occupancy_db.backup.manifest import (
+    DUMP,
+    GLOBALS,
+    MANIFEST,
+    PINNED,
+    Manifest,
+    Verified,
+    file_facts,
+)
 from occupancy_db.backup.programs import libpq_environment, run_program, start_program
 from occupancy_db.backup.sets import AHEAD, BackupSet, SetState, Store, read_set, set_id
 from occupancy_db.errors import DatabaseError, ExitCode
