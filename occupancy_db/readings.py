@@ -178,8 +178,7 @@ async def _store(place: AsyncConnection | AsyncEngine, months: dict[date, list[R
     while True:  # each attempt finds more readings stored by others
         try:
             if isinstance(place, AsyncEngine):
-                async with place.begin() as connection:
-                    return await store(connection, months)
+                return await store(place, months)
             return await store_in_savepoint(place, months)
         except OvertakenError:
             continue

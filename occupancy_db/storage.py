@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import date, datetime
 from typing import Any, Final
 
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from occupancy_db.connection import driver_of
 from occupancy_db.errors import DatabaseError, ExitCode
@@ -25,7 +25,7 @@ _SLOTS: Final = 1024
 """Number of rows in ``hourly.ingest_slots``."""
 
 _FEW: Final = 64
-"""A larger batch claims all slots at once: it would claim a large part of them one by one."""
+"""A larger batch claims all slots at once, and only after it has copied its rows."""
 
 _PATIENCE: Final = 2
 """The whole span of a batch is compared if it holds at most so many stored readings for each new one."""
@@ -39,38 +39,36 @@ _PARTITIONS: Final = f"""
       AND NOT EXISTS (SELECT FROM ONLY {TABLE})
 """  # noqa: S608  # a constant
 
-_CLAIM: Final = "SELECT claim_ingest_slots($1)"
+_CLAIM_AND_PARTITIONS: Final = _PARTITIONS.replace(
+    "FROM pg_inherits", "FROM (SELECT claim_ingest_slots($1)) AS claim CROSS JOIN pg_inherits", 1
+)
+_CLAIM_ALL: Final = "SELECT claim_ingest_slots(NULL)"
 
 
 class OvertakenError(Exception):
     """Another transaction has stored some of the readings meanwhile; roll back and store the rest."""
 
 
-async def store(connection: AsyncConnection, months: Mapping[date, Month]) -> int:
-    """Copy the readings that are not stored yet into the partitions of their months.
+async def store(engine: AsyncEngine, months: Mapping[date, Month]) -> int:
+    """Copy the readings that are not stored yet into the partitions of their months, in one transaction.
 
-    COPY to the partitioned table would insert row by row because of its triggers. Readings of the same key
-    that another transaction has stored, or is storing, are found after the rows were copied, under a lock
-    that this transaction holds until its end.
+    COPY to the partitioned table would insert row by row because of its triggers. The claimed slots keep
+    another transaction from storing the same readings until this one ends.
 
     Args:
-        connection: A connection in a transaction, or one that begins a transaction by itself.
+        engine: The database.
         months: Valid readings by the first day of their UTC month.
 
     Returns:
         The number of readings stored.
 
     Raises:
-        OvertakenError: the transaction, or its savepoint, must be rolled back; a new attempt can succeed.
+        OvertakenError: a new attempt can succeed.
         DatabaseError: a month has no partition, or the transaction's isolation level hides what other
             transactions store.
         asyncpg.PostgresError: the server refused the rows, or a lock was not obtained in time.
     """
-    # Executed by SQLAlchemy, so that the transaction begins; the driver's own functions take part in it.
-    found = (await connection.exec_driver_sql(_PARTITIONS)).all()
-    _require_partitions(months, {row[0] for row in found})
-    _require_read_committed({row[1] for row in found})
-    async with driver_of(connection) as driver:
+    async with engine.connect() as connection, driver_of(connection) as driver, driver.transaction():
         return await _store(driver, months)
 
 
@@ -79,22 +77,25 @@ async def store_in_savepoint(connection: AsyncConnection, months: Mapping[date, 
     assert connection.sync_connection is not None
     if connection.sync_connection.get_execution_options().get("isolation_level") == "AUTOCOMMIT":
         raise _unsuitable("the session is in autocommit mode", "Use a session with transactions.")
-    async with connection.begin_nested():
-        return await store(connection, months)
+    async with connection.begin_nested(), driver_of(connection) as driver:
+        return await _store(driver, months)
 
 
 async def _store(driver: Any, months: Mapping[date, Month]) -> int:
+    slots = _slots(months)
+    found = await (driver.fetch(_CLAIM_AND_PARTITIONS, slots) if slots else driver.fetch(_PARTITIONS))
+    _require_partitions(months, {row[0] for row in found})
+    _require_read_committed({row[1] for row in found})
     spans = []
     for month in sorted(months):
-        rows = _distinct(months[month])
-        span = _Span(partition_name(month), rows)
+        span = _Span(partition_name(month), months[month])
         if stored := await span.stored(driver):
-            rows = span.rows = [row for row in rows if _key(row) not in stored]
-        if rows:
-            await driver.copy_records_to_table(span.partition, records=rows, columns=COLUMNS)
+            span.rows = [row for row in span.rows if _key(row) not in stored]
+        if span.rows:
+            await driver.copy_records_to_table(span.partition, records=span.rows, columns=COLUMNS)
             spans.append(span)
-    if spans:
-        await driver.execute(_CLAIM, _slots(spans))
+    if spans and not slots:
+        await driver.execute(_CLAIM_ALL)
         for span in spans:
             if await span.overtaken(driver):
                 raise OvertakenError
@@ -110,9 +111,10 @@ class _Span:
     """
 
     def __init__(self, partition: str, rows: Month) -> None:
-        self.partition = partition
-        self.rows = rows
+        """Leave out the readings that are twice among the rows."""
         times = {row[0] for row in rows}
+        self.partition = partition
+        self.rows = rows if len(times) == len(rows) else _distinct(rows)
         # A batch is usually a span of time in which nothing is stored yet.
         self._where = "timestamp BETWEEN $1 AND $2"
         self._arguments: tuple[Any, ...] = (min(times), max(times))
@@ -157,18 +159,17 @@ def _key(row: Sequence[Any]) -> Key:
 
 def _distinct(rows: Month) -> Month:
     """The readings without repetitions; of equal keys the first one stays."""
-    if len({row[0] for row in rows}) == len(rows):
-        return rows
     found: dict[Key, Row] = {}
     for row in rows:
         found.setdefault(_key(row), row)
     return list(found.values())
 
 
-def _slots(spans: list[_Span]) -> list[int] | None:
-    if sum(len(span.rows) for span in spans) > _FEW:
-        return None
-    return sorted({int(row[0].timestamp() * 1000) % _SLOTS for span in spans for row in span.rows})
+def _slots(months: Mapping[date, Month]) -> list[int]:
+    """The slots of a small batch; an empty list for a large one, which needs all."""
+    if sum(map(len, months.values())) > _FEW:
+        return []
+    return sorted({int(row[0].timestamp() * 1000) % _SLOTS for rows in months.values() for row in rows})
 
 
 def _require_read_committed(levels: set[str]) -> None:

@@ -108,8 +108,8 @@ SLOTS = [
     "INSERT INTO hourly.ingest_slots SELECT generate_series(0, 1023)",
 ]
 
-# Called by occupancy_db.storage after a transaction has copied readings, before it compares them with those of other
-# transactions. NULL stands for all slots; the modes of the two locks conflict.
+# Called by occupancy_db.storage before a transaction compares its readings with those of other transactions. NULL stands for
+# all slots; the modes of the two locks conflict.
 CLAIM = """
 CREATE FUNCTION claim_ingest_slots(claimed integer[]) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER
