@@ -118,6 +118,7 @@ class Server:
             *(
                 "run",
                 "--detach",
+                "--init",
                 f"--name={self.name}",
                 "--publish=127.0.0.1::5432",
                 *hardened,

@@ -20,6 +20,9 @@ ENV_PASSWORDS = {"POSTGRES_PASSWORD": "POSTGRES_USER", "PGPASSWORD": "PGUSER"}
 ENV_BLOCK = re.compile(r"^# BEGIN (written by the access role.*)\n((?:.*\n)*?)# END \1$", re.MULTILINE)
 """The block that role access keeps in a .env file."""
 
+OPTIONAL_FLAGS = ("CREATEDB", "CREATEROLE", "REPLICATION", "BYPASSRLS")
+"""Attributes of users that only those have whose `flags` name them."""
+
 AT_LEAST = {"vm.nr_hugepages"}
 """Kernel settings of which other programs may need more: a higher value is accepted."""
 
@@ -53,7 +56,8 @@ def logins(
     """Return all users with a password in one format.
 
     Args:
-        product: The product's users: `name`, `comment`, `settings`; `flags` and `member_of` unless default.
+        product: The product's users: `name`, `comment`, `settings`; `flags` (separated by commas) and
+            `member_of` unless default.
         operators: The operator's users: `name`, and `role`, the user of the product whose privileges it has.
         connections: The users' connection limits by name.
         mark: The comment of the operator's users, by which a later run knows them.
@@ -64,8 +68,9 @@ def logins(
         role = {"settings": settings[user["role"]], "comment": mark, "member_of": [user["role"]]}
         found.append({"name": user["name"], **role})
     for user in found:
-        create = user.get("flags", "NOCREATEDB")
-        user["flags"] = f"LOGIN,NOSUPERUSER,{create},NOCREATEROLE,NOREPLICATION,NOBYPASSRLS"
+        given = user.get("flags", "").split(",")
+        flags = [flag if flag in given else f"NO{flag}" for flag in OPTIONAL_FLAGS]
+        user["flags"] = ",".join(["LOGIN", "NOSUPERUSER", *flags])
         user["limit"] = connections[user["name"]]
     return found
 

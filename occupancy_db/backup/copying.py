@@ -22,6 +22,17 @@ _INDEX_MEMORY = text(
 )
 
 
+TEMPLATE = "occupancy_template"
+"""The database that a restore copies: the superuser has revoked privileges of PUBLIC in it (role access)."""
+
+# Another encoding or locale is possible with template0 only.
+_TEMPLATE = text("""
+    SELECT datname FROM pg_database
+    WHERE datname = :name AND datistemplate AND pg_encoding_to_char(encoding) = :encoding
+      AND datcollate = :collate AND datctype = :ctype
+""")
+
+
 def quote(name: str) -> str:
     """Return a name as a quoted SQL identifier."""
     return '"' + name.replace('"', '""') + '"'
@@ -39,8 +50,10 @@ async def create_database(connection: AsyncConnection, name: str, saved: Content
     Raises:
         sqlalchemy.exc.DBAPIError: the server refused.
     """
+    same = {"encoding": saved.encoding, "collate": saved.collate, "ctype": saved.ctype}
+    template = await connection.scalar(_TEMPLATE, {"name": TEMPLATE, **same}) or "template0"
     await connection.exec_driver_sql(
-        f"CREATE DATABASE {quote(name)} {f'OWNER {quote(owner)}' if owner else ''} TEMPLATE template0 "
+        f"CREATE DATABASE {quote(name)} {f'OWNER {quote(owner)}' if owner else ''} TEMPLATE {template} "
         f"ENCODING '{saved.encoding}' LC_COLLATE '{saved.collate}' LC_CTYPE '{saved.ctype}'"
     )
 

@@ -111,7 +111,9 @@ def test_the_backup_user_has_lost_the_privilege_to_read(fault_env: FaultEnvironm
 def test_rows_are_hidden_from_the_backup_user(fault_env: FaultEnvironment) -> None:
     """With a row-level security policy, a dump would silently contain fewer rows."""
     fault_env.host.cluster.execute("ALTER TABLE predictions ENABLE ROW LEVEL SECURITY", database=LIVE)
-    refused = fault_env.host.backup("create", **KEEP_ONE)
+    attribute = "ALTER ROLE occupancy_backup {}BYPASSRLS"
+    with changed(fault_env.host, attribute.format("NO"), attribute.format("")):
+        refused = fault_env.host.backup("create", **KEEP_ONE)
     assert refused.returncode == ExitCode.PROGRAM, refused.stderr
     assert "row-level security" in refused.stderr
     fault_env.assert_survived()

@@ -224,7 +224,7 @@ def test_role_variables_exist() -> None:
 def names_of_the_product() -> set[str]:
     """Names with the prefix of a role besides its variables: users, metrics, modules, playbooks' own."""
     users = yaml.safe_load((ROOT / "roles/occupancy/vars/main.yml").read_text())["occupancy_roles"]
-    others = {"occupancy_db", "occupancy_dev", "occupancy_test", "tuning_plan"}
+    others = {"occupancy_db", "occupancy_dev", "occupancy_test", "occupancy_template", "tuning_plan"}
     playbooks = "\n".join(path.read_text() for path in (ROOT / "playbooks").glob("*.yml"))
     optional = set(re.findall(r"\b(\w+) \| default\(", playbooks))
     return {user["name"] for user in users} | metrics() | others | optional

@@ -6,7 +6,7 @@ from tests.hosts import check_collection, play, server, superuser
 
 __all__ = ["play", "server", "superuser"]
 
-TESTS = {"": 123, "not any_release": 105}
+TESTS = {"": 126, "not any_release": 108}
 """By the option -m, which is that of the scenario debian12. If a file is not collected any more, the scenario fails."""
 
 

@@ -64,6 +64,22 @@ def test_a_clean_stop_needs_no_recovery(host: Host) -> None:
     assert "was not properly shut down" not in log
 
 
+def test_an_orphan_of_docker_exec_ends_no_session(host: Host, server: Server) -> None:
+    """PID 1 inherits orphans. PostgreSQL as PID 1 takes one that fails for a crashed process of its own.
+
+    It then ends all sessions and recovers: https://github.com/docker-library/postgres/issues/1349. Compose's
+    `init: true` gives each container an init process as PID 1.
+    """
+    orphan = "sleep 1.349"
+    with closing(server.connect("occupancy")) as session, session.cursor() as cursor:
+        host.check_output(f"docker exec {CONTAINER} sh -c '({orphan}; exit 2) & exit 0'")
+        processes = f"docker top {CONTAINER} -o pid,args"
+        wait_for(lambda: orphan not in host.check_output(processes), "the end of the orphan")
+        log = host.check_output(f"docker logs --tail 50 {CONTAINER} 2>&1")
+        assert "exited with exit code 2" not in log
+        cursor.execute("SELECT 1")
+
+
 @pytest.mark.parametrize(
     "path", ["secrets/occupancy", "secrets/occupancy_app", "tls/server.pem", "ca/ca.key"]
 )

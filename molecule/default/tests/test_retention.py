@@ -12,6 +12,7 @@ import pytest
 from testinfra.backend.base import CommandResult
 from testinfra.host import Host
 
+from tests.hosts import Server
 from tests.waiting import wait_for
 
 testinfra_hosts = ["ansible://occupancy"]
@@ -70,6 +71,7 @@ def test_the_crontab_has_the_jobs_of_the_inventory(host: Host) -> None:
     assert scheduled(host) == {
         "maintain": "occupancy-job maintain 600 occupancy-db partitions maintain --months-ahead 3 --months-back 12",
         "cleanup": "occupancy-job cleanup 3600 occupancy-db cleanup --no-dry-run --months 12 --transitions-months 24 --predictions-months 12",
+        "users": "occupancy-job users 60 occupancy-users /opt/occupancy /run/occupancy/postgresql",
     }
     assert "\n*/15 * * * * root occupancy-job maintain" in table.content_string
     assert "\n5 3 * * * root occupancy-job cleanup" in table.content_string
@@ -85,7 +87,7 @@ def test_only_root_writes_metrics(host: Host) -> None:
     assert (directory.user, directory.group, directory.mode) == ("root", "root", 0o755)
 
 
-@pytest.mark.parametrize("job", ["maintain", "cleanup"])
+@pytest.mark.parametrize("job", ["maintain", "cleanup", "users"])
 def test_a_job_in_the_environment_of_cron_succeeds_and_writes_metrics(host: Host, job: str) -> None:
     before = time.time() - 5  # the metrics are in whole seconds
     run = as_cron(host, scheduled(host)[job])
@@ -99,6 +101,17 @@ def test_a_job_in_the_environment_of_cron_succeeds_and_writes_metrics(host: Host
     assert "ended with exit code 0" in log(host, job)
     assert host.file(f"{METRICS}/occupancy_{job}.prom").mode == 0o644  # the collector of the metrics reads it
     assert host.check_output(f"find {METRICS} -type f -not -name '*.prom'") == ""
+
+
+def test_a_user_that_lifts_its_limit_is_put_right_and_named(host: Host, server: Server) -> None:
+    server.query("occupancy_app", "ALTER ROLE occupancy_app SET statement_timeout = 0")
+    assert server.query("occupancy_app", "SHOW statement_timeout") == [("0",)]
+    assert as_cron(host, scheduled(host)["users"]).rc == 13
+    assert metrics(host, "users")["exit_code"] == 13
+    said = log(host, "users", "--priority", "warning..warning")
+    assert "user occupancy_app had changed its settings: statement_timeout=0" in said
+    assert server.query("occupancy_app", "SHOW statement_timeout") == [("1min",)]
+    assert as_cron(host, scheduled(host)["users"]).rc == 0
 
 
 def test_the_partitions_of_the_coming_months_and_of_a_year_back_exist(host: Host) -> None:
