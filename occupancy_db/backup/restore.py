@@ -28,8 +28,8 @@ from occupancy_db.backup.progress import Announce, Progress
 from occupancy_db.backup.sets import BackupSet, SetState, Store
 from occupancy_db.connection import connect
 from occupancy_db.errors import DatabaseError, ExitCode
-from occupancy_db.history import upkeep
-from occupancy_db.months import MONTHS_AHEAD, MONTHS_BACK
+from occupancy_db.history import clock, upkeep
+from occupancy_db.months import MARGIN, MONTHS_AHEAD, MONTHS_BACK
 from occupancy_db.schema import privileges, runner
 from occupancy_db.schema.privileges import BACKUP_USER, CONNECTION_WAIT, OWNER, USERS
 from occupancy_db.settings import Settings
@@ -146,7 +146,7 @@ async def restore(
             found = await compare(restored, set_id, chosen.manifest.contents)
             notes.append(f"{found.rows:,} rows")
         with progress.phase("prepare") as notes:
-            migrated = await _prepare(restored, backup)
+            migrated = await _prepare(restored, backup, settings, notes)
             notes += [f"applied {revision}" for revision in migrated.applied]
         with progress.phase("try"):
             for user in USERS:
@@ -198,6 +198,11 @@ async def rollback(settings: Settings, backup: BackupSettings, announce: Announc
             if names.live in existing:
                 renames = [(names.live, names.restoring), *renames, (names.restoring, names.replaced)]
             await exchange(settings, names, renames, "a rollback")
+        if names.live in existing:
+            await clock.carry(
+                as_user(in_database(settings, names.replaced), OWNER, backup),
+                as_user(settings, OWNER, backup),
+            )
     return RestoreRollback(
         live=existing[names.replaced], replaced=names.replaced if names.live in existing else None
     )
@@ -205,6 +210,8 @@ async def rollback(settings: Settings, backup: BackupSettings, announce: Announc
 
 async def cleanup(settings: Settings, backup: BackupSettings) -> list[str]:
     """Drop what restores have left: the replaced database after a day, and one that was never finished.
+
+    The replaced database is kept for MARGIN longer, because the clock may be ahead by as much.
 
     Args:
         settings: The live database, as a user who may drop databases.
@@ -214,19 +221,25 @@ async def cleanup(settings: Settings, backup: BackupSettings) -> list[str]:
         The names of the databases that were dropped.
 
     Raises:
-        DatabaseError: a restore or backup is running.
+        DatabaseError: a restore or backup is running, or the clock contradicts what is recorded; then the
+            replaced database was kept.
     """
     names = DatabaseNames(settings.database)
-    dropped = []
+    state = await clock.known_state(settings)
+    now = state.now if state else datetime.now(UTC)
     async with Store(backup.dir).lock(), administration(settings) as connection:
         existing = await find_databases(connection, names)
-        if names.restoring in existing:
-            dropped.append(names.restoring)
+        dropped = [names.restoring] if names.restoring in existing else []
         replaced = replaced_at(existing.get(names.replaced))
-        if replaced and datetime.now(UTC) - replaced > KEEP_REPLACED:
+        if replaced and replaced > now and state and state.confirmed_at:
+            replaced = state.confirmed_at  # the clock was ahead
+        due = replaced and now - replaced > KEEP_REPLACED + MARGIN
+        if due and not (state and state.contradiction):
             dropped.append(names.replaced)
         for name in dropped:
             await drop_database(connection, name)
+    if due and state and state.contradiction:
+        raise state.error(f"{names.replaced} was kept.")
     return dropped
 
 
@@ -293,11 +306,19 @@ async def _restore_beside_live(settings: Settings, names: DatabaseNames, chosen:
     await restore_dump(restored, chosen.backup_set, "--no-owner", f"--role={OWNER}")
 
 
-async def _prepare(restored: Settings, backup: BackupSettings) -> runner.Outcome:
+async def _prepare(
+    restored: Settings, backup: BackupSettings, live: Settings, notes: list[str]
+) -> runner.Outcome:
     """Bring a restored database to this release: schema, partitions, privileges, statistics."""
     owner = as_user(restored, OWNER, backup)
     migrated = await runner.upgrade(owner)
-    await upkeep.maintain(owner, MONTHS_AHEAD, months_back=MONTHS_BACK)
+    await clock.carry(as_user(live, OWNER, backup), owner)
+    try:
+        await upkeep.maintain(owner, MONTHS_AHEAD, months_back=MONTHS_BACK)
+    except DatabaseError as error:
+        if error.code is not ExitCode.CLOCK:
+            raise
+        notes.append(error.what)  # the jobs will name the command that confirms the clock
     await _grant(restored)
     async with connect(
         owner, "occupancy-db restore", server_settings=contents.SNAPSHOT_SETTINGS, autocommit=True
