@@ -55,7 +55,7 @@ _Months = Annotated[int, Field(ge=1, le=1200)]
 
 
 class RetentionSettings(BaseSettings):
-    """The retention policy of a host; the variables are the fields with the prefix ``RETENTION_``.
+    """The retention policy of a host; every field is an environment variable.
 
     ``occupancy-db`` on a host has them from the inventory. Elsewhere none is set, unless an operator does.
 
@@ -63,13 +63,13 @@ class RetentionSettings(BaseSettings):
         pydantic.ValidationError: a value is invalid.
     """
 
-    model_config = SettingsConfigDict(
-        env_prefix="RETENTION_", env_file=".env", extra="ignore", env_ignore_empty=True
-    )
+    model_config = SettingsConfigDict(env_file=".env", extra="ignore", env_ignore_empty=True)
 
-    months: _Months | None = Field(None, description="Months of sensor readings to keep")
-    transitions_months: _Months | None = Field(None, description="Months of room transitions to keep")
-    predictions_months: _Months | None = Field(None, description="Months of predictions to keep")
+    retention_months: _Months | None = Field(None, description="Months of sensor readings to keep")
+    retention_transitions_months: _Months | None = Field(
+        None, description="Months of room transitions to keep"
+    )
+    retention_predictions_months: _Months | None = Field(None, description="Months of predictions to keep")
 
 
 class Settings(BaseSettings):

@@ -1,7 +1,7 @@
 """Restores: into another database, which is compared, verified and then exchanged with the live one."""
 
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ from occupancy_db.schema.privileges import BACKUP_USER, CONNECTION_WAIT, OWNER, 
 from occupancy_db.settings import Settings
 
 KEEP_REPLACED = timedelta(days=1)
-"""How long the replaced database is kept."""
+"""How long the replaced database is kept at least."""
 
 _LOCK_WAIT = 900.0
 """Seconds to wait for a backup that is running: it ends by itself."""
@@ -146,7 +146,7 @@ async def restore(
             found = await compare(restored, set_id, chosen.manifest.contents)
             notes.append(f"{found.rows:,} rows")
         with progress.phase("prepare") as notes:
-            migrated = await _prepare(restored, backup, settings, notes)
+            migrated = await _prepare(restored, backup, names.live, notes)
             notes += [f"applied {revision}" for revision in migrated.applied]
         with progress.phase("try"):
             for user in USERS:
@@ -199,19 +199,15 @@ async def rollback(settings: Settings, backup: BackupSettings, announce: Announc
                 renames = [(names.live, names.restoring), *renames, (names.restoring, names.replaced)]
             await exchange(settings, names, renames, "a rollback")
         if names.live in existing:
-            await clock.carry(
-                as_user(in_database(settings, names.replaced), OWNER, backup),
-                as_user(settings, OWNER, backup),
-            )
+            owner = as_user(settings, OWNER, backup)
+            await clock.carry(in_database(owner, names.replaced), owner)
     return RestoreRollback(
         live=existing[names.replaced], replaced=names.replaced if names.live in existing else None
     )
 
 
 async def cleanup(settings: Settings, backup: BackupSettings) -> list[str]:
-    """Drop what restores have left: the replaced database after a day, and one that was never finished.
-
-    The replaced database is kept for MARGIN longer, because the clock may be ahead by as much.
+    """Drop a database that was never finished, and the replaced one after KEEP_REPLACED and MARGIN.
 
     Args:
         settings: The live database, as a user who may drop databases.
@@ -221,20 +217,18 @@ async def cleanup(settings: Settings, backup: BackupSettings) -> list[str]:
         The names of the databases that were dropped.
 
     Raises:
-        DatabaseError: a restore or backup is running, or the clock contradicts what is recorded; then the
-            replaced database was kept.
+        DatabaseError: a restore or backup is running, or the clock contradicts what is recorded.
     """
     names = DatabaseNames(settings.database)
     state = await clock.known_state(settings)
-    now = state.now if state else datetime.now(UTC)
     async with Store(backup.dir).lock(), administration(settings) as connection:
         existing = await find_databases(connection, names)
         dropped = [names.restoring] if names.restoring in existing else []
-        replaced = replaced_at(existing.get(names.replaced))
-        if replaced and replaced > now and state and state.confirmed_at:
-            replaced = state.confirmed_at  # the clock was ahead
-        due = replaced and now - replaced > KEEP_REPLACED + MARGIN
-        if due and not (state and state.contradiction):
+        since = replaced_at(existing.get(names.replaced))
+        if state and since and since > state.now:  # the clock was ahead
+            since = state.confirmed_at
+        due = state and since and state.now - since > KEEP_REPLACED + MARGIN
+        if due and state and not state.contradiction:
             dropped.append(names.replaced)
         for name in dropped:
             await drop_database(connection, name)
@@ -306,13 +300,11 @@ async def _restore_beside_live(settings: Settings, names: DatabaseNames, chosen:
     await restore_dump(restored, chosen.backup_set, "--no-owner", f"--role={OWNER}")
 
 
-async def _prepare(
-    restored: Settings, backup: BackupSettings, live: Settings, notes: list[str]
-) -> runner.Outcome:
+async def _prepare(restored: Settings, backup: BackupSettings, live: str, notes: list[str]) -> runner.Outcome:
     """Bring a restored database to this release: schema, partitions, privileges, statistics."""
     owner = as_user(restored, OWNER, backup)
     migrated = await runner.upgrade(owner)
-    await clock.carry(as_user(live, OWNER, backup), owner)
+    await clock.carry(in_database(owner, live), owner)
     try:
         await upkeep.maintain(owner, MONTHS_AHEAD, months_back=MONTHS_BACK)
     except DatabaseError as error:

@@ -59,15 +59,15 @@ def cleanup(
     nothing early. Nothing is removed while the clock contradicts what is recorded.
     """
     settings, policy = Settings(), RetentionSettings()
-    months = months or policy.months or (_SHOWN_MONTHS if dry_run else None)
+    months = months or policy.retention_months or (_SHOWN_MONTHS if dry_run else None)
     if months is None:
         raise typer.BadParameter(
             "is needed with --no-dry-run: RETENTION_MONTHS is not set either", param_hint="'--months'"
         )
     keep = {
         "sensor_readings": months,
-        "room_transitions": transitions_months or policy.transitions_months,
-        "predictions": predictions_months or policy.predictions_months,
+        "room_transitions": transitions_months or policy.retention_transitions_months,
+        "predictions": predictions_months or policy.retention_predictions_months,
     }
     wanted = {table: number for table, number in keep.items() if number}
     if dry_run:
