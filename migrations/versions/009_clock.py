@@ -23,6 +23,8 @@ down_revision = "008_table_locks"
 branch_labels = None
 depends_on = None
 
+lost = {"confirmations of the clock": "SELECT count(*) FROM hourly.clock WHERE confirmed_by IS NOT NULL"}
+
 # What retention keeps longer than it was told to, and the longest silence that no one has to explain: a clock that is ahead by
 # less removes nothing early. The same number is occupancy_db.months.MARGIN.
 MARGIN = "interval '2 days'"
