@@ -138,7 +138,7 @@ class ClockHost:
         return done
 
     def contradicts(self) -> bool:
-        """Whether the shift is one that the checks of the clock find, if the last check had the right clock."""
+        """Whether the checks find the shift, if the last of them had the right clock."""
         return not -TOLERANCE < self.cluster.offset < MARGIN
 
     def assert_nothing_lost(self, months: int = 12) -> None:
