@@ -109,7 +109,7 @@ def test_one_stage_runs_alone(use: Use, capfd: pytest.CaptureFixture[str]) -> No
 
 def test_an_unknown_stage_is_refused_with_the_names(capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["test", "upgrade"]) == 2
-    assert "images, lint, unit, database, clients, faults, debian13" in capfd.readouterr().err
+    assert "images, lint, unit, database, clients, faults, clocks, debian13" in capfd.readouterr().err
 
 
 def test_larger_numbers_are_for_test_full_only(use: Use, capfd: pytest.CaptureFixture[str]) -> None:
