@@ -32,4 +32,4 @@ class ExitCode(IntEnum):
     DIFFERENT = 13, "restored content or schema differs from what it should be"
     PROGRAM = 14, "a program of PostgreSQL failed"
     UNSUITABLE = 15, "versions or features do not fit"
-    CLOCK = 16, "the clock contradicts the backup sets"
+    CLOCK = 16, "the clock contradicts what is recorded"

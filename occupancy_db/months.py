@@ -17,8 +17,21 @@ MONTHS_BACK = 12
 EARLIEST = datetime(2010, 1, 1, tzinfo=UTC)
 """The earliest timestamp that is accepted. A clock that was never set reads 1970."""
 
-AHEAD = timedelta(days=1)
-"""How far a timestamp may be ahead of this machine's clock."""
+AHEAD = timedelta(days=100)
+"""How far a timestamp may be ahead of this machine's clock, which may be the one that is wrong.
+
+The partitions that upkeep creates hold readings for about as long. The views of the present leave readings
+out until they are due.
+"""
+
+MARGIN = timedelta(days=2)
+"""What retention keeps longer than it was told to, and the longest silence that is no contradiction.
+
+A clock that is ahead by less than the margin removes nothing early. Revision 009 has the same number.
+"""
+
+TOLERANCE = timedelta(minutes=5)
+"""How far two clocks may be apart, because clocks are adjusted all the time."""
 
 
 def month_of(timestamp: datetime) -> date:

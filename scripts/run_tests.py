@@ -80,6 +80,12 @@ STAGES = (
         (*PYTEST, "--sample", "tests/faults"),
         full=(*PYTEST, "--durations", "15", "tests/faults"),
     ),
+    Stage(
+        "clocks",
+        "a clock that jumps before or during a job loses nothing (a sample; all in test-full)",
+        (*PYTEST, "--sample", "tests/clocks"),
+        full=(*PYTEST, "--durations", "15", "tests/clocks"),
+    ),
     _molecule("debian13", "a new Debian 13 host and every promise of its database", "test", "default"),
     _molecule("debian12", "a new Debian 12 host", "test-all"),
     _molecule("backup", "backups by cron, copies elsewhere, restores, a lost host", "test-all"),

@@ -15,9 +15,10 @@ from occupancy_db.backup.manifest import DUMP, FORMAT, GLOBALS, MANIFEST, PINNED
 from occupancy_db.backup.programs import libpq_environment, run_program
 from occupancy_db.backup.progress import Announce, Progress
 from occupancy_db.backup.rehearsal import rehearse
-from occupancy_db.backup.sets import BackupSet, SetState, Store, set_id
+from occupancy_db.backup.sets import AHEAD, BackupSet, SetState, Store, set_id
 from occupancy_db.connection import connect
 from occupancy_db.errors import DatabaseError, ExitCode, task_group
+from occupancy_db.history.clock import known_state
 from occupancy_db.maintenance import hold_lock
 from occupancy_db.settings import Settings
 
@@ -101,7 +102,7 @@ async def create(
             made = await make_set(settings, backup, progress, pin)
             await verify_set(made, backup, progress)
             with progress.phase("prune") as notes:
-                going = [verdict for verdict in prune(settings.database, backup) if not verdict.keep]
+                going = [verdict for verdict in await prune(settings, backup) if not verdict.keep]
                 notes.append(f"{len(going)} removed")
     return Creation(store.find(settings.database, made.id), progress.phases)
 
@@ -219,10 +220,16 @@ async def verify(
         if names:
             chosen = [store.find(settings.database, name) for name in names]
         elif older_than is not None:
-            limit = datetime.now(UTC) - older_than
-            chosen = [one for one in sets if not one.verified or one.verified.verified_at < limit]
+            now = datetime.now(UTC)
+            # A clock that was ahead has left times in the future, which would not become old for long.
+            chosen = [
+                one
+                for one in sets
+                if not one.verified or not now - older_than <= one.verified.verified_at <= now + AHEAD
+            ]
         else:
-            chosen = sets[-1:] or [store.find(settings.database, "latest")]
+            usable = [one for one in sets if not one.ahead]
+            chosen = usable[-1:] or [store.find(settings.database, "latest")]
         progress = Progress(store, settings.database, announce)
         for one in chosen:
             announce(f"{one.id}:")
@@ -238,11 +245,14 @@ async def verify(
     return [one.id for one in chosen]
 
 
-def prune(database: str, backup: BackupSettings, dry_run: bool = False) -> list[pruning.Verdict]:
+async def prune(settings: Settings, backup: BackupSettings, dry_run: bool = False) -> list[pruning.Verdict]:
     """Remove the sets that retention does not keep. The caller holds the lock of the store.
 
+    The clock is compared with what the database has recorded, if it can be asked, and with the sets. When the
+    operator has confirmed the clock, sets from the future are marked as made while it was ahead.
+
     Args:
-        database: Name of the database.
+        settings: The database, and a user who may read all tables.
         backup: Where the sets are, and how many are kept.
         dry_run: Whether to remove nothing.
 
@@ -250,13 +260,21 @@ def prune(database: str, backup: BackupSettings, dry_run: bool = False) -> list[
         The verdict on each set.
 
     Raises:
-        DatabaseError: the clock contradicts the sets.
+        DatabaseError: the clock contradicts what is recorded, or the sets.
     """
     store = Store(backup.dir)
-    verdicts = pruning.plan(store.sets(database), backup, datetime.now(UTC))
+    clock = await known_state(settings)
+    if clock and clock.contradiction:
+        raise clock.error("No set was removed.")
+    now = clock.now if clock else datetime.now(UTC)
+    verdicts = pruning.plan(store.sets(settings.database), backup, now, clock.confirmed_at if clock else None)
+    if dry_run:
+        return verdicts
     for number, verdict in enumerate(verdicts):
-        if not verdict.keep and not dry_run and (why := store.remove(verdict.backup)):
+        if not verdict.keep and (why := store.remove(verdict.backup)):
             verdicts[number] = pruning.Verdict(verdict.backup, True, why)
+        if verdict.keep and pruning.is_ahead(verdict.backup, now):
+            verdict.backup.mark_ahead(now)
     return verdicts
 
 

@@ -14,6 +14,7 @@ from occupancy_db.backup.configuration import in_database
 from occupancy_db.backup.copying import quote
 from occupancy_db.connection import connect
 from occupancy_db.errors import DatabaseError, ExitCode, caused_by
+from occupancy_db.history.clock import known_state
 from occupancy_db.settings import Settings
 
 Rename = tuple[str, str]
@@ -117,6 +118,12 @@ async def exchange(settings: Settings, names: DatabaseNames, renames: list[Renam
     """
     async with administration(settings) as connection:
         await require_no_superuser(connection, names.live)
+    clock = await known_state(settings)
+    # A clock that is behind must not make the replaced database look old.
+    now = max(
+        datetime.now(UTC),
+        clock.checked_at if clock and clock.checked_at else datetime.min.replace(tzinfo=UTC),
+    )
     ended = asyncio.Event()
     names_now = {old for old, _ in renames}
     ending = asyncio.create_task(_end_sessions(settings, names_now, ended))
@@ -127,9 +134,9 @@ async def exchange(settings: Settings, names: DatabaseNames, renames: list[Renam
             for old, new in renames:
                 await connection.exec_driver_sql(f"ALTER DATABASE {quote(old)} RENAME TO {quote(new)}")
             if names.replaced in {new for _, new in renames}:
-                now = datetime.now(UTC).isoformat(timespec="seconds")
                 await connection.exec_driver_sql(
-                    f"COMMENT ON DATABASE {quote(names.replaced)} IS 'replaced at {now} by {by}'"
+                    f"COMMENT ON DATABASE {quote(names.replaced)} IS "
+                    f"'replaced at {now.astimezone(UTC).isoformat(timespec='seconds')} by {by}'"
                 )
             await connection.exec_driver_sql(f"COMMENT ON DATABASE {quote(names.live)} IS NULL")
             await connection.commit()

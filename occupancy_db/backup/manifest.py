@@ -13,8 +13,8 @@ from occupancy_db.errors import DatabaseError, ExitCode
 FORMAT = 1
 """Format of the manifest. Another format is refused; a new field is a new format, because of the seal."""
 
-DUMP, GLOBALS, MANIFEST, VERIFIED, PINNED, DAMAGED = (
-    "db.dump", "globals.sql", "manifest.json", "verified.json", "pinned", "damaged",
+DUMP, GLOBALS, MANIFEST, VERIFIED, PINNED, DAMAGED, MADE_AHEAD = (
+    "db.dump", "globals.sql", "manifest.json", "verified.json", "pinned", "damaged", "ahead",
 )  # fmt: skip
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from occupancy_db.backup.files import replace
 from occupancy_db.backup.manifest import DUMP
-from occupancy_db.backup.sets import SetState, Store
+from occupancy_db.backup.sets import AHEAD, SetState, Store
 from occupancy_db.errors import ExitCode, explain
 
 METRICS = ".backup.prom"
@@ -73,7 +73,13 @@ class Progress:
             *_metric("sets", "Sets by state.", {state: states[state] for state in SetState}, "state"),
             *_metric("free_bytes", "Free disk space for sets.", free),
         ]
-        verified = [(one, one.manifest, one.verified) for one in sets if one.manifest and one.verified]
+        # Times of a clock that was ahead would hide for long that backups have ended.
+        now = datetime.now(UTC) + AHEAD
+        verified = [
+            (one, one.manifest, one.verified)
+            for one in sets
+            if one.manifest and one.verified and max(one.made_at, one.verified.verified_at) <= now
+        ]
         if verified:
             newest, manifest, _ = verified[-1]
             last = max(seal.verified_at for _, _, seal in verified).timestamp()

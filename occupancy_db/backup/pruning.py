@@ -34,26 +34,32 @@ class Verdict:
     why: str
 
 
-def plan(sets: Sequence[BackupSet], keep: BackupSettings, now: datetime) -> list[Verdict]:
+def plan(
+    sets: Sequence[BackupSet], keep: BackupSettings, now: datetime, confirmed_at: datetime | None = None
+) -> list[Verdict]:
     """Return which sets of one database are kept.
 
     The newest verified set of an hour, a day, an ISO week and a month (UTC) represents that period. The
     settings say for how many of the latest periods of each kind that set is kept. The ``keep_last`` newest
     verified sets are kept as well. Pinned and damaged sets are always kept, unverified sets until a newer set
-    is verified.
+    is verified. Sets that were made while the clock was ahead are kept and do not count.
 
     Args:
         sets: All sets of the database.
         keep: For how many periods of each kind sets are kept.
         now: The current time, with a time zone.
+        confirmed_at: When the operator confirmed the clock, if nothing contradicts it since then.
 
     Raises:
         DatabaseError: the clock contradicts the sets; then nothing may be removed.
     """
     sets = sorted(sets, key=lambda backup: (backup.made_at, backup.id))
-    verified = [backup for backup in sets if backup.state is SetState.VERIFIED]
-    _require_steady_clock(sets, verified, now)
+    ahead = [backup for backup in sets if backup.ahead or (confirmed_at and is_ahead(backup, now))]
+    verified = [backup for backup in sets if backup.state is SetState.VERIFIED and backup not in ahead]
+    _require_steady_clock([backup for backup in sets if backup not in ahead], verified, now, confirmed_at)
     reasons: dict[str, list[str]] = {backup.id: [] for backup in sets}
+    for backup in ahead:
+        reasons[backup.id].append("made while the clock was ahead: not counted")
     for backup in verified[-keep.keep_last :]:
         reasons[backup.id].append("last")
     for kind, period_of in _PERIODS:
@@ -75,17 +81,28 @@ def plan(sets: Sequence[BackupSet], keep: BackupSettings, now: datetime) -> list
     ]
 
 
-def _require_steady_clock(sets: Sequence[BackupSet], verified: Sequence[BackupSet], now: datetime) -> None:
+def is_ahead(backup: BackupSet, now: datetime) -> bool:
+    """Return whether the name of a set says a time in the future."""
+    return backup.made_at > now + AHEAD
+
+
+def _require_steady_clock(
+    sets: Sequence[BackupSet], verified: Sequence[BackupSet], now: datetime, confirmed_at: datetime | None
+) -> None:
     what = None
-    if ahead := [backup.id for backup in sets if backup.made_at > now + AHEAD]:
+    if ahead := [backup.id for backup in sets if is_ahead(backup, now)]:
         what = f"the clock says {now:%Y-%m-%d %H:%M} UTC, and {ahead[-1]} was made later"
-    elif len(verified) > 1 and verified[-1].made_at - verified[-2].made_at > GAP:
+    elif (
+        len(verified) > 1
+        and verified[-1].made_at - verified[-2].made_at > GAP
+        and not (confirmed_at and confirmed_at > verified[-2].made_at)
+    ):
         days = (verified[-1].made_at - verified[-2].made_at).days
         what = f"{verified[-1].id} is {days} days newer than the set before it"
     if what:
         raise DatabaseError(
             ExitCode.CLOCK,
             f"the clock may have jumped: {what}",
-            "No set was removed. If the clock is right now, remove the sets with a wrong time by hand; "
-            "if backups were paused, the next run continues.",
+            "No set was removed. If the clock is right now, run 'occupancy-db clock confirm'; "
+            "otherwise correct the clock.",
         )

@@ -1,7 +1,7 @@
 """Restores: into another database, which is compared, verified and then exchanged with the live one."""
 
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +28,14 @@ from occupancy_db.backup.progress import Announce, Progress
 from occupancy_db.backup.sets import BackupSet, SetState, Store
 from occupancy_db.connection import connect
 from occupancy_db.errors import DatabaseError, ExitCode
-from occupancy_db.history import upkeep
-from occupancy_db.months import MONTHS_AHEAD, MONTHS_BACK
+from occupancy_db.history import clock, upkeep
+from occupancy_db.months import MARGIN, MONTHS_AHEAD, MONTHS_BACK
 from occupancy_db.schema import privileges, runner
 from occupancy_db.schema.privileges import BACKUP_USER, CONNECTION_WAIT, OWNER, USERS
 from occupancy_db.settings import Settings
 
 KEEP_REPLACED = timedelta(days=1)
-"""How long the replaced database is kept."""
+"""How long the replaced database is kept at least."""
 
 _LOCK_WAIT = 900.0
 """Seconds to wait for a backup that is running: it ends by itself."""
@@ -146,7 +146,7 @@ async def restore(
             found = await compare(restored, set_id, chosen.manifest.contents)
             notes.append(f"{found.rows:,} rows")
         with progress.phase("prepare") as notes:
-            migrated = await _prepare(restored, backup)
+            migrated = await _prepare(restored, backup, names.live, notes)
             notes += [f"applied {revision}" for revision in migrated.applied]
         with progress.phase("try"):
             for user in USERS:
@@ -198,13 +198,16 @@ async def rollback(settings: Settings, backup: BackupSettings, announce: Announc
             if names.live in existing:
                 renames = [(names.live, names.restoring), *renames, (names.restoring, names.replaced)]
             await exchange(settings, names, renames, "a rollback")
+        if names.live in existing:
+            owner = as_user(settings, OWNER, backup)
+            await clock.carry(in_database(owner, names.replaced), owner)
     return RestoreRollback(
         live=existing[names.replaced], replaced=names.replaced if names.live in existing else None
     )
 
 
 async def cleanup(settings: Settings, backup: BackupSettings) -> list[str]:
-    """Drop what restores have left: the replaced database after a day, and one that was never finished.
+    """Drop a database that was never finished, and the replaced one after KEEP_REPLACED and MARGIN.
 
     Args:
         settings: The live database, as a user who may drop databases.
@@ -214,19 +217,23 @@ async def cleanup(settings: Settings, backup: BackupSettings) -> list[str]:
         The names of the databases that were dropped.
 
     Raises:
-        DatabaseError: a restore or backup is running.
+        DatabaseError: a restore or backup is running, or the clock contradicts what is recorded.
     """
     names = DatabaseNames(settings.database)
-    dropped = []
+    state = await clock.known_state(settings)
     async with Store(backup.dir).lock(), administration(settings) as connection:
         existing = await find_databases(connection, names)
-        if names.restoring in existing:
-            dropped.append(names.restoring)
-        replaced = replaced_at(existing.get(names.replaced))
-        if replaced and datetime.now(UTC) - replaced > KEEP_REPLACED:
+        dropped = [names.restoring] if names.restoring in existing else []
+        since = replaced_at(existing.get(names.replaced))
+        if state and since and since > state.now:  # the clock was ahead
+            since = state.confirmed_at
+        due = state and since and state.now - since > KEEP_REPLACED + MARGIN
+        if due and state and not state.contradiction:
             dropped.append(names.replaced)
         for name in dropped:
             await drop_database(connection, name)
+    if due and state and state.contradiction:
+        raise state.error(f"{names.replaced} was kept.")
     return dropped
 
 
@@ -293,11 +300,17 @@ async def _restore_beside_live(settings: Settings, names: DatabaseNames, chosen:
     await restore_dump(restored, chosen.backup_set, "--no-owner", f"--role={OWNER}")
 
 
-async def _prepare(restored: Settings, backup: BackupSettings) -> runner.Outcome:
+async def _prepare(restored: Settings, backup: BackupSettings, live: str, notes: list[str]) -> runner.Outcome:
     """Bring a restored database to this release: schema, partitions, privileges, statistics."""
     owner = as_user(restored, OWNER, backup)
     migrated = await runner.upgrade(owner)
-    await upkeep.maintain(owner, MONTHS_AHEAD, months_back=MONTHS_BACK)
+    await clock.carry(in_database(owner, live), owner)
+    try:
+        await upkeep.maintain(owner, MONTHS_AHEAD, months_back=MONTHS_BACK)
+    except DatabaseError as error:
+        if error.code is not ExitCode.CLOCK:
+            raise
+        notes.append(error.what)  # the jobs will name the command that confirms the clock
     await _grant(restored)
     async with connect(
         owner, "occupancy-db restore", server_settings=contents.SNAPSHOT_SETTINGS, autocommit=True

@@ -8,7 +8,7 @@ import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from secrets import token_hex
@@ -19,6 +19,7 @@ from occupancy_db.backup.manifest import (
     DUMP,
     FORMAT,
     GLOBALS,
+    MADE_AHEAD,
     MANIFEST,
     PINNED,
     VERIFIED,
@@ -28,10 +29,11 @@ from occupancy_db.backup.manifest import (
     file_facts,
 )
 from occupancy_db.errors import DatabaseError, ExitCode
+from occupancy_db.months import TOLERANCE
 from occupancy_db.retry import RetryTimeoutError, retry
 
-AHEAD = timedelta(minutes=5)
-"""How far in the future a set may be, because clocks are adjusted all the time."""
+AHEAD = TOLERANCE
+"""How far in the future a set may be."""
 
 _ID = re.compile(r"(?P<database>.+)-(?P<time>\d{8}T\d{6}Z)-[0-9a-f]{6}")
 _TIME = "%Y%m%dT%H%M%SZ"
@@ -59,6 +61,7 @@ class BackupSet:
         verified: The record of the last rehearsal; None if there is none.
         problem: What is damaged; None if nothing is.
         pinned: Why the set is kept regardless of the retention policy; None if it is not pinned.
+        ahead: That the set was made while the clock was ahead, so that its time is wrong; None if it was not.
     """
 
     path: Path
@@ -68,6 +71,7 @@ class BackupSet:
     verified: Verified | None
     problem: str | None
     pinned: str | None
+    ahead: str | None = None
 
     @property
     def id(self) -> str:
@@ -116,6 +120,16 @@ class BackupSet:
             what: What is damaged.
         """
         replace(self.path / DAMAGED, f"{what} (found {datetime.now(UTC):%Y-%m-%d %H:%M} UTC)\n".encode())
+
+    def mark_ahead(self, now: datetime) -> None:
+        """Record that the set was made while the clock was ahead: it is kept, and does not count.
+
+        Args:
+            now: The current time, which the operator has confirmed.
+        """
+        replace(
+            self.path / MADE_AHEAD, f"made while the clock was ahead of {now:%Y-%m-%d %H:%M} UTC\n".encode()
+        )
 
 
 class Store:
@@ -178,7 +192,7 @@ class Store:
         """Return a set by its id, or the newest verified one as ``latest``.
 
         A set that was made before a restore is not ``latest``: a second restore should not bring back the
-        database that the first one replaced.
+        database that the first one replaced. Neither is a set that was made while the clock was ahead.
 
         Args:
             database: Name of the database.
@@ -188,11 +202,14 @@ class Store:
             DatabaseError: there is no such set, or the clock contradicts the sets.
         """
         sets = self.sets(database)
+        if name == "latest":
+            sets = [backup for backup in sets if not backup.ahead]
         if name == "latest" and sets and sets[-1].made_at > datetime.now(UTC) + AHEAD:
             raise DatabaseError(
                 ExitCode.CLOCK,
                 f"it is {datetime.now(UTC):%Y-%m-%d %H:%M} UTC here, and {sets[-1].id} was made later",
-                "Name the set that you mean by its ID: see 'occupancy-db backup list'.",
+                "Name the set that you mean by its ID (see 'occupancy-db backup list'), or run "
+                "'occupancy-db clock confirm' and 'occupancy-db backup prune' if the clock is right now.",
             )
         if name == "latest":
             sets = [
@@ -293,7 +310,8 @@ def read_set(path: Path, match: re.Match[str]) -> BackupSet:
         problem = f"{path}: {error.strerror}"
     made_at = _time(match)
     assert made_at
-    return BackupSet(path, match["database"], made_at, manifest, verified, problem, _note(path / PINNED))
+    pinned, ahead = _note(path / PINNED), _note(path / MADE_AHEAD)
+    return BackupSet(path, match["database"], made_at, manifest, verified, problem, pinned, ahead)
 
 
 def _foreign(path: Path) -> str | None:

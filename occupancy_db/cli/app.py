@@ -33,6 +33,7 @@ COMMANDS = {
     "check-tables": ("check_tables", "check_tables", "List the objects of the schema, and what is missing."),
     "cleanup": ("cleanup", "cleanup", "Remove old sensor readings, and keep their hourly statistics."),
     "partitions": ("partitions", "app", "Maintain the monthly partitions and the hourly sums."),
+    "clock": ("clock", "app", "Compare the clock with what is recorded, and confirm it."),
     "rooms": ("rooms", "app", "List, add, label and retire rooms."),
     "backup": ("backup", "app", "Create, verify and list backup sets."),
     "restore": ("restore", "restore", "Replace the live database by a verified backup set."),

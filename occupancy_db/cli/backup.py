@@ -143,7 +143,7 @@ def prune(
 
     async def run() -> list[Verdict]:
         async with Store(backup.dir).lock():
-            return making.prune(settings.database, backup, dry_run)
+            return await making.prune(settings, backup, dry_run)
 
     plan = asyncio.run(run())
     foreign = Store(backup.dir).foreign(settings.database)

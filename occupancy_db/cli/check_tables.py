@@ -21,6 +21,7 @@ EXPECTED = {
         "room_transitions",
         "rooms",
         "sensor_readings",
+        "hourly.clock",
         "hourly.history",
         "hourly.marks",
         "hourly.sums",

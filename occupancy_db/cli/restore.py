@@ -68,7 +68,7 @@ def restore_rollback(confirm: Confirm = None, json: Json = False) -> None:
 def restore_cleanup(json: Json = False) -> None:
     """Drop databases that a restore replaced or left.
 
-    These are a database that was replaced more than a day ago, and one of an interrupted restore.
+    These are a database that was replaced more than three days ago, and one of an interrupted restore.
     """
     settings = Settings()
     dropped = asyncio.run(restoring.cleanup(settings, BackupSettings()))

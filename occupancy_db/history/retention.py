@@ -4,9 +4,9 @@ from dataclasses import replace
 from datetime import datetime
 
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from occupancy_db.errors import DatabaseError, ExitCode
+from occupancy_db.history.clock import check_clock
 from occupancy_db.history.inspection import (
     RETIRED,
     TIME_COLUMN,
@@ -53,19 +53,22 @@ async def cleanup(
 
     Raises:
         DatabaseError: a lock was not obtained in time; the text names who holds it. What was removed until
-            then is removed.
+            then is removed. Or the clock contradicts what is recorded; then nothing was removed.
     """
     if dry_run:
         return await preview(settings, keep)
     done: dict[str, TableCleanup] = {}
     blocked = None
     async with upkeep_session(settings, lock_wait) as session:
+        clock, cutoffs = await session.retry(check_clock, session.worker, "cleanup", set(keep.values()))
+        if clock.contradiction:
+            raise clock.error()
         for table, months in keep.items():
             try:
                 if table == TABLE:
-                    result = await _remove_readings(session, months)
+                    result = await _remove_readings(session, months, cutoffs[months])
                 else:
-                    result = await _remove_rows(session, table, months)
+                    result = await _remove_rows(session, table, months, cutoffs[months])
                 done[table] = replace(result, waited_for=session.waited_for())
             except DatabaseError as error:
                 if error.code is not ExitCode.LOCKED:
@@ -76,15 +79,7 @@ async def cleanup(
     return done
 
 
-async def _cutoff(connection: AsyncConnection, months: int) -> datetime:
-    """Return the time before which rows are removed; the database refuses an impossible number of months."""
-    cutoff = await connection.scalar(text("SELECT retention_cutoff(:months)"), {"months": months})
-    assert isinstance(cutoff, datetime)
-    return cutoff
-
-
-async def _remove_readings(session: UpkeepSession, months: int) -> TableCleanup:
-    cutoff = await _cutoff(session.guard, months)
+async def _remove_readings(session: UpkeepSession, months: int, cutoff: datetime) -> TableCleanup:
     found = await find_months(session.guard)
     before = sum(month.bytes for month in found)
     for month in found:
@@ -124,8 +119,7 @@ async def _trim(session: UpkeepSession, name: str, cutoff: datetime) -> int:
     return rows
 
 
-async def _remove_rows(session: UpkeepSession, table: str, months: int) -> TableCleanup:
-    cutoff = await _cutoff(session.guard, months)
+async def _remove_rows(session: UpkeepSession, table: str, months: int, cutoff: datetime) -> TableCleanup:
     column = TIME_COLUMN[table]
     batch = text(f"""
         DELETE FROM {table} WHERE id IN (

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import datetime
 from typing import Any
 
 import asyncpg
@@ -32,6 +33,9 @@ _PAUSE = (0.02, 0.2)
 
 HOURS_AT_ONCE = 500
 """Number of hours that are summed up in one transaction, which takes a fraction of a second."""
+
+
+_CLOSE = text("SELECT hourly.close(coalesce(CAST(:now AS timestamptz), now()) - interval '5 minutes')")
 
 
 class LockRetry:
@@ -178,7 +182,7 @@ async def find_months(connection: AsyncConnection) -> list[Month]:
     return [Month(**row) for row in (await connection.exec_driver_sql(MONTHS)).mappings()]
 
 
-async def sum_hours(connection: AsyncConnection, retry: LockRetry) -> int:
+async def sum_hours(connection: AsyncConnection, retry: LockRetry, now: datetime | None = None) -> int:
     """Close the past hours, sum up the closed ones, and return how many were summed up.
 
     An hour is closed five minutes after its end, so that readings which arrive a little late need no mark.
@@ -186,11 +190,12 @@ async def sum_hours(connection: AsyncConnection, retry: LockRetry) -> int:
     Args:
         connection: A connection in autocommit mode, under the maintenance lock.
         retry: Calls a function again while other sessions hold locks.
+        now: The present; by default as the server's clock says.
 
     Raises:
         DatabaseError: a lock was not obtained in time; queries count the hours that are not summed up.
     """
-    await retry(connection.execute, text("SELECT hourly.close(now() - interval '5 minutes')"))
+    await retry(connection.execute, _CLOSE, {"now": now})
     hours, refreshed = 0, HOURS_AT_ONCE
     # Until few are left, and not until none is left: a client that writes late readings always marks another.
     while refreshed == HOURS_AT_ONCE:

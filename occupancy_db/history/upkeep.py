@@ -1,9 +1,9 @@
 """Upkeep of the partitions and of the hourly sums."""
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 from occupancy_db.errors import DatabaseError, ExitCode
+from occupancy_db.history.clock import check_clock
 from occupancy_db.history.inspection import forgotten_statement, plan_steps, strays
 from occupancy_db.history.session import find_months, sum_hours, upkeep_session
 from occupancy_db.maintenance import LOCK_WAIT
@@ -37,7 +37,9 @@ async def maintain(
     """Finish interrupted removals, create the partitions that are missing, and sum up the past hours.
 
     A second run changes nothing but the hours. If a run is interrupted, the next one completes it. If another
-    session blocks the partitions, the hours are summed up nevertheless.
+    session blocks the partitions, the hours are summed up nevertheless. If the clock contradicts what is
+    recorded, no removal is finished, and the partitions of the present and the next month are created only,
+    so that clients can write.
 
     Args:
         settings: The database; its user must be the owner.
@@ -47,27 +49,34 @@ async def maintain(
             has removed their readings.
 
     Raises:
-        DatabaseError: a lock was not obtained in time; the text names who holds it. What was done until then
-            stays.
+        DatabaseError: a lock was not obtained in time; the text names who holds it. Or the clock contradicts
+            what is recorded. What was done until then stays.
     """
     done: dict[str, list[str]] = {"finish": [], "complete": [], "create": []}
     blocked = None
     async with upkeep_session(settings, lock_wait) as session:
+        clock, _ = await session.retry(check_clock, session.worker, "maintain")
+        if clock.contradiction:
+            months_ahead, months_back = 1, 0
         months = await find_months(session.guard)
         forgotten = (
-            await session.guard.exec_driver_sql(forgotten_statement(datetime.now(UTC), months_back))
+            await session.guard.exec_driver_sql(forgotten_statement(clock.now, months_back))
         ).scalars()
         try:
-            for step in plan_steps(months, datetime.now(UTC), months_ahead, months_back, set(forgotten)):
+            for step in plan_steps(months, clock.now, months_ahead, months_back, set(forgotten)):
+                if clock.contradiction and step.kind == "finish":
+                    continue
                 await session.run(step)
                 done[step.kind].append(step.table)
         except DatabaseError as error:
             if error.code is not ExitCode.LOCKED:
                 raise
             blocked = error
-        hours = await sum_hours(session.guard, session.retry)
+        hours = await sum_hours(session.guard, session.retry, clock.now)
         if blocked:
             raise blocked
+    if clock.contradiction:
+        raise clock.error("Months of the present exist, and nothing was removed.")
     return UpkeepResult(
         done["finish"], done["complete"], done["create"], strays(months), hours, session.waited_for()
     )

@@ -109,7 +109,8 @@ class BackupHost:
         An hour may end between two calls, and upkeep then moves its readings to the sums: the statistics that
         clients read take the place of the tables of the hourly sums.
         """
-        skipped = {"hourly.sums", "hourly.marks", "hourly.watermark"}
+        # A restore keeps the checks of the clock, which are the host's.
+        skipped = {"hourly.sums", "hourly.marks", "hourly.watermark", "hourly.clock"}
         tables = " UNION ALL ".join(
             f"SELECT '{name}', count(*), md5(string_agg(t::text, ';' ORDER BY t::text)) FROM ONLY {name} AS t"
             for name in self._tables(schema)

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import tempfile
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
@@ -41,9 +42,17 @@ local all  all                        scram-sha-256
 
 
 class Cluster:
-    """A server, its address and its programs."""
+    """A server, its address and its programs.
+
+    Attributes:
+        configuration: Settings of the server.
+        environment: Variables of the server beside those of the tests.
+    """
+
+    configuration: Mapping[str, str] = CONFIGURATION
 
     def __init__(self) -> None:
+        self.environment: dict[str, str] = {}
         self.host = "127.0.0.1"
         self.directory = Path(tempfile.mkdtemp(prefix="occupancy-pg-"))
         # PostgreSQL refuses to run as root; an unprivileged account of the system takes its place.
@@ -85,7 +94,7 @@ class Cluster:
         self.wait()
 
     def _launch(self) -> None:
-        options = [f"-c{name}={value}" for name, value in CONFIGURATION.items()]
+        options = [f"-c{name}={value}" for name, value in self.configuration.items()]
         with (self.directory / "log").open("ab") as log:
             self._server = subprocess.Popen(
                 [
@@ -100,6 +109,7 @@ class Cluster:
                 stderr=log,
                 user=self.user,
                 cwd=self.directory,
+                env={**os.environ, **self.environment},
             )
 
     def wait(self) -> None:

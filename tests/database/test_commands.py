@@ -38,7 +38,7 @@ def test_a_schema_is_created_inspected_rolled_back_and_created_again(empty: Data
     assert tables["missing"] == []
     assert {row["name"]: row["partitions"] for row in tables["tables"]} == {
         "alembic_version": 0, "predictions": 0, "room_transitions": 0, "rooms": 0, "sensor_readings": 20,
-        "hourly.history": 0, "hourly.marks": 0, "hourly.sums": 0, "hourly.watermark": 0,
+        "hourly.clock": 0, "hourly.history": 0, "hourly.marks": 0, "hourly.sums": 0, "hourly.watermark": 0,
     }  # fmt: skip
 
     assert answer(empty, "rollback")["reverted"] == [HEAD]

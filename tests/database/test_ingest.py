@@ -91,6 +91,19 @@ async def test_each_row_is_stored_in_its_month(cursor: Cursor) -> None:
     }
 
 
+async def test_readings_ahead_of_the_clock_are_stored_where_their_month_exists(cursor: Cursor) -> None:
+    """The clock of the host may be the wrong one; the status leaves the reading out until it is due."""
+    early = [replace(GOOD, timestamp=NOW + timedelta(days=days)) for days in (0.8, 60)]
+    assert await ingest([GOOD, *early]) == 3
+    assert [row[0] for row in rows(cursor)] == [GOOD.timestamp, *(reading.timestamp for reading in early)]
+    cursor.execute("SELECT last_update FROM room_occupancy_status")
+    assert cursor.fetchall() == [(GOOD.timestamp,)]
+    month = month_of(NOW + timedelta(days=60))
+    cursor.execute(f"DROP TABLE {partition_name(month)}")
+    with pytest.raises(DatabaseError, match=f"no partition for readings of {month:%Y-%m}"):
+        await ingest(early)
+
+
 async def test_an_empty_batch_writes_nothing(cursor: Cursor) -> None:
     assert await ingest([]) == 0
     assert rows(cursor) == []
@@ -100,7 +113,7 @@ BAD: dict[str, dict[str, Any]] = {
     "timestamp has no time zone": {"timestamp": NOW.replace(tzinfo=None)},
     "timestamp is not a datetime": {"timestamp": "2026-11-01T00:00:00Z"},
     "was the clock set": {"timestamp": datetime(1970, 1, 1, tzinfo=UTC)},
-    "in the future": {"timestamp": NOW + timedelta(days=3)},
+    "in the future": {"timestamp": NOW + timedelta(days=101)},
     "unknown room 'attic'": {"room": "attic"},
     "unknown room None": {"room": None},
     "unknown room ['office']": {"room": ["office"]},

@@ -115,14 +115,16 @@ def test_cleanup_removes_exactly_what_is_older(cursor: Cursor, months: int | Non
     cursor.execute("BEGIN")
     # One transaction has one now(): the remaining and the removed rows must add up to all rows.
     cursor.execute(
-        "SELECT count(*) FROM sensor_readings WHERE timestamp < now() - make_interval(months => %s)",
+        "SELECT count(*) FROM sensor_readings "
+        "WHERE timestamp < now() - interval '2 days' - make_interval(months => %s)",
         [months or 6],
     )
     old = cursor.fetchone()
     cursor.execute(f"SELECT cleanup_old_sensor_readings({'' if months is None else months})")
     assert cursor.fetchone() == old != (0,)
     cursor.execute(
-        "SELECT count(*), min(timestamp) >= now() - make_interval(months => %s) FROM sensor_readings",
+        "SELECT count(*), min(timestamp) >= now() - interval '2 days' - make_interval(months => %s) "
+        "FROM sensor_readings",
         [months or 6],
     )
     assert old is not None

@@ -275,7 +275,7 @@ def test_a_read_only_disk_is_reported(fault_env: FaultEnvironment, which: str) -
 
 @pytest.mark.parametrize("days", [365, -365])
 def test_no_set_is_removed_if_the_clock_is_a_year_off(fault_env: FaultEnvironment, days: int) -> None:
-    """A set is created and verified. No set is removed until the operator has corrected this."""
+    """A set is created and verified. No set is removed until the operator has confirmed the clock."""
     backup_host = fault_env.host
     began = datetime.now(UTC)
     ended = fault_env.start("backup", "create", environment=KEEP_ONE, days=days).finish()
@@ -292,7 +292,14 @@ def test_no_set_is_removed_if_the_clock_is_a_year_off(fault_env: FaultEnvironmen
             refused = backup_host.cli(*command, **KEEP_ONE)
             assert refused.returncode == ExitCode.CLOCK, refused.stderr
         fault_env.assert_unchanged()
-        shutil.rmtree(backup_host.sets / odd)
+        confirmed = backup_host.database.cli("clock", "confirm")
+        assert confirmed.returncode == 0, confirmed.stderr
+        pruned = backup_host.backup("prune")
+        assert pruned.returncode == 0, pruned.stderr
+        assert "made while the clock was ahead" in pruned.stdout
+        latest = backup_host.backup("show", "latest")
+        assert latest.stdout.startswith(fault_env.prepared.new), latest
+        assert backup_host.states()[odd] == "verified"
     fault_env.assert_survived()
 
 

@@ -1,6 +1,7 @@
 """Retention of backup sets, for arbitrary sets: which sets are kept, and which are never removed."""
 
 import random
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -163,6 +164,30 @@ def test_no_set_is_removed_after_a_set_that_is_much_newer(
     with pytest.raises(DatabaseError) as raised:
         plan([*sets, backup_set(later)], keep, later)
     assert raised.value.code is ExitCode.CLOCK
+
+
+@given(histories().filter(lambda sets: not jumped(sets)), keeps, st.integers(1, 5))
+@settings(max_examples=100)
+def test_sets_from_the_future_are_kept_and_not_counted_once_the_clock_is_confirmed(
+    sets: list[BackupSet], keep: BackupSettings, number: int
+) -> None:
+    ahead = [backup_set(NOW + AHEAD + timedelta(days=36_500, hours=hour)) for hour in range(1, number + 1)]
+    verdicts = plan([*sets, *ahead], keep, NOW, NOW)
+    assert {one.backup.id for one in verdicts if one.keep} == reference(sets, keep) | {
+        one.id for one in ahead
+    }
+    # They are marked then, and stay out of the count when their time has come.
+    marked = [replace(one, ahead="made while the clock was ahead") for one in ahead]
+    later = [one for one in plan([*sets, *marked], keep, ahead[-1].made_at) if one.keep]
+    assert {one.backup.id for one in later} == reference(sets, keep) | {one.id for one in ahead}
+
+
+def test_a_pause_of_the_backups_is_accepted_after_a_confirmation() -> None:
+    keep = BackupSettings(keep_last=1, keep_hourly=0, keep_daily=0, keep_weekly=0, keep_monthly=0)
+    sets = [backup_set(NOW - 2 * GAP), backup_set(NOW)]
+    with pytest.raises(DatabaseError):
+        plan(sets, keep, NOW, NOW - 3 * GAP)
+    assert [one.backup for one in plan(sets, keep, NOW, NOW - timedelta(hours=1)) if one.keep] == sets[1:]
 
 
 def test_a_set_slightly_in_the_future_and_a_long_pause_are_accepted() -> None:

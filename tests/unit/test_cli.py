@@ -29,7 +29,8 @@ BIN = Path(sys.executable).parent
 
 COMMANDS = {
     "init", "migrate", "rollback", "current", "history", "create-migration", "test-connection",
-    "check-tables", "cleanup", "seed", "reset", "import", "partitions", "rooms", "tune", "lint",
+    "check-tables", "cleanup", "seed", "reset", "import", "partitions", "rooms", "clock", "tune",
+    "lint",
 }  # fmt: skip
 
 
@@ -56,7 +57,8 @@ def test_help_lists_every_command_and_every_exit_code() -> None:
 @pytest.mark.parametrize(
     "command",
     sorted(
-        COMMANDS - {"partitions", "rooms"}
+        COMMANDS - {"partitions", "rooms", "clock"}
+        | {"clock status", "clock confirm"}
         | {"partitions status", "partitions maintain"}
         | {"rooms list", "rooms add", "rooms label", "rooms retire"}
     ),
@@ -240,6 +242,8 @@ INTERFACE = {
     "cleanup": ("--months --transitions-months --predictions-months --dry-run --no-dry-run --lock-wait"),
     "partitions status": "--months-ahead --months-back",
     "partitions maintain": "--months-ahead --months-back --dry-run --lock-wait",
+    "clock status": "",
+    "clock confirm": "--by",
     "rooms list": "",
     "rooms add": "--label",
     "rooms label": "--remove",

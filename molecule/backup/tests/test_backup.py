@@ -228,7 +228,8 @@ def test_a_copy_that_differs_from_its_set_does_not_get_the_final_name(host: Host
         f"mkdir -p {ELSEWHERE}; cd {ELSEWHERE}; touch holiday.jpg occupancy_test-{oldest[10:]}.tar.age"
     )
     gone = [f"occupancy-2025120{day}T000000Z-aaaaaa.tar.age" for day in (1, 2, 3)]
-    host.check_output(f"cd {ELSEWHERE}; touch {' '.join(gone)}")
+    ahead = "occupancy-21200101T000000Z-aaaaaa.tar.age"  # of a clock that was ahead: kept, and not counted
+    host.check_output(f"cd {ELSEWHERE}; touch {' '.join([*gone, ahead])}")
     bad = "occupancy-20251204T000000Z-aaaaaa"
     host.check_output(f"cp --archive {SETS}/{oldest} {SETS}/{bad}; touch {SETS}/{bad}/damaged")
     stub = '#!/bin/sh\ncase $1 in rcat) head -c -1 | exec /usr/bin/rclone "$@" ;; *) exec /usr/bin/rclone "$@" ;; esac\n'
@@ -244,6 +245,7 @@ def test_a_copy_that_differs_from_its_set_does_not_get_the_final_name(host: Host
     assert set(host.check_output(f"ls {ELSEWHERE}").split()) == {
         *(f"{name}.tar.age" for name in verified(host)),
         gone[-1],
+        ahead,
         "holiday.jpg",
         f"occupancy_test-{oldest[10:]}.tar.age",
     }

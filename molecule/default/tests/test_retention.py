@@ -77,6 +77,21 @@ def test_the_crontab_has_the_jobs_of_the_inventory(host: Host) -> None:
     assert "\n5 3 * * * root occupancy-job cleanup" in table.content_string
 
 
+def test_cleanup_by_hand_keeps_what_the_inventory_says(host: Host) -> None:
+    shown = json.loads(host.check_output("occupancy-db --json cleanup"))
+    assert {table: found["months"] for table, found in shown["tables"].items()} == {
+        "sensor_readings": 12, "room_transitions": 24, "predictions": 12,
+    }  # fmt: skip
+    told = json.loads(host.check_output("occupancy-db cleanup --months 7 --json"))
+    assert told["months"] == 7
+
+
+def test_the_clock_is_checked_by_the_jobs_and_confirmed_by_the_user_of_sudo(host: Host) -> None:
+    assert json.loads(host.check_output("occupancy-db clock status --json"))["contradiction"] is None
+    confirmed = json.loads(host.check_output("SUDO_USER=ada occupancy-db clock confirm --json"))
+    assert confirmed["confirmed_by"] == "ada"
+
+
 def test_cron_runs_and_is_enabled_at_boot(host: Host) -> None:
     assert host.service("cron").is_running
     assert host.service("cron").is_enabled

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # occupancy-offsite REMOTE KEEP RECIPIENT…: copy the verified backup sets that REMOTE (rclone's name:path) does not have, newest
 # first, as <set>.tar.age, encrypted for the RECIPIENTs. The name of a copy ends in .partial until the copy was read back and
-# compared. After a run that copied a set, only the newest KEEP copies of sets that this host has removed are kept. Other files
-# are not changed. The script ends at the first failure; the next run continues from there.
+# compared. After a run that copied a set, only the newest KEEP copies of sets that this host has removed are kept, and those whose
+# names say a time in the future, because a clock was ahead. Other files are not changed. The script ends at the first failure; the
+# next run continues from there.
 set -euo pipefail
 remote=$1 keep=$2
 shift 2
@@ -23,6 +24,9 @@ as_owner() { setpriv --reuid="$ops" --regid="$ops" --clear-groups "$@"; }
 # The sets that contain a file: verified.json, or damaged for sets that were found damaged later
 sets_here() { as_owner find "$data/backups" -mindepth 2 -maxdepth 2 -name "$1" -printf '%h\n' | sed -nE "s/.*\/($set_name)$/\1/p" | sort; }
 sets_there() { rclone lsf --files-only "$remote" | sed -nE "s/^($set_name)\.tar\.age$1$/\1/p" | sort; }
+
+# Names that are not in the future
+past() { awk -F - -v now="$(date --utc +%Y%m%dT%H%M%SZ)" '$(NF - 1) <= now'; }
 
 copy() {
   local to=$remote/$1.tar.age sent received
@@ -51,7 +55,7 @@ here=$(sets_here verified.json)
 damaged=$(sets_here damaged)
 there=$(sets_there '')
 new=$(comm -23 <(echo "$here") <(printf '%s\n' "$there" "$damaged" | sort) | sort --reverse)
-gone=$(comm -13 <(echo "$here") <(echo "$there") | sort --reverse | tail --lines "+$((keep + 1))")
+gone=$(comm -13 <(echo "$here") <(echo "$there") | past | sort --reverse | tail --lines "+$((keep + 1))")
 for name in $new; do
   if as_owner test -e "$data/backups/$name"; then copy "$name"; fi # retention may have removed the set meanwhile
 done
