@@ -15,7 +15,8 @@ from psycopg2.extensions import cursor as Cursor  # noqa: N812
 
 from occupancy_db.connection import dispose_engine
 from occupancy_db.models import SensorReading
-from occupancy_db.readings import COLUMNS, InvalidReadings, Reading, ingest
+from occupancy_db.readings import InvalidReadings, Reading, ingest
+from occupancy_db.storage import COLUMNS
 from tests.database.conftest import Database
 
 NOW = datetime.now(UTC).replace(microsecond=123456)
