@@ -72,6 +72,7 @@ def test_a_contradiction_is_refused_until_the_clock_is_confirmed(
         assert refused.returncode == ExitCode.CLOCK, refused
         assert what in refused.stdout + refused.stderr
         assert "occupancy-db clock confirm" in refused.stdout + refused.stderr
+    assert "nothing would be removed until the clock is confirmed: " in database.cli("cleanup").stdout
     with pytest.raises(psycopg2.errors.ObjectNotInPrerequisiteState, match=what):
         cursor.execute("SELECT cleanup_old_sensor_readings(1)")
     assert (ask(cursor, CHECKS), rows(cursor)) == (before, stored)
