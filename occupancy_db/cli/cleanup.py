@@ -9,8 +9,9 @@ from occupancy_db.cli.options import LockWait
 from occupancy_db.cli.output import Json, out, size
 from occupancy_db.driver import LOCK_WAIT
 from occupancy_db.history import clock, inspection
+from occupancy_db.history.policy import RetentionSettings
 from occupancy_db.months import MARGIN
-from occupancy_db.settings import RetentionSettings, Settings
+from occupancy_db.settings import Settings
 
 _SHOWN_MONTHS = 6
 """What a dry run shows where no policy is known."""
