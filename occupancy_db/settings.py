@@ -51,27 +51,6 @@ class _PasswordOnce(PydanticBaseSettingsSource):
         return found
 
 
-_Months = Annotated[int, Field(ge=1, le=1200)]
-
-
-class RetentionSettings(BaseSettings):
-    """The retention policy of a host; every field is an environment variable.
-
-    ``occupancy-db`` on a host has them from the inventory. Elsewhere none is set, unless an operator does.
-
-    Raises:
-        pydantic.ValidationError: a value is invalid.
-    """
-
-    model_config = SettingsConfigDict(env_file=".env", extra="ignore", env_ignore_empty=True)
-
-    retention_months: _Months | None = Field(None, description="Months of sensor readings to keep")
-    retention_transitions_months: _Months | None = Field(
-        None, description="Months of room transitions to keep"
-    )
-    retention_predictions_months: _Months | None = Field(None, description="Months of predictions to keep")
-
-
 class Settings(BaseSettings):
     """The address of the database, and how to connect to it.
 

@@ -66,7 +66,10 @@ confirmed AS (
 walk AS (
     SELECT coalesce(
         (SELECT checked_at FROM last),
-        (SELECT timestamp FROM public.sensor_readings WHERE timestamp <= now() - {MARGIN} ORDER BY timestamp DESC LIMIT 1)
+        (
+            SELECT timestamp FROM public.sensor_readings
+            WHERE timestamp >= {EARLIEST} AND timestamp <= now() - {MARGIN} ORDER BY timestamp DESC LIMIT 1
+        )
     ) AS reached
     UNION ALL
     SELECT following.timestamp

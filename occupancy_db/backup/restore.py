@@ -29,7 +29,8 @@ from occupancy_db.backup.sets import BackupSet, SetState, Store
 from occupancy_db.connection import connect
 from occupancy_db.errors import DatabaseError, ExitCode
 from occupancy_db.history import clock, upkeep
-from occupancy_db.months import MARGIN, MONTHS_AHEAD, MONTHS_BACK
+from occupancy_db.history.policy import RetentionSettings
+from occupancy_db.months import MARGIN
 from occupancy_db.schema import privileges, runner
 from occupancy_db.schema.privileges import BACKUP_USER, CONNECTION_WAIT, OWNER, USERS
 from occupancy_db.settings import Settings
@@ -306,7 +307,8 @@ async def _prepare(restored: Settings, backup: BackupSettings, live: str, notes:
     migrated = await runner.upgrade(owner)
     await clock.carry(in_database(owner, live), owner)
     try:
-        await upkeep.maintain(owner, MONTHS_AHEAD, months_back=MONTHS_BACK)
+        policy = RetentionSettings()
+        await upkeep.maintain(owner, policy.retention_months_ahead, months_back=policy.retention_months_back)
     except DatabaseError as error:
         if error.code is not ExitCode.CLOCK:
             raise

@@ -8,9 +8,10 @@ import typer
 from occupancy_db.cli.options import LockWait
 from occupancy_db.cli.output import Json, out, size
 from occupancy_db.driver import LOCK_WAIT
-from occupancy_db.history import inspection
+from occupancy_db.history import clock, inspection
+from occupancy_db.history.policy import RetentionSettings
 from occupancy_db.months import MARGIN
-from occupancy_db.settings import RetentionSettings, Settings
+from occupancy_db.settings import Settings
 
 _SHOWN_MONTHS = 6
 """What a dry run shows where no policy is known."""
@@ -70,21 +71,26 @@ def cleanup(
         "predictions": predictions_months or policy.retention_predictions_months,
     }
     wanted = {table: number for table, number in keep.items() if number}
+    contradiction = None
     if dry_run:
         result = asyncio.run(inspection.preview(settings, wanted))
+        contradiction = asyncio.run(clock.status(settings)).contradiction
     else:
         from occupancy_db.history import retention
 
         result = asyncio.run(retention.cleanup(settings, wanted, dry_run=False, lock_wait=lock_wait))
     lines = [_describe(table, found, dry_run=dry_run) for table, found in result.items()]
     lines += [f"waited for {session}" for found in result.values() for session in found.waited_for]
-    if dry_run and any(found.rows for found in result.values()):
+    if contradiction:
+        lines.append(f"nothing would be removed until the clock is confirmed: {contradiction}")
+    elif dry_run and any(found.rows for found in result.values()):
         lines.append("run again with --no-dry-run to remove them")
     readings = result["sensor_readings"]
     out.result(
         {
             "database": settings.database,
             "dry_run": dry_run,
+            "contradiction": contradiction,
             "months": months,
             "cutoff": readings.cutoff.isoformat(),
             "rows": readings.rows,

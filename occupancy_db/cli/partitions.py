@@ -12,6 +12,7 @@ from occupancy_db.cli.table import Column, Table
 from occupancy_db.driver import LOCK_WAIT
 from occupancy_db.history import inspection
 from occupancy_db.history.inspection import Month, Step
+from occupancy_db.history.policy import RetentionSettings
 from occupancy_db.months import MONTHS_AHEAD, MONTHS_BACK
 from occupancy_db.settings import Settings
 
@@ -23,26 +24,30 @@ app = typer.Typer(
 )
 
 MonthsAhead = Annotated[
-    int, typer.Option(min=1, max=24, metavar="NUMBER", help="Months after the current one that should exist.")
+    int | None,
+    typer.Option(
+        min=1,
+        max=24,
+        metavar="NUMBER",
+        help=f"Months after the current one to have; default: RETENTION_MONTHS_AHEAD, or {MONTHS_AHEAD}.",
+    ),
 ]
 MonthsBack = Annotated[
-    int,
+    int | None,
     typer.Option(
         min=0,
         max=120,
         metavar="NUMBER",
-        help="Months before the current one that should exist.",
+        help=f"The same before the current one; default: RETENTION_MONTHS_BACK, or {MONTHS_BACK}.",
     ),
 ]
 
 
 @app.command("status")
-def status(
-    months_ahead: MonthsAhead = MONTHS_AHEAD, months_back: MonthsBack = MONTHS_BACK, json: Json = False
-) -> None:
+def status(months_ahead: MonthsAhead = None, months_back: MonthsBack = None, json: Json = False) -> None:
     """List the partitions, and what maintenance would change."""
     settings = Settings()
-    found = asyncio.run(inspection.status(settings, months_ahead, months_back))
+    found = asyncio.run(inspection.status(settings, *_wanted(months_ahead, months_back)))
     table = Table(
         [
             Column("Partition", rank=0),
@@ -67,8 +72,8 @@ def status(
 
 @app.command("maintain")
 def maintain(
-    months_ahead: MonthsAhead = MONTHS_AHEAD,
-    months_back: MonthsBack = MONTHS_BACK,
+    months_ahead: MonthsAhead = None,
+    months_back: MonthsBack = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print the SQL that would run.")] = False,
     lock_wait: LockWait = LOCK_WAIT,
     json: Json = False,
@@ -80,8 +85,9 @@ def maintain(
     whose readings were removed.
     """
     settings = Settings()
+    ahead, back = _wanted(months_ahead, months_back)
     if dry_run:
-        found = asyncio.run(inspection.status(settings, months_ahead, months_back))
+        found = asyncio.run(inspection.status(settings, ahead, back))
         out.result(
             {
                 "database": settings.database,
@@ -95,7 +101,7 @@ def maintain(
         return
     from occupancy_db.history import upkeep
 
-    done = asyncio.run(upkeep.maintain(settings, months_ahead, lock_wait, months_back=months_back))
+    done = asyncio.run(upkeep.maintain(settings, ahead, lock_wait, months_back=back))
     lines = [
         f"{verb} {', '.join(tables)}"
         for verb, tables in (
@@ -111,6 +117,15 @@ def maintain(
         *_strays(done.strays),
         *[f"waited for {session}" for session in done.waited_for],
         f"{done.hours:,} hours summed up",
+    )
+
+
+def _wanted(months_ahead: int | None, months_back: int | None) -> tuple[int, int]:
+    """The numbers of months ahead and back that should exist: as told, or as the policy says."""
+    policy = RetentionSettings()
+    return (
+        policy.retention_months_ahead if months_ahead is None else months_ahead,
+        policy.retention_months_back if months_back is None else months_back,
     )
 
 

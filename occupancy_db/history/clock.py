@@ -4,23 +4,19 @@ The view ``hourly.clock_state`` compares the server's clock with the last check 
 that removes something asks it first, and records its check.
 """
 
-from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 import asyncpg
-from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from occupancy_db.driver import SESSION_SETTINGS, connect_driver
 from occupancy_db.errors import DatabaseError, ExitCode
 from occupancy_db.months import TOLERANCE
 from occupancy_db.settings import Settings
 
-_STATE = "SELECT * FROM hourly.clock_state"
-_RECORD = text("SELECT hourly.record_clock(:job)")
-_CUTOFF = text("SELECT retention_cutoff(:months)")
+STATE = "SELECT * FROM hourly.clock_state"
+"""The query of the state, for ``clock_state``."""
 
 
 @dataclass(frozen=True)
@@ -74,29 +70,6 @@ def clock_state(row: Any) -> ClockState:
     return ClockState(**state)
 
 
-async def check_clock(
-    connection: AsyncConnection, job: str, keep: Collection[int] = ()
-) -> tuple[ClockState, dict[int, datetime]]:
-    """Compare the clock, and record the check if nothing contradicts it.
-
-    All of it is one transaction, and thus of one moment: a clock that jumps afterwards has no effect.
-
-    Args:
-        connection: A connection without a transaction; its user is the owner.
-        job: Who makes the check.
-        keep: Numbers of months that are kept.
-
-    Returns:
-        The state before this check, and by number of months the time before which rows are removed.
-    """
-    async with connection.begin():
-        state = clock_state((await connection.exec_driver_sql(_STATE)).mappings().one())
-        if state.contradiction is None:
-            await connection.execute(_RECORD, {"job": job})
-        cutoffs = {months: await connection.scalar(_CUTOFF, {"months": months}) for months in keep}
-    return state, cutoffs
-
-
 async def status(settings: Settings) -> ClockState:
     """Return the state of the clock, and record nothing.
 
@@ -107,7 +80,7 @@ async def status(settings: Settings) -> ClockState:
         DatabaseError: no connection.
     """
     async with connect_driver(settings, "occupancy-db clock", SESSION_SETTINGS) as connection:
-        return clock_state(await connection.fetchrow(_STATE))
+        return clock_state(await connection.fetchrow(STATE))
 
 
 async def confirm(settings: Settings, name: str) -> ClockState:
@@ -125,10 +98,10 @@ async def confirm(settings: Settings, name: str) -> ClockState:
             the server disagree.
     """
     async with connect_driver(settings, "occupancy-db clock", SESSION_SETTINGS) as connection:
-        before = clock_state(await connection.fetchrow(_STATE))
+        before = clock_state(await connection.fetchrow(STATE))
         async with connection.transaction():
             await connection.execute("SELECT hourly.record_clock('confirm', $1)", name)
-            after = clock_state(await connection.fetchrow(_STATE))
+            after = clock_state(await connection.fetchrow(STATE))
             if after.contradiction:
                 raise DatabaseError(
                     ExitCode.CLOCK, after.contradiction, "Correct the clock first. Nothing was confirmed."

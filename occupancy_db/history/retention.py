@@ -6,7 +6,6 @@ from datetime import datetime
 from sqlalchemy import text
 
 from occupancy_db.errors import DatabaseError, ExitCode
-from occupancy_db.history.clock import check_clock
 from occupancy_db.history.inspection import (
     RETIRED,
     TIME_COLUMN,
@@ -17,6 +16,7 @@ from occupancy_db.history.inspection import (
 )
 from occupancy_db.history.session import (
     UpkeepSession,
+    check_clock,
     find_months,
     sum_hours,
     upkeep_session,

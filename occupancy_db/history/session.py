@@ -1,6 +1,6 @@
 """The sessions that maintain the tables without blocking clients."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import datetime
 from typing import Any
@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from occupancy_db.blockers import BlockerWatch
 from occupancy_db.connection import connect
 from occupancy_db.errors import DatabaseError, ExitCode
+from occupancy_db.history.clock import STATE, ClockState, clock_state
 from occupancy_db.history.inspection import (
     BRIEF_LOCK_SETTINGS,
     MONTHS,
@@ -35,6 +36,8 @@ HOURS_AT_ONCE = 500
 """Number of hours that are summed up in one transaction, which takes a fraction of a second."""
 
 
+_RECORD = text("SELECT hourly.record_clock(:job)")
+_CUTOFF = text("SELECT retention_cutoff(:months)")
 _CLOSE = text("SELECT hourly.close(coalesce(CAST(:now AS timestamptz), now()) - interval '5 minutes')")
 
 
@@ -226,3 +229,26 @@ async def upkeep_session(settings: Settings, lock_wait: float) -> AsyncIterator[
         AsyncExitStack() as stack,
     ):
         yield UpkeepSession(guard, worker, LockRetry(settings, stack))
+
+
+async def check_clock(
+    connection: AsyncConnection, job: str, keep: Collection[int] = ()
+) -> tuple[ClockState, dict[int, datetime]]:
+    """Compare the clock, and record the check if nothing contradicts it.
+
+    All of it is one transaction, and thus of one moment: a clock that jumps afterwards has no effect.
+
+    Args:
+        connection: A connection without a transaction; its user is the owner.
+        job: Who makes the check.
+        keep: Numbers of months that are kept.
+
+    Returns:
+        The state before this check, and by number of months the time before which rows are removed.
+    """
+    async with connection.begin():
+        state = clock_state((await connection.exec_driver_sql(STATE)).mappings().one())
+        if state.contradiction is None:
+            await connection.execute(_RECORD, {"job": job})
+        cutoffs = {months: await connection.scalar(_CUTOFF, {"months": months}) for months in keep}
+    return state, cutoffs

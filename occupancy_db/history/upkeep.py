@@ -3,9 +3,8 @@
 from dataclasses import dataclass
 
 from occupancy_db.errors import DatabaseError, ExitCode
-from occupancy_db.history.clock import check_clock
 from occupancy_db.history.inspection import forgotten_statement, plan_steps, strays
-from occupancy_db.history.session import find_months, sum_hours, upkeep_session
+from occupancy_db.history.session import check_clock, find_months, sum_hours, upkeep_session
 from occupancy_db.maintenance import LOCK_WAIT
 from occupancy_db.settings import Settings
 

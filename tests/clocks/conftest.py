@@ -110,15 +110,17 @@ def new_host(
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.getgroup("clocks").addoption("--sample", action="store_true", help="one case of each test")
+    parser.getgroup("clocks").addoption(
+        "--sample", action="store_true", help="one case of each test with the marker sample"
+    )
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """With --sample, keep one case of each test."""
+    """With --sample, keep one case of each test with the marker sample."""
     if not config.getoption("sample"):
         return
     kept: dict[str, pytest.Item] = {}
-    for item in items:
+    for item in (item for item in items if item.get_closest_marker("sample")):
         kept.setdefault(item.nodeid.partition("[")[0], item)
     chosen = set(kept.values())
     config.hook.pytest_deselected(items=[item for item in items if item not in chosen])

@@ -26,6 +26,7 @@ def install(host: ClockHost, moment: datetime) -> None:
     grant(host.cluster, LIVE)
 
 
+@pytest.mark.sample
 @pytest.mark.parametrize("boundary", BOUNDARIES)
 def test_the_clock_passes_a_boundary(new_host: ClockHost, boundary: str) -> None:
     """The server's sessions and the tools have the local time of Berlin."""
@@ -60,6 +61,7 @@ def test_retention_counts_from_two_days_ago_at_the_end_of_a_month(new_host: Cloc
     new_host.stored = new_host.rows()
 
 
+@pytest.mark.sample
 def test_late_and_early_readings(clock_host: ClockHost) -> None:
     now = datetime.now(UTC).replace(microsecond=0)
     clock_host.write(*(now - timedelta(days=days) for days in (0.5, 45, 100, 210)), zone="late")
@@ -75,6 +77,7 @@ def test_late_and_early_readings(clock_host: ClockHost) -> None:
     clock_host.make_right()
 
 
+@pytest.mark.sample
 @pytest.mark.parametrize("year", [1970, 2010])
 def test_a_host_without_a_battery_starts_and_gets_the_time_later(clock_host: ClockHost, year: int) -> None:
     """No one has to confirm the right clock."""

@@ -33,6 +33,7 @@ REMOVING = {
 HEADER = "timestamp,room,zone,state,source_entity,confidence\n"
 
 
+@pytest.mark.sample
 @jumps
 @pytest.mark.parametrize("job", REMOVING)
 def test_a_clock_that_jumped_before_a_job_removes_nothing(clock_host: ClockHost, jump: str, job: str) -> None:
@@ -102,6 +103,7 @@ def test_a_restore_at_a_wrong_time(clock_host: ClockHost, jump: str) -> None:
     clock_host.assert_nothing_lost()
 
 
+@pytest.mark.sample
 @jumps
 def test_a_database_that_was_replaced_before_the_jump_is_kept(clock_host: ClockHost, jump: str) -> None:
     newest = json.loads(clock_host.expect(0, "backup", "show", "latest", "--json").stdout)["id"]
@@ -167,6 +169,7 @@ def test_a_clock_that_jumps_during_upkeep(clock_host: ClockHost, jump: str) -> N
     clock_host.make_right()
 
 
+@pytest.mark.sample
 @jumps
 def test_a_clock_that_jumps_while_months_are_removed(clock_host: ClockHost, jump: str) -> None:
     """Exactly what was due before the jump is removed."""
@@ -189,6 +192,7 @@ def test_a_clock_that_jumps_while_months_are_removed(clock_host: ClockHost, jump
     assert {row for row in clock_host.stored if row[0] >= until} == clock_host.rows()
 
 
+@pytest.mark.sample
 @jumps
 @pytest.mark.parametrize("where", ["the dump", "the rehearsal"])
 def test_a_clock_that_jumps_during_a_backup(clock_host: ClockHost, jump: str, where: str) -> None:

@@ -72,6 +72,7 @@ def test_a_contradiction_is_refused_until_the_clock_is_confirmed(
         assert refused.returncode == ExitCode.CLOCK, refused
         assert what in refused.stdout + refused.stderr
         assert "occupancy-db clock confirm" in refused.stdout + refused.stderr
+    assert "nothing would be removed until the clock is confirmed: " in database.cli("cleanup").stdout
     with pytest.raises(psycopg2.errors.ObjectNotInPrerequisiteState, match=what):
         cursor.execute("SELECT cleanup_old_sensor_readings(1)")
     assert (ask(cursor, CHECKS), rows(cursor)) == (before, stored)
@@ -289,6 +290,9 @@ def test_cleanup_by_hand_follows_the_policy_of_the_host_or_wants_a_number(
     assert answer(database, "cleanup", "--months", "5", **policy)["months"] == 5
     done = answer(database, "cleanup", "--no-dry-run", **policy)
     assert done["rows"] == shown["rows"] == 400 - rows(cursor) > 0
+    maintained = database.cli("partitions", "maintain", RETENTION_MONTHS_BACK="9")
+    assert maintained.returncode == 0, maintained
+    assert (name(-9) in attached(cursor), name(-10) in attached(cursor)) == (True, False)
     wrong = database.cli("cleanup", RETENTION_MONTHS="0")
     assert wrong.returncode == ExitCode.CONFIGURATION, wrong
     assert "RETENTION_MONTHS" in wrong.stderr
