@@ -10,6 +10,7 @@ from sqlalchemy import text
 
 from occupancy_db.backup import contents, pruning
 from occupancy_db.backup.configuration import BackupSettings
+from occupancy_db.backup.copying import dumped_definitions, left_behind
 from occupancy_db.backup.files import replace
 from occupancy_db.backup.manifest import DUMP, FORMAT, GLOBALS, MANIFEST, PINNED, Manifest, file_facts
 from occupancy_db.backup.programs import libpq_environment, run_program
@@ -180,6 +181,7 @@ async def verify_set(made: BackupSet, backup: BackupSettings, progress: Progress
     with progress.phase("rehearse") as notes:
         try:
             found = await rehearse(made, backup.rehearsal_dir)
+            notes += left_behind(await dumped_definitions(made))
         except DatabaseError as error:
             # A full disk, for instance, does not mean that the set is damaged.
             if error.code in {ExitCode.DIFFERENT, ExitCode.DAMAGED} and made.state is SetState.VERIFIED:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import signal
 import tempfile
 from collections.abc import AsyncIterator, Iterator
@@ -60,6 +61,7 @@ def libpq_environment(settings: Settings) -> Iterator[dict[str, str]]:
         "PGDATABASE": settings.database,
         "PGCONNECT_TIMEOUT": "10",
         "PGAPPNAME": "occupancy-db backup",
+        "PGTZ": "UTC",  # for the times in definitions
     }
     if not settings.uses_socket:
         variables["PGSSLMODE"] = settings.sslmode
@@ -156,6 +158,10 @@ async def start_program(
             await process.communicate()
 
 
+# The object that pg_restore was creating when an error occurred
+_OBJECT = re.compile(r"from TOC entry \d+; \d+ \d+ (.+)")
+
+
 def _failure(program: str, code: int, said: str) -> DatabaseError:
     lines = [line.strip() for line in said.splitlines() if line.strip()]
     # The first error is the cause. Consequences, statements and hints follow.
@@ -163,9 +169,17 @@ def _failure(program: str, code: int, said: str) -> DatabaseError:
     words = " ".join(
         (errors or lines or [f"it was ended by signal {-code}" if code < 0 else f"exit code {code}"])[:1]
     )
+    object_ = _OBJECT.search(said)
     for sign, meaning, hint in _MEANINGS:
-        if sign in said:
+        if sign in said and not (object_ and meaning is ExitCode.PERMISSION):
             return DatabaseError(meaning, f"{program} failed: {words}", hint)
+    if object_:
+        return DatabaseError(
+            ExitCode.DAMAGED,
+            f"this cannot be restored: {object_[1]}: {words}",
+            "A restore is not a superuser, and has only what is in the set: drop or change that object, "
+            "then take another backup.",
+        )
     return DatabaseError(
         ExitCode.PROGRAM, f"{program} failed: {words}", "See the server's log, then try again."
     )

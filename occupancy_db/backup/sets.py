@@ -17,7 +17,7 @@ from occupancy_db.backup.files import replace, sync
 from occupancy_db.backup.manifest import (
     DAMAGED,
     DUMP,
-    FORMAT,
+    FORMATS,
     GLOBALS,
     MADE_AHEAD,
     MANIFEST,
@@ -348,7 +348,7 @@ def _manifest(path: Path, database: str) -> Manifest:
         if (path / name).is_symlink():
             raise damaged(path / name, "is a link, and a set holds its own files")
     manifest = Manifest.unseal(path / MANIFEST)
-    if manifest.format != FORMAT:
+    if manifest.format not in FORMATS:
         raise damaged(path / MANIFEST, f"has format {manifest.format}, which this release does not know")
     if manifest.id != path.name:
         raise damaged(path / MANIFEST, f"belongs to {manifest.id}")

@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from occupancy_db.backup import create
 from occupancy_db.backup.configuration import BackupSettings, as_user
+from occupancy_db.backup.copying import read_definitions
 from occupancy_db.backup.progress import Announce, Progress
 from occupancy_db.backup.sets import Store
 from occupancy_db.connection import connect
@@ -30,7 +31,6 @@ from occupancy_db.release.results import AppliedRevision, Deployment, RevisionSu
 from occupancy_db.release.steps import BRIEF_LOCK_SETTINGS, PAUSE
 from occupancy_db.release.verification import (
     drift_error,
-    read_schema,
     reference_schemas,
     try_privileges,
     verify,
@@ -38,7 +38,7 @@ from occupancy_db.release.verification import (
 from occupancy_db.release.watch import LockWatch
 from occupancy_db.retry import RetryTimeoutError, retry
 from occupancy_db.schema import revisions, runner
-from occupancy_db.schema.definitions import Schema
+from occupancy_db.schema.definitions import Definitions
 from occupancy_db.schema.privileges import BACKUP_USER
 from occupancy_db.server import POSTGRES_MAJOR
 from occupancy_db.settings import Environment, Settings
@@ -58,7 +58,7 @@ class _Prepared:
     """
 
     state: DatabaseState
-    expected: Schema | None = None
+    expected: Definitions | None = None
     backup: str | None = None
 
 
@@ -167,10 +167,11 @@ async def _prepare(
             f"privileges verified: {', '.join(await try_privileges(settings, backup, state)) or 'no user'}"
         )
     with progress.phase("compare") as notes:
-        at_start, at_end = await reference_schemas(backup, state)
-        missing, more = at_start.drift(await read_schema(settings))
-        if missing:
-            raise drift_error(f"the schema is not that of revision {state.revision}", missing)
+        at_start, at_end = await reference_schemas(backup, state.revision)
+        drift = at_start.drift(await read_definitions(settings), privileges=False)
+        if drift.missing:
+            raise drift_error(f"the schema is not that of revision {state.revision}", drift.missing)
+        more = [*drift.changing, *drift.more]
         state.warnings += [f"not part of revision {state.revision}: {one}" for one in more]
         notes.append(f"the schema of {state.revision}")
     if not state.pending:
