@@ -158,8 +158,8 @@ async def start_program(
             await process.communicate()
 
 
-# The object that pg_restore was creating when an error occurred
-_OBJECT = re.compile(r"from TOC entry \d+; \d+ \d+ (.+)")
+# What pg_restore was restoring when an error occurred
+_OBJECT = re.compile(r"^Command was: (.+)|(COPY failed for table \"[^\n]+?\")", re.MULTILINE)
 
 
 def _failure(program: str, code: int, said: str) -> DatabaseError:
@@ -169,14 +169,14 @@ def _failure(program: str, code: int, said: str) -> DatabaseError:
     words = " ".join(
         (errors or lines or [f"it was ended by signal {-code}" if code < 0 else f"exit code {code}"])[:1]
     )
-    object_ = _OBJECT.search(said)
+    object_ = _OBJECT.search(said) if program == "pg_restore" else None
     for sign, meaning, hint in _MEANINGS:
         if sign in said and not (object_ and meaning is ExitCode.PERMISSION):
             return DatabaseError(meaning, f"{program} failed: {words}", hint)
     if object_:
         return DatabaseError(
             ExitCode.DAMAGED,
-            f"this cannot be restored: {object_[1]}: {words}",
+            f"this cannot be restored: {object_[1] or object_[2]} ({words})",
             "A restore is not a superuser, and has only what is in the set: drop or change that object, "
             "then take another backup.",
         )

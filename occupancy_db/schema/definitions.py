@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import NamedTuple
 
+from occupancy_db.maintenance import LOCK_TABLE
 from occupancy_db.months import TABLE
 from occupancy_db.schema.privileges import OWNER, USERS
 
@@ -36,7 +37,7 @@ _HARMLESS = {"INDEX", "STATISTICS", "COMMENT", "SECURITY LABEL"}
 _ACLS = {"ACL", "DEFAULT ACL"}
 # Their definition is the state of a job or of a deployment.
 _STATE = {("COMMENT", "public", "TABLE alembic_version")}
-LOCK_TABLE = "maintenance_lock"
+_LOCK = LOCK_TABLE.removeprefix("public.")
 """The table of the maintenance lock, which no revision creates."""
 
 Key = tuple[str, str, str]
@@ -144,7 +145,7 @@ class Definitions:
         found = Drift([], [], [], [])
         expected, present = _by_title(self, privileges), _by_title(live, privileges)
         relations = {one.key[2] for one in self.entries if one.key[0] in {"TABLE", "VIEW", "SEQUENCE"}} - {
-            LOCK_TABLE
+            _LOCK
         }
         for title in sorted(expected.keys() | present.keys()):
             ours, theirs = expected.get(title), present.get(title)
@@ -215,7 +216,7 @@ def _by_title(definitions: Definitions, privileges: bool) -> dict[str, Entry]:
             continue
         if one.key[1] == "pg_catalog":  # role access revokes functions of PostgreSQL, and no release does
             continue
-        if month or (not privileges and (kind in _ACLS or LOCK_TABLE in name or name == "public")):
+        if month or (not privileges and (kind in _ACLS or _LOCK in name or name == "public")):
             continue
         text = _comparable(one, privileges)
         earlier = found.get(one.title)
