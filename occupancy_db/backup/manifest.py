@@ -16,8 +16,9 @@ FORMAT = 2
 FORMATS = (1, FORMAT)
 """Formats that this release reads. Format 1, of release 0.1.0, has no large objects."""
 
-DUMP, GLOBALS, MANIFEST, VERIFIED, PINNED, DAMAGED, MADE_AHEAD = (
-    "db.dump", "globals.sql", "manifest.json", "verified.json", "pinned", "damaged", "ahead",
+DUMP, GLOBALS, MANIFEST, SIGNATURE, VERIFIED, PINNED, DAMAGED, MADE_AHEAD = (
+    "db.dump", "globals.sql", "manifest.json", "manifest.json.minisig", "verified.json", "pinned", "damaged",
+    "ahead",
 )  # fmt: skip
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]

@@ -24,6 +24,7 @@ from occupancy_db.backup.exchange import (
 from occupancy_db.backup.manifest import DUMP, Manifest
 from occupancy_db.backup.progress import Announce, Progress
 from occupancy_db.backup.sets import BackupSet, SetState, Store
+from occupancy_db.backup.signatures import require_signature
 from occupancy_db.connection import connect
 from occupancy_db.errors import DatabaseError, ExitCode
 from occupancy_db.history import clock, upkeep
@@ -109,7 +110,13 @@ class _Chosen:
 
 
 async def restore(
-    settings: Settings, backup: BackupSettings, name: str, announce: Announce, *, safety_backup: bool = True
+    settings: Settings,
+    backup: BackupSettings,
+    name: str,
+    announce: Announce,
+    *,
+    safety_backup: bool = True,
+    unsigned: bool = False,
 ) -> Restoration:
     """Replace the live database with a set, and keep the replaced database for a day.
 
@@ -121,6 +128,7 @@ async def restore(
         name: A set's id, or ``latest``.
         announce: Takes a line for the operator.
         safety_backup: Whether a set is made of the live database first.
+        unsigned: Whether a set without a signature is accepted where keys are trusted.
 
     Raises:
         DatabaseError: the restore failed; the error names the reason and the state of the live database.
@@ -132,7 +140,7 @@ async def restore(
         for line in store.foreign(names.live):
             announce(f"note: {line}")
         with progress.phase("choose") as notes:
-            chosen = await _choose(settings, backup, names, name)
+            chosen = await _choose(settings, backup, names, name, unsigned)
             notes.append(chosen.backup_set.id)
         set_id = chosen.backup_set.id
         with progress.phase("restore"):
@@ -234,9 +242,12 @@ async def cleanup(settings: Settings, backup: BackupSettings) -> list[str]:
     return dropped
 
 
-async def _choose(settings: Settings, backup: BackupSettings, names: DatabaseNames, name: str) -> _Chosen:
+async def _choose(
+    settings: Settings, backup: BackupSettings, names: DatabaseNames, name: str, unsigned: bool
+) -> _Chosen:
     """Find the set, and check everything that is known before the restore begins."""
     backup_set = Store(backup.dir).find(names.live, name)
+    await require_signature(backup_set, backup, unsigned=unsigned)
     manifest = _usable(backup_set)
     async with administration(settings) as connection:
         existing = await _preflight(connection, names, manifest)

@@ -109,9 +109,7 @@ OWNED = {
         "WHERE relname = 'room_transitions'",
     ),
     "a check that is written differently after a restore": (
-        [
-            "CREATE TABLE listed (v varchar(9) CHECK (v IN ('a', 'it''s', 'c')), w text CHECK (w IN ('a', 'b')))"
-        ],
+        ["CREATE TABLE listed (v varchar CHECK (v IN ('a', 'it''s', 'c')), w text CHECK (w IN ('a', 'b')))"],
         "SELECT count(*) FROM pg_constraint WHERE conrelid = 'listed'::regclass",
     ),
     "a publication": (
