@@ -3,6 +3,7 @@
 import asyncio
 import os
 import re
+import shutil
 import signal
 import tempfile
 from collections.abc import AsyncIterator, Iterator
@@ -103,6 +104,17 @@ async def run_program(
     if process.returncode:
         raise _failure(program, process.returncode, stderr.decode(errors="replace"))
     return stdout.decode(errors="replace")
+
+
+async def missing_programs() -> str | None:
+    """Return which programs of PostgreSQL are missing or of another version; None if all are there."""
+    for program in ("pg_dump", "pg_restore", "psql", "initdb", "postgres"):
+        if not shutil.which(program):
+            return f"{program} of PostgreSQL {POSTGRES_MAJOR} is not on PATH"
+        said = await run_program(program, "--version")
+        if not re.search(rf" {POSTGRES_MAJOR}\b", said):
+            return f"PostgreSQL {POSTGRES_MAJOR} is needed, and there is {said.strip()}"
+    return None
 
 
 @asynccontextmanager

@@ -137,11 +137,9 @@ async def restore(
     store = Store(backup.dir)
     progress = Progress(store, names.live, announce)
     async with store.lock(_LOCK_WAIT):
-        for line in store.foreign(names.live):
-            announce(f"note: {line}")
         with progress.phase("choose") as notes:
             chosen = await _choose(settings, backup, names, name, unsigned)
-            notes.append(chosen.backup_set.id)
+            notes += [chosen.backup_set.id, *store.foreign(names.live)]
         set_id = chosen.backup_set.id
         with progress.phase("restore"):
             await _restore_beside_live(settings, names, chosen)

@@ -179,7 +179,7 @@ async def _compare(settings: Settings, applied: list[str]) -> _Comparison:
     from occupancy_db.backup.configuration import BackupSettings
     from occupancy_db.release import drift
 
-    if reason := drift.not_comparable(backup := BackupSettings()):
+    if reason := await drift.not_comparable(backup := BackupSettings()):
         return _Comparison(reason)
     found = await drift.find_drift(settings, backup, applied[0])
     differences = [*found.missing, *found.changing]

@@ -1,11 +1,11 @@
 """The comparison of a live schema with the schema that the migrations of this release create."""
 
 import os
-import shutil
 
 from occupancy_db.backup.configuration import BackupSettings
 from occupancy_db.backup.copying import read_definitions
 from occupancy_db.backup.create import LOCK_WAIT
+from occupancy_db.backup.programs import missing_programs
 from occupancy_db.backup.sets import Store
 from occupancy_db.connection import connect
 from occupancy_db.release.verification import reference_schemas
@@ -13,17 +13,13 @@ from occupancy_db.schema.definitions import Drift
 from occupancy_db.schema.privileges import USERS
 from occupancy_db.settings import Settings
 
-PROGRAMS = ("pg_dump", "initdb", "postgres", "psql")
 
-
-def not_comparable(backup: BackupSettings) -> str | None:
+async def not_comparable(backup: BackupSettings) -> str | None:
     """Return why no throwaway cluster can be made here; None if one can."""
-    if missing := [program for program in PROGRAMS if not shutil.which(program)]:
-        return f"{', '.join(missing)} of PostgreSQL are not on PATH"
     for directory in (backup.dir, backup.rehearsal_dir):
         if not os.access(directory, os.W_OK):
             return f"{directory} does not exist, or this user may not write to it"
-    return None
+    return await missing_programs()
 
 
 async def find_drift(settings: Settings, backup: BackupSettings, revision: str) -> Drift:
