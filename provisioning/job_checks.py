@@ -38,7 +38,7 @@ def check_backup(request: Request) -> list[str]:
         "between 0 and 1000, "
         f"backup_keep_last between 1 and 1000; they are {', '.join(map(str, keep))}.",
     )
-    names = [f"backup_{name}schedule" for name in ("", "verify_", "cleanup_", "offsite_")]
+    names = [f"backup_{name}schedule" for name in ("", "verify_", "cleanup_", "check_", "offsite_")]
     wrong = _wrong_schedules(request, names)
     problem(
         wrong,

@@ -10,7 +10,7 @@ ROLES = (
 )  # fmt: skip
 """Each selects a role of playbooks/site.yml."""
 
-JOBS = ("migrate", "restore", "restore-rollback", "rotate-passwords", "rotate-tls")
+JOBS = ("migrate", "restore", "restore-rollback", "rotate-passwords", "rotate-signing", "rotate-tls")
 """Each selects a task for an operator."""
 
 SPECIAL = ("all", "always", "never", "tagged", "untagged")

@@ -17,7 +17,13 @@ ROLES = Path(__file__).parents[1] / "roles"
 Specs = Mapping[str, Mapping[str, Any]]
 """The options of each role by name, as in its meta/argument_specs.yml."""
 
-RUN = ("restore_set", "restore_confirm", "restore_without_safety_backup", "restore_rollback")
+RUN = (
+    "restore_set",
+    "restore_confirm",
+    "restore_without_safety_backup",
+    "restore_unsigned",
+    "restore_rollback",
+)
 """Variables of the command line that belong to no role's argument_specs."""
 
 RESULTS = (

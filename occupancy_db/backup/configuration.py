@@ -38,6 +38,12 @@ class BackupSettings(BaseSettings):
     )
     compression: str = Field("gzip:3", description="Value of pg_dump --compress")
     image: str = Field("", description="Container image of this program, for the manifest")
+    signing_key: Path | None = Field(
+        None, description="The secret key of minisign that signs the sets of this host"
+    )
+    trusted_keys: Path | None = Field(
+        None, description="The public keys whose sets are verified and restored, a line each"
+    )
     secrets_dir: Path = Field(
         Path("/run/secrets"), description="Passwords of the product's users, a file for each user"
     )

@@ -12,12 +12,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from occupancy_db.connection import connect
 from occupancy_db.errors import DatabaseError, ExitCode, caused_by, task_group
-from occupancy_db.schema.definitions import OBJECTS
 from occupancy_db.settings import Settings
 
 SNAPSHOT_SETTINGS = {
     "timezone": "UTC",
-    "search_path": "pg_catalog",  # so that definitions contain the schema of every name
+    "search_path": "pg_catalog",
     "statement_timeout": "0",
     "lock_timeout": "1min",
     "idle_in_transaction_session_timeout": "0",
@@ -45,7 +44,9 @@ class Contents(BaseModel):
         tables: Rows by the qualified name of the table; each partition is a table.
         partitions: Bounds by the qualified name of the partition.
         sequences: Last values by the qualified name of the sequence; those of a copy may be higher.
-        objects: By kind of object: the number of objects, and the hash of their definitions.
+        large_objects: Number of large objects, and the hash of their contents; None in sets of format 1.
+        objects: In sets of format 1: hashes of definitions, which are not compared any more. The definitions
+            in the dump are compared instead.
         extensions: Versions by the name of the extension.
         encoding: Encoding of the database.
         collate: LC_COLLATE of the database.
@@ -58,7 +59,8 @@ class Contents(BaseModel):
     tables: dict[str, Table]
     partitions: dict[str, str]
     sequences: dict[str, int]
-    objects: dict[str, str]
+    large_objects: Table | None = None
+    objects: dict[str, str] | None = None
     extensions: dict[str, str]
     encoding: str
     collate: str
@@ -96,11 +98,8 @@ class Contents(BaseModel):
             for name, value in sorted(self.sequences.items())
             if found.sequences.get(name, -1) < value
         ]
-        lines += [
-            f"{kind}: {found.objects.get(kind, 'none')} instead of {self.objects.get(kind, 'none')}"
-            for kind in sorted(self.objects.keys() | found.objects.keys())
-            if self.objects.get(kind) != found.objects.get(kind)
-        ]
+        if self.large_objects and found.large_objects != self.large_objects:
+            lines.append(f"large objects: {found.large_objects} instead of {self.large_objects}")
         if found.extensions.keys() != self.extensions.keys():
             lines.append(f"extensions {sorted(found.extensions)} instead of {sorted(self.extensions)}")
         return lines
@@ -165,16 +164,18 @@ _DATABASE = text("""
     FROM pg_database WHERE datname = current_database()
 """)
 
-_OBJECTS = text(
-    OBJECTS  # noqa: S608 - two constants
-    + """
-    SELECT kind,
-           format(
-               '%s, %s', count(*), md5(string_agg(definition, E'\\n' ORDER BY definition COLLATE "C"))
-           ) AS hash
-    FROM object GROUP BY kind
-    """
-)
+# A large object may be larger than a value, so it is read in pieces.
+_LARGE_OBJECTS = text("""
+    WITH RECURSIVE piece AS (
+        SELECT oid, CAST(0 AS bigint) AS start, lo_get(oid, 0, 8388608) AS data FROM pg_largeobject_metadata
+        UNION ALL
+        SELECT oid, start + 8388608, lo_get(oid, start + 8388608, 8388608)
+        FROM piece WHERE length(data) = 8388608
+    )
+    SELECT count(*) FILTER (WHERE start = 0) AS rows,
+           coalesce(sum(hash_record_extended(ROW(oid, start, data), 0)), 0)::text AS hashes
+    FROM piece
+""")
 
 
 @asynccontextmanager
@@ -207,7 +208,7 @@ async def snapshot(settings: Settings) -> AsyncIterator[tuple[str, dict[str, int
 async def read(
     settings: Settings, shared: str | None = None, sequences: dict[str, int] | None = None
 ) -> Contents:
-    """Count and hash all rows and definitions of a database.
+    """Count and hash all rows of a database.
 
     Args:
         settings: The database.
@@ -226,7 +227,7 @@ async def read(
             else None,
             "partitions": {row.name: row.bounds for row in await connection.execute(_PARTITIONS)},
             "sequences": await _sequences(connection) if sequences is None else sequences,
-            "objects": {row.kind: row.hash for row in await connection.execute(_OBJECTS)},
+            "large_objects": Table(**(await connection.execute(_LARGE_OBJECTS)).mappings().one()),
             "extensions": {row.extname: row.extversion for row in await connection.execute(_EXTENSIONS)},
             **(await connection.execute(_DATABASE)).mappings().one(),
         }

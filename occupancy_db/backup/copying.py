@@ -1,24 +1,48 @@
-"""The restore of a set into a new database, and the comparison with what was saved."""
+"""The restore of a set into a new database, and the comparison with what was saved.
 
+Restores and rehearsals call the same functions, as the same user.
+"""
+
+import re
+from pathlib import Path
+
+import asyncpg
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from occupancy_db.backup import contents
+from occupancy_db.backup.configuration import in_database
 from occupancy_db.backup.contents import Contents
-from occupancy_db.backup.manifest import DUMP
+from occupancy_db.backup.manifest import DUMP, Manifest
 from occupancy_db.backup.programs import libpq_environment, run_program
 from occupancy_db.backup.sets import BackupSet
 from occupancy_db.connection import connect
+from occupancy_db.driver import connect_driver
 from occupancy_db.errors import DatabaseError, ExitCode
+from occupancy_db.schema import privileges
+from occupancy_db.schema.definitions import Definitions
+from occupancy_db.schema.privileges import OWNER
 from occupancy_db.settings import Settings
+
+RESTORE_USER = "occupancy_restore"
+"""The user who restores: no superuser, but a member of the owner."""
 
 _JOBS = 2
 """Number of sessions of pg_restore, one for each core."""
+
+_PRIVILEGES = Path(privileges.__file__).with_name("privileges.sql")
 
 # The jobs build indexes at the same time, and share maintenance_work_mem: the memory suffices for one of it.
 _INDEX_MEMORY = text(
     "SELECT greatest(min_val::int, setting::int / CAST(:jobs AS int))"
     " FROM pg_settings WHERE name = 'maintenance_work_mem'"
+)
+
+# The statements about the database itself, with its name as the second group
+_NAMED = re.compile(
+    r"^(ALTER DATABASE|ALTER ROLE \S+ IN DATABASE|GRANT [^\n]* ON DATABASE|REVOKE [^\n]* ON DATABASE) "
+    r'("(?:[^"]|"")+"|\S+) ',
+    re.MULTILINE,
 )
 
 
@@ -38,52 +62,80 @@ def quote(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-async def create_database(connection: AsyncConnection, name: str, saved: Contents, owner: str = "") -> None:
-    """Create an empty database with the encoding and the locale of the saved one.
-
-    Args:
-        connection: A connection in autocommit mode, as a user who may create databases.
-        name: Name of the new database.
-        saved: Content of the saved database.
-        owner: Owner of the new database; the connection's user if empty.
+async def dumped_definitions(backup: BackupSet) -> Definitions:
+    """Return the definitions that a set contains.
 
     Raises:
-        sqlalchemy.exc.DBAPIError: the server refused.
+        DatabaseError: pg_restore failed.
     """
-    same = {"encoding": saved.encoding, "collate": saved.collate, "ctype": saved.ctype}
-    template = await connection.scalar(_TEMPLATE, {"name": TEMPLATE, **same}) or "template0"
-    await connection.exec_driver_sql(
-        f"CREATE DATABASE {quote(name)} {f'OWNER {quote(owner)}' if owner else ''} TEMPLATE {template} "
-        f"ENCODING '{saved.encoding}' LC_COLLATE '{saved.collate}' LC_CTYPE '{saved.ctype}'"
+    return Definitions(
+        await run_program("pg_restore", "--create", "--schema-only", "--file=-", backup.path / DUMP)
     )
 
 
-async def restore_dump(settings: Settings, backup: BackupSet, *arguments: str) -> None:
-    """Restore a set's dump into an empty database.
+async def read_definitions(settings: Settings) -> Definitions:
+    """Return the definitions of a database.
 
     Args:
-        settings: The database, and a user who may create everything in it.
-        backup: The set; its files have been checked.
-        arguments: Additional arguments of pg_restore.
+        settings: The database, and a user who may read all tables.
 
     Raises:
-        DatabaseError: pg_restore failed, at the first error.
+        DatabaseError: pg_dump failed, or is not on PATH.
     """
-    async with connect(settings, "occupancy-db restore") as connection:
-        memory = await connection.scalar(_INDEX_MEMORY, {"jobs": _JOBS})
     with libpq_environment(settings) as env:
-        await run_program(
-            "pg_restore", "--exit-on-error", f"--jobs={_JOBS}", f"--dbname={settings.database}",
-            *arguments, backup.path / DUMP, env=env | {"PGOPTIONS": f"-c maintenance_work_mem={memory}kB"},
-        )  # fmt: skip
+        return Definitions(
+            await run_program("pg_dump", "--create", "--schema-only", "--lock-wait-timeout=60s", env=env)
+        )
 
 
-async def compare(settings: Settings, name: str, saved: Contents) -> Contents:
-    """Read the content of a restored database, and compare it with what was saved.
+def left_behind(definitions: Definitions) -> list[str]:
+    """Name what a set contains and a restore does not bring back as it was, a line each."""
+    _, others = _of_database(definitions)
+    return [
+        *(f"a restore makes {OWNER} the owner of: {one}" for one in definitions.foreign_owners()),
+        *(f"a restore does not bring back: {one}" for one in others),
+    ]
+
+
+async def restore_copy(settings: Settings, name: str, backup: BackupSet, manifest: Manifest) -> None:
+    """Restore a set into a new database of the owner.
 
     Args:
-        settings: The restored database.
-        name: Id of the set, for the error.
+        settings: The server, and the user who restores.
+        name: Name of the new database.
+        backup: The set; its files have been checked.
+        manifest: Its manifest.
+
+    Raises:
+        DatabaseError: something cannot be restored; the text names it.
+        sqlalchemy.exc.DBAPIError: the database cannot be created.
+    """
+    async with connect(
+        in_database(settings, "postgres"), "occupancy-db restore", autocommit=True
+    ) as connection:
+        await _create_database(connection, name, manifest.contents)
+    restored = in_database(settings, name)
+    await _restore_dump(restored, backup)
+    statements, _ = _of_database(await dumped_definitions(backup))
+    async with connect_driver(restored, "occupancy-db restore", {"role": OWNER}) as connection:
+        for statement in statements:
+            try:
+                await connection.execute(_NAMED.sub(lambda found: f"{found[1]} {quote(name)} ", statement))
+            except asyncpg.PostgresError as error:
+                raise DatabaseError(
+                    ExitCode.DAMAGED,
+                    f"this cannot be restored: {statement.strip()} {error}",
+                    "A restore is not a superuser: reset that setting (ALTER DATABASE … RESET …), then take "
+                    "another backup.",
+                ) from error
+
+
+async def compare(settings: Settings, backup: BackupSet, saved: Contents) -> Contents:
+    """Read the content and the definitions of a restored database, and compare them with the set.
+
+    Args:
+        settings: The restored database, and a user who may read everything.
+        backup: The set.
         saved: Content according to the manifest.
 
     Returns:
@@ -93,11 +145,74 @@ async def compare(settings: Settings, name: str, saved: Contents) -> Contents:
         DatabaseError: the content is different; the text names the differences.
     """
     found = await contents.read(settings)
-    if lines := saved.differences(found):
+    lines = saved.differences(found)
+    lines += (await dumped_definitions(backup)).differences(await read_definitions(settings))
+    if lines:
         more = f" and {len(lines) - 5} more" if len(lines) > 5 else ""
         raise DatabaseError(
             ExitCode.DIFFERENT,
-            f"{name} does not restore what was saved: {'; '.join(lines[:5])}{more}",
+            f"{backup.id} does not restore what was saved: {'; '.join(lines[:5])}{more}",
             "Use another set, and keep this one for an investigation.",
         )
     return found
+
+
+async def grant(settings: Settings) -> None:
+    """Set the privileges of the product's users in a restored database.
+
+    Args:
+        settings: The restored database, and the user who restores.
+
+    Raises:
+        DatabaseError: psql failed.
+    """
+    with libpq_environment(settings) as env:
+        await run_program(
+            "psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "--single-transaction", "-f", _PRIVILEGES,
+            env={**env, "PGOPTIONS": f"-c role={OWNER}"},
+        )  # fmt: skip
+
+
+async def _create_database(connection: AsyncConnection, name: str, saved: Contents) -> None:
+    """Create an empty database of the owner with the encoding and the locale of the saved one."""
+    same = {"encoding": saved.encoding, "collate": saved.collate, "ctype": saved.ctype}
+    template = await connection.scalar(_TEMPLATE, {"name": TEMPLATE, **same}) or "template0"
+    await connection.exec_driver_sql(
+        f"CREATE DATABASE {quote(name)} OWNER {OWNER} TEMPLATE {template} "
+        f"ENCODING '{saved.encoding}' LC_COLLATE '{saved.collate}' LC_CTYPE '{saved.ctype}'"
+    )
+
+
+async def _restore_dump(settings: Settings, backup: BackupSet) -> None:
+    async with connect(settings, "occupancy-db restore") as connection:
+        memory = await connection.scalar(_INDEX_MEMORY, {"jobs": _JOBS})
+    with libpq_environment(settings) as env:
+        await run_program(
+            "pg_restore", "--exit-on-error", "--no-owner", f"--role={OWNER}", f"--jobs={_JOBS}",
+            f"--dbname={settings.database}", backup.path / DUMP,
+            env=env | {"PGOPTIONS": f"-c maintenance_work_mem={memory}kB"},
+        )  # fmt: skip
+
+
+def _of_database(definitions: Definitions) -> tuple[list[str], list[str]]:
+    """The statements about the database itself: those that a restore runs as the owner, and others.
+
+    Any user may have settings of its own in a database. They are not brought back: a restore would need the
+    privileges of that user.
+    """
+    ours, others = [], []
+    for one in definitions.entries:
+        kind, _, name = one.key
+        if not kind.startswith("DATABASE") and not name.startswith("DATABASE "):
+            continue
+        for statement in re.split(
+            r"^(?=ALTER |GRANT |REVOKE |UPDATE |COMMENT )", one.text, flags=re.MULTILINE
+        ):
+            if " OWNER TO " in statement.partition("\n")[0] or statement.startswith("CREATE DATABASE"):
+                continue
+            mine = ("ALTER DATABASE", "GRANT ", "REVOKE ", f"ALTER ROLE {OWNER} ")
+            if statement.startswith(mine):
+                ours.append(statement)
+            elif statement.strip():
+                others.append(" ".join(statement.split()))
+    return ours, others

@@ -10,12 +10,14 @@ from sqlalchemy import text
 
 from occupancy_db.backup import contents, pruning
 from occupancy_db.backup.configuration import BackupSettings
+from occupancy_db.backup.copying import dumped_definitions, left_behind
 from occupancy_db.backup.files import replace
 from occupancy_db.backup.manifest import DUMP, FORMAT, GLOBALS, MANIFEST, PINNED, Manifest, file_facts
 from occupancy_db.backup.programs import libpq_environment, run_program
 from occupancy_db.backup.progress import Announce, Progress
 from occupancy_db.backup.rehearsal import rehearse
 from occupancy_db.backup.sets import AHEAD, BackupSet, SetState, Store, set_id
+from occupancy_db.backup.signatures import require_signature, sign, unsigned_reason
 from occupancy_db.connection import connect
 from occupancy_db.errors import DatabaseError, ExitCode, task_group
 from occupancy_db.history.clock import known_state
@@ -130,6 +132,7 @@ async def make_set(
     began = datetime.now(UTC)
     with progress.phase("check") as notes:
         store.clear()
+        unsigned = unsigned_reason(backup)
         with libpq_environment(settings) as env:
             server = await _check(settings, backup, env, notes)
     partial = store.begin(settings.database, began)
@@ -154,32 +157,38 @@ async def make_set(
                 before_restore_of=before_restore_of,
             )
             replace(partial / MANIFEST, manifest.seal())
+            await sign(partial, backup)
             if pin is not None:
                 replace(partial / PINNED, f"{pin}\n".encode())
             made = store.publish(partial)
-            notes.append(made.id)
+            notes += [made.id, *filter(None, [unsigned])]
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)  # a second error must not hide the first
         raise
     return made
 
 
-async def verify_set(made: BackupSet, backup: BackupSettings, progress: Progress) -> None:
+async def verify_set(
+    made: BackupSet, backup: BackupSettings, progress: Progress, *, unsigned: bool = False
+) -> None:
     """Rehearse a set, and record the result. The caller holds the lock of the store.
 
     Args:
         made: The set.
         backup: Where throwaway clusters are made.
         progress: Times the phase.
+        unsigned: Whether a set without a signature is accepted where keys are trusted.
 
     Raises:
-        DatabaseError: the set is damaged, or does not restore what was saved. A set that was verified before
-            is then marked as damaged.
+        DatabaseError: the set is damaged or not signed, or does not restore what was saved. A set that was
+            verified before is then marked as damaged, unless it is not signed.
     """
     began = time.monotonic()
     with progress.phase("rehearse") as notes:
+        await require_signature(made, backup, unsigned=unsigned)
         try:
             found = await rehearse(made, backup.rehearsal_dir)
+            notes += left_behind(await dumped_definitions(made))
         except DatabaseError as error:
             # A full disk, for instance, does not mean that the set is damaged.
             if error.code in {ExitCode.DIFFERENT, ExitCode.DAMAGED} and made.state is SetState.VERIFIED:
@@ -195,6 +204,8 @@ async def verify(
     names: list[str],
     older_than: timedelta | None,
     announce: Announce,
+    *,
+    unsigned: bool = False,
 ) -> list[str]:
     """Check and rehearse sets again.
 
@@ -204,6 +215,7 @@ async def verify(
         names: Ids of the sets, or ``latest``; if empty, ``older_than`` applies.
         older_than: Verify all sets that were not verified for this time; if None, the newest set.
         announce: Takes a line for a person.
+        unsigned: Whether sets without a signature are accepted where keys are trusted.
 
     Returns:
         Ids of the sets that were verified.
@@ -234,7 +246,7 @@ async def verify(
         for one in chosen:
             announce(f"{one.id}:")
             try:
-                await verify_set(one, backup, progress)
+                await verify_set(one, backup, progress, unsigned=unsigned)
             except DatabaseError as error:
                 failed.append(error)
     if failed:

@@ -10,11 +10,15 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from occupancy_db.backup.contents import Contents
 from occupancy_db.errors import DatabaseError, ExitCode
 
-FORMAT = 1
-"""Format of the manifest. Another format is refused; a new field is a new format, because of the seal."""
+FORMAT = 2
+"""Format of the manifest. A new field is a new format, because of the seal."""
 
-DUMP, GLOBALS, MANIFEST, VERIFIED, PINNED, DAMAGED, MADE_AHEAD = (
-    "db.dump", "globals.sql", "manifest.json", "verified.json", "pinned", "damaged", "ahead",
+FORMATS = (1, FORMAT)
+"""Formats that this release reads. Format 1, of release 0.1.0, has no large objects."""
+
+DUMP, GLOBALS, MANIFEST, SIGNATURE, VERIFIED, PINNED, DAMAGED, MADE_AHEAD = (
+    "db.dump", "globals.sql", "manifest.json", "manifest.json.minisig", "verified.json", "pinned", "damaged",
+    "ahead",
 )  # fmt: skip
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -27,7 +31,7 @@ class SealedFile(BaseModel):
 
     def seal(self) -> bytes:
         """Return the content of the file."""
-        body = self.model_dump(mode="json")
+        body = self.model_dump(mode="json", exclude_unset=True)  # the fields of the set's own format
         return (json.dumps({**body, "checksum": _checksum(body)}, indent=1, sort_keys=True) + "\n").encode()
 
     @classmethod
@@ -64,7 +68,7 @@ class Manifest(SealedFile):
     """What a set contains, recorded when it was made.
 
     Attributes:
-        format: FORMAT.
+        format: One of FORMATS.
         id: Name of the set's directory.
         database: Name of the database that was dumped.
         started_at: Start of the backup.

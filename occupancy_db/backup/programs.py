@@ -2,6 +2,8 @@
 
 import asyncio
 import os
+import re
+import shutil
 import signal
 import tempfile
 from collections.abc import AsyncIterator, Iterator
@@ -60,6 +62,7 @@ def libpq_environment(settings: Settings) -> Iterator[dict[str, str]]:
         "PGDATABASE": settings.database,
         "PGCONNECT_TIMEOUT": "10",
         "PGAPPNAME": "occupancy-db backup",
+        "PGTZ": "UTC",  # for the times in definitions
     }
     if not settings.uses_socket:
         variables["PGSSLMODE"] = settings.sslmode
@@ -101,6 +104,17 @@ async def run_program(
     if process.returncode:
         raise _failure(program, process.returncode, stderr.decode(errors="replace"))
     return stdout.decode(errors="replace")
+
+
+async def missing_programs() -> str | None:
+    """Return which programs of PostgreSQL are missing or of another version; None if all are there."""
+    for program in ("pg_dump", "pg_restore", "psql", "initdb", "postgres"):
+        if not shutil.which(program):
+            return f"{program} of PostgreSQL {POSTGRES_MAJOR} is not on PATH"
+        said = await run_program(program, "--version")
+        if not re.search(rf" {POSTGRES_MAJOR}\b", said):
+            return f"PostgreSQL {POSTGRES_MAJOR} is needed, and there is {said.strip()}"
+    return None
 
 
 @asynccontextmanager
@@ -156,6 +170,10 @@ async def start_program(
             await process.communicate()
 
 
+# What pg_restore was restoring when an error occurred
+_OBJECT = re.compile(r"^Command was: (.+)|(COPY failed for table \"[^\n]+?\")", re.MULTILINE)
+
+
 def _failure(program: str, code: int, said: str) -> DatabaseError:
     lines = [line.strip() for line in said.splitlines() if line.strip()]
     # The first error is the cause. Consequences, statements and hints follow.
@@ -163,9 +181,17 @@ def _failure(program: str, code: int, said: str) -> DatabaseError:
     words = " ".join(
         (errors or lines or [f"it was ended by signal {-code}" if code < 0 else f"exit code {code}"])[:1]
     )
+    object_ = _OBJECT.search(said) if program == "pg_restore" else None
     for sign, meaning, hint in _MEANINGS:
-        if sign in said:
+        if sign in said and not (object_ and meaning is ExitCode.PERMISSION):
             return DatabaseError(meaning, f"{program} failed: {words}", hint)
+    if object_:
+        return DatabaseError(
+            ExitCode.DAMAGED,
+            f"this cannot be restored: {object_[1] or object_[2]} ({words})",
+            "A restore is not a superuser, and has only what is in the set: drop or change that object, "
+            "then take another backup.",
+        )
     return DatabaseError(
         ExitCode.PROGRAM, f"{program} failed: {words}", "See the server's log, then try again."
     )

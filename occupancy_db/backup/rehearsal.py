@@ -10,14 +10,17 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from sqlalchemy import text
+
 from occupancy_db.backup.configuration import in_database
 from occupancy_db.backup.contents import Contents
-from occupancy_db.backup.copying import compare, create_database, restore_dump
+from occupancy_db.backup.copying import RESTORE_USER, compare, grant, restore_copy
 from occupancy_db.backup.manifest import GLOBALS
 from occupancy_db.backup.programs import libpq_environment, run_program, start_program
 from occupancy_db.backup.sets import BackupSet
 from occupancy_db.connection import connect
 from occupancy_db.errors import DatabaseError, ExitCode, explain
+from occupancy_db.schema.privileges import OWNER, USERS
 from occupancy_db.server import POSTGRES_MAJOR
 from occupancy_db.settings import Settings
 
@@ -45,7 +48,7 @@ _POLL = 0.05
 
 
 async def rehearse(backup: BackupSet, directory: Path) -> Contents:
-    """Restore a set with its roles into a throwaway cluster, and compare the content with the manifest.
+    """Restore a set as a restore does into a throwaway cluster with its roles, and compare the content.
 
     Args:
         backup: The set; its files are checked first.
@@ -69,11 +72,26 @@ async def rehearse(backup: BackupSet, directory: Path) -> Contents:
             await run_program(
                 "psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-f", backup.path / GLOBALS, env=env
             )
-        async with connect(settings, "occupancy-db rehearsal", autocommit=True) as connection:
-            await create_database(connection, manifest.database, manifest.contents)
-        restored = in_database(settings, manifest.database)
-        await restore_dump(restored, backup)
-        return await compare(restored, backup.id, manifest.contents)
+        await make_users(settings)
+        restoring = settings.model_copy(update={"postgres_user": RESTORE_USER})
+        await restore_copy(restoring, manifest.database, backup, manifest)
+        found = await compare(in_database(settings, manifest.database), backup, manifest.contents)
+        await grant(in_database(restoring, manifest.database))
+        return found
+
+
+async def make_users(settings: Settings) -> None:
+    """Create those users of the product in a throwaway cluster that it does not have, as on a host.
+
+    Args:
+        settings: The cluster, as its superuser.
+    """
+    async with connect(settings, "occupancy-db rehearsal", autocommit=True) as connection:
+        for user in (*USERS, RESTORE_USER):
+            if not await connection.scalar(text("SELECT to_regrole(:user) IS NOT NULL"), {"user": user}):
+                await connection.exec_driver_sql(f"CREATE ROLE {user} LOGIN")
+        await connection.exec_driver_sql(f"ALTER ROLE {RESTORE_USER} LOGIN CREATEDB NOSUPERUSER")
+        await connection.exec_driver_sql(f"GRANT {OWNER} TO {RESTORE_USER}")
 
 
 @asynccontextmanager

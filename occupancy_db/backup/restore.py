@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 from alembic.util import CommandError
@@ -11,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from occupancy_db.backup import contents, create
 from occupancy_db.backup.configuration import BackupSettings, as_user, in_database
-from occupancy_db.backup.copying import compare, create_database, restore_dump
+from occupancy_db.backup.copying import compare, grant, restore_copy
 from occupancy_db.backup.exchange import (
     DatabaseNames,
     Rename,
@@ -23,9 +22,9 @@ from occupancy_db.backup.exchange import (
     require_no_superuser,
 )
 from occupancy_db.backup.manifest import DUMP, Manifest
-from occupancy_db.backup.programs import libpq_environment, run_program
 from occupancy_db.backup.progress import Announce, Progress
 from occupancy_db.backup.sets import BackupSet, SetState, Store
+from occupancy_db.backup.signatures import require_signature
 from occupancy_db.connection import connect
 from occupancy_db.errors import DatabaseError, ExitCode
 from occupancy_db.history import clock, upkeep
@@ -40,8 +39,6 @@ KEEP_REPLACED = timedelta(days=1)
 
 _LOCK_WAIT = 900.0
 """Seconds to wait for a backup that is running: it ends by itself."""
-
-_PRIVILEGES = Path(privileges.__file__).with_name("privileges.sql")
 
 _MISSING_ROLES = text("""
     SELECT name FROM unnest(CAST(:names AS text[])) AS name
@@ -114,7 +111,13 @@ class _Chosen:
 
 
 async def restore(
-    settings: Settings, backup: BackupSettings, name: str, announce: Announce, *, safety_backup: bool = True
+    settings: Settings,
+    backup: BackupSettings,
+    name: str,
+    announce: Announce,
+    *,
+    safety_backup: bool = True,
+    unsigned: bool = False,
 ) -> Restoration:
     """Replace the live database with a set, and keep the replaced database for a day.
 
@@ -126,6 +129,7 @@ async def restore(
         name: A set's id, or ``latest``.
         announce: Takes a line for the operator.
         safety_backup: Whether a set is made of the live database first.
+        unsigned: Whether a set without a signature is accepted where keys are trusted.
 
     Raises:
         DatabaseError: the restore failed; the error names the reason and the state of the live database.
@@ -134,17 +138,16 @@ async def restore(
     store = Store(backup.dir)
     progress = Progress(store, names.live, announce)
     async with store.lock(_LOCK_WAIT):
-        for line in store.foreign(names.live):
-            announce(f"note: {line}")
         with progress.phase("choose") as notes:
-            chosen = await _choose(settings, backup, names, name)
-            notes.append(chosen.backup_set.id)
+            chosen = await _choose(settings, backup, names, name, unsigned)
+            notes += [chosen.backup_set.id, *store.foreign(names.live)]
         set_id = chosen.backup_set.id
         with progress.phase("restore"):
             await _restore_beside_live(settings, names, chosen)
         restored = in_database(settings, names.restoring)
         with progress.phase("compare") as notes:
-            found = await compare(restored, set_id, chosen.manifest.contents)
+            reader = as_user(restored, BACKUP_USER, backup)  # the user who may read everything
+            found = await compare(reader, chosen.backup_set, chosen.manifest.contents)
             notes.append(f"{found.rows:,} rows")
         with progress.phase("prepare") as notes:
             migrated = await _prepare(restored, backup, names.live, notes)
@@ -238,9 +241,12 @@ async def cleanup(settings: Settings, backup: BackupSettings) -> list[str]:
     return dropped
 
 
-async def _choose(settings: Settings, backup: BackupSettings, names: DatabaseNames, name: str) -> _Chosen:
+async def _choose(
+    settings: Settings, backup: BackupSettings, names: DatabaseNames, name: str, unsigned: bool
+) -> _Chosen:
     """Find the set, and check everything that is known before the restore begins."""
     backup_set = Store(backup.dir).find(names.live, name)
+    await require_signature(backup_set, backup, unsigned=unsigned)
     manifest = _usable(backup_set)
     async with administration(settings) as connection:
         existing = await _preflight(connection, names, manifest)
@@ -296,9 +302,7 @@ async def _preflight(
 async def _restore_beside_live(settings: Settings, names: DatabaseNames, chosen: _Chosen) -> None:
     async with administration(settings) as connection:
         await drop_database(connection, names.restoring)
-        await create_database(connection, names.restoring, chosen.manifest.contents, OWNER)
-    restored = in_database(settings, names.restoring)
-    await restore_dump(restored, chosen.backup_set, "--no-owner", f"--role={OWNER}")
+    await restore_copy(settings, names.restoring, chosen.backup_set, chosen.manifest)
 
 
 async def _prepare(restored: Settings, backup: BackupSettings, live: str, notes: list[str]) -> runner.Outcome:
@@ -313,20 +317,12 @@ async def _prepare(restored: Settings, backup: BackupSettings, live: str, notes:
         if error.code is not ExitCode.CLOCK:
             raise
         notes.append(error.what)  # the jobs will name the command that confirms the clock
-    await _grant(restored)
+    await grant(restored)
     async with connect(
         owner, "occupancy-db restore", server_settings=contents.SNAPSHOT_SETTINGS, autocommit=True
     ) as connection:
         await connection.exec_driver_sql("ANALYZE")
     return migrated
-
-
-async def _grant(settings: Settings) -> None:
-    with libpq_environment(settings) as env:
-        await run_program(
-            "psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "--single-transaction", "-f", _PRIVILEGES,
-            env={**env, "PGOPTIONS": f"-c role={OWNER}"},
-        )  # fmt: skip
 
 
 async def _save_live(

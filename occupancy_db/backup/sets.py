@@ -17,11 +17,12 @@ from occupancy_db.backup.files import replace, sync
 from occupancy_db.backup.manifest import (
     DAMAGED,
     DUMP,
-    FORMAT,
+    FORMATS,
     GLOBALS,
     MADE_AHEAD,
     MANIFEST,
     PINNED,
+    SIGNATURE,
     VERIFIED,
     Manifest,
     Verified,
@@ -77,6 +78,11 @@ class BackupSet:
     def id(self) -> str:
         """The name of the set in commands."""
         return self.path.name
+
+    @property
+    def signed(self) -> bool:
+        """Whether there is a signature, which may be wrong."""
+        return (self.path / SIGNATURE).exists()
 
     @property
     def state(self) -> SetState:
@@ -344,11 +350,11 @@ def _note(path: Path) -> str | None:
 
 
 def _manifest(path: Path, database: str) -> Manifest:
-    for name in (DUMP, GLOBALS, MANIFEST, VERIFIED):
+    for name in (DUMP, GLOBALS, MANIFEST, SIGNATURE, VERIFIED):
         if (path / name).is_symlink():
             raise damaged(path / name, "is a link, and a set holds its own files")
     manifest = Manifest.unseal(path / MANIFEST)
-    if manifest.format != FORMAT:
+    if manifest.format not in FORMATS:
         raise damaged(path / MANIFEST, f"has format {manifest.format}, which this release does not know")
     if manifest.id != path.name:
         raise damaged(path / MANIFEST, f"belongs to {manifest.id}")

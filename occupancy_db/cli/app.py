@@ -30,7 +30,11 @@ COMMANDS = {
         "test_connection",
         "Connect, and show the server, the encryption and the latency.",
     ),
-    "check-tables": ("check_tables", "check_tables", "List the objects of the schema, and what is missing."),
+    "check-tables": (
+        "check_tables",
+        "check_tables",
+        "List the objects of the schema, and what is missing or different.",
+    ),
     "cleanup": ("cleanup", "cleanup", "Remove old sensor readings, and keep their hourly statistics."),
     "partitions": ("partitions", "app", "Maintain the monthly partitions and the hourly sums."),
     "clock": ("clock", "app", "Compare the clock with what is recorded, and confirm it."),

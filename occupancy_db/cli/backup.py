@@ -12,6 +12,7 @@ from occupancy_db.backup.files import replace, sync
 from occupancy_db.backup.manifest import DUMP, PINNED
 from occupancy_db.backup.pruning import Verdict
 from occupancy_db.backup.sets import BackupSet, Store
+from occupancy_db.backup.signatures import sign_earlier
 from occupancy_db.cli.output import Json, out, size
 from occupancy_db.cli.table import Column, Table
 from occupancy_db.settings import Settings
@@ -52,15 +53,37 @@ def verify(
         int | None,
         typer.Option(min=0, metavar="DAYS", help="All sets whose last verification is older."),
     ] = None,
+    unsigned: Annotated[
+        bool, typer.Option("--unsigned", help="Accept sets that were made before sets were signed.")
+    ] = False,
     json: Json = False,
 ) -> None:
-    """Verify sets again, by checksums and a restore.
+    """Verify sets again, by signature, checksums and a restore.
 
     The checksum of every file is compared, and every row after a restore to a temporary cluster.
     """
     age = None if older_than is None else timedelta(days=older_than)
-    verified = asyncio.run(making.verify(Settings(), BackupSettings(), ids or [], age, out.step))
+    verified = asyncio.run(
+        making.verify(Settings(), BackupSettings(), ids or [], age, out.step, unsigned=unsigned)
+    )
     out.result({"verified": verified}, f"{len(verified)} verified")
+
+
+@app.command("sign")
+def sign(json: Json = False) -> None:
+    """Sign the verified sets that were made before this host had a key.
+
+    Do not run it while the directory has sets of others: it makes them trusted.
+    """
+    settings, backup = Settings(), BackupSettings()
+
+    async def run() -> list[str]:
+        store = Store(backup.dir)
+        async with store.lock(wait=making.LOCK_WAIT):
+            return await sign_earlier(store.sets(settings.database), backup)
+
+    done = asyncio.run(run())
+    out.result({"signed": done}, *(f"signed {name}" for name in done), f"{len(done)} signed")
 
 
 @app.command("list")
@@ -185,6 +208,7 @@ def _facts(one: BackupSet) -> dict[str, Any]:
         "id": one.id,
         "path": one.path,
         "state": one.state,
+        "signed": one.signed,
         "problem": one.problem,
         "pinned": one.pinned,
         "made_at": one.made_at.isoformat(),

@@ -1,6 +1,7 @@
 """``occupancy-db check-tables``."""
 
 import asyncio
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -72,16 +73,18 @@ OTHERS = """
 
 
 def check_tables(json: Json = False) -> None:
-    """List the objects of the schema, and what is missing.
+    """List the objects of the schema, and what is missing or different.
 
     The exit code is 1 if an object that the models or the queries of clients need is missing, or the
-    partition of the present month or the next.
+    partition of the present month or the next. Where the programs of PostgreSQL and the directories of
+    backups are, all definitions and privileges are compared with those that the migrations create in a
+    temporary server; the exit code of a difference is 13, that of an unknown revision 15.
     """
-    if not asyncio.run(_check_tables(Settings())):
-        raise typer.Exit(ExitCode.FAILED)
+    if code := asyncio.run(_check_tables(Settings())):
+        raise typer.Exit(code)
 
 
-async def _check_tables(settings: Settings) -> bool:
+async def _check_tables(settings: Settings) -> ExitCode:
     async with connect_driver(settings, "occupancy-db check-tables") as connection:
         revisions, _ = await position.applied(connection)
         tables = [dict(row) for row in await connection.fetch(TABLES)]
@@ -95,6 +98,7 @@ async def _check_tables(settings: Settings) -> bool:
     missing = [f"{kind} {name}" for kind in EXPECTED for name in sorted(EXPECTED[kind] - found[kind])]
     months = _missing_months(tables, partitions)
     revision = ", ".join(revisions) or None
+    compared = await _compare(settings, revisions)
 
     data: dict[str, Any] = {
         "database": settings.database,
@@ -102,6 +106,9 @@ async def _check_tables(settings: Settings) -> bool:
         "tables": tables,
         "objects": others,
         "missing": missing + months,
+        "differences": compared.differences,
+        "additional": compared.additional,
+        "not_compared": compared.skipped,
     }
     table_list = Table(
         [
@@ -129,8 +136,59 @@ async def _check_tables(settings: Settings) -> bool:
         object_list,
         "",
         *(verdict or ["no object is missing"]),
+        *compared.lines(),
     )
-    return not missing and not months
+    return ExitCode.FAILED if missing or months else compared.code
+
+
+@dataclass(frozen=True)
+class _Comparison:
+    """The comparison of the definitions with those of the release.
+
+    Attributes:
+        skipped: Why nothing was compared; None if it was.
+        differences: What is missing, different, or changes what the release does.
+        additional: What the operator has added beside the release.
+        code: Exit code.
+    """
+
+    skipped: str | None = None
+    differences: list[str] = field(default_factory=list)
+    additional: list[str] = field(default_factory=list)
+    code: ExitCode = ExitCode.OK
+
+    def lines(self) -> list[str]:
+        """The result for people."""
+        if self.skipped:
+            return [f"definitions were not compared: {self.skipped}"]
+        return [
+            *(f"different: {one}" for one in self.differences),
+            *(f"not part of the release: {one}" for one in self.additional),
+            *([] if self.differences else ["definitions and privileges are those of the release"]),
+        ]
+
+
+async def _compare(settings: Settings, applied: list[str]) -> _Comparison:
+    if not applied:
+        return _Comparison("no migration was applied")
+    if len(applied) > 1 or applied[0] not in position.chain():
+        what = f"this release does not know the revision {', '.join(applied)}"
+        async with connect_driver(settings, "occupancy-db check-tables") as connection:
+            known = (await position.find(connection)).known if len(applied) == 1 else False
+        return _Comparison(what, code=ExitCode.OK if known else ExitCode.UNSUITABLE)
+    from occupancy_db.backup.configuration import BackupSettings
+    from occupancy_db.release import drift
+
+    if reason := await drift.not_comparable(backup := BackupSettings()):
+        return _Comparison(reason)
+    found = await drift.find_drift(settings, backup, applied[0])
+    differences = [*found.missing, *found.changing]
+    return _Comparison(
+        None,
+        differences,
+        [*found.more, *found.others],
+        ExitCode.DIFFERENT if differences else ExitCode.OK,
+    )
 
 
 def _missing_months(tables: list[dict[str, Any]], partitions: set[str]) -> list[str]:

@@ -31,6 +31,9 @@ def restore(
             help="Do not dump the live database first: for one that cannot be dumped.",
         ),
     ] = False,
+    unsigned: Annotated[
+        bool, typer.Option("--unsigned", help="Accept a set that was made before sets were signed.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Replace the live database by a verified backup set.
@@ -40,7 +43,14 @@ def restore(
     """
     settings = _confirmed(confirm)
     done = asyncio.run(
-        restoring.restore(settings, BackupSettings(), name, out.step, safety_backup=not without_safety_backup)
+        restoring.restore(
+            settings,
+            BackupSettings(),
+            name,
+            out.step,
+            safety_backup=not without_safety_backup,
+            unsigned=unsigned,
+        )
     )
     out.result(
         {"database": settings.database, **done.as_dict()},

@@ -6,7 +6,6 @@ the commands to run next. No backup set is restored here.
 
 import contextlib
 import os
-import shutil
 import time
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -18,6 +17,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from occupancy_db.backup import create
 from occupancy_db.backup.configuration import BackupSettings, as_user
+from occupancy_db.backup.copying import read_definitions
+from occupancy_db.backup.programs import missing_programs
 from occupancy_db.backup.progress import Announce, Progress
 from occupancy_db.backup.sets import Store
 from occupancy_db.connection import connect
@@ -30,7 +31,6 @@ from occupancy_db.release.results import AppliedRevision, Deployment, RevisionSu
 from occupancy_db.release.steps import BRIEF_LOCK_SETTINGS, PAUSE
 from occupancy_db.release.verification import (
     drift_error,
-    read_schema,
     reference_schemas,
     try_privileges,
     verify,
@@ -38,9 +38,8 @@ from occupancy_db.release.verification import (
 from occupancy_db.release.watch import LockWatch
 from occupancy_db.retry import RetryTimeoutError, retry
 from occupancy_db.schema import revisions, runner
-from occupancy_db.schema.definitions import Schema
+from occupancy_db.schema.definitions import Definitions
 from occupancy_db.schema.privileges import BACKUP_USER
-from occupancy_db.server import POSTGRES_MAJOR
 from occupancy_db.settings import Environment, Settings
 
 _BACKUP_WAIT = 900.0
@@ -58,7 +57,7 @@ class _Prepared:
     """
 
     state: DatabaseState
-    expected: Schema | None = None
+    expected: Definitions | None = None
     backup: str | None = None
 
 
@@ -146,7 +145,7 @@ async def _prepare(
     locks: AsyncExitStack,
 ) -> _Prepared:
     """Check a database that has a schema, determine its target schema, and make a backup set of it."""
-    reason = _no_backup_reason(settings, backup)
+    reason = await _no_backup_reason(settings, backup)
     if reason and save and state.pending and settings.environment is Environment.PRODUCTION:
         raise DatabaseError(
             ExitCode.CONFIGURATION,
@@ -167,10 +166,11 @@ async def _prepare(
             f"privileges verified: {', '.join(await try_privileges(settings, backup, state)) or 'no user'}"
         )
     with progress.phase("compare") as notes:
-        at_start, at_end = await reference_schemas(backup, state)
-        missing, more = at_start.drift(await read_schema(settings))
-        if missing:
-            raise drift_error(f"the schema is not that of revision {state.revision}", missing)
+        at_start, at_end = await reference_schemas(backup, state.revision)
+        drift = at_start.drift(await read_definitions(settings), privileges=False)
+        if drift.missing:
+            raise drift_error(f"the schema is not that of revision {state.revision}", drift.missing)
+        more = [*drift.changing, *drift.more]
         state.warnings += [f"not part of revision {state.revision}: {one}" for one in more]
         notes.append(f"the schema of {state.revision}")
     if not state.pending:
@@ -184,16 +184,14 @@ async def _prepare(
     return _Prepared(state, at_end, made.id)
 
 
-def _no_backup_reason(settings: Settings, backup: BackupSettings) -> str | None:
+async def _no_backup_reason(settings: Settings, backup: BackupSettings) -> str | None:
     """Return why no backup set can be made here, or None if one can."""
     for directory in (backup.dir, backup.rehearsal_dir):
         if not os.access(directory, os.W_OK):
             return f"{directory} does not exist, or this user may not write to it"
     if settings.postgres_user != BACKUP_USER and not (backup.secrets_dir / BACKUP_USER).exists():
         return f"the password of {BACKUP_USER} is not in {backup.secrets_dir}"
-    if not shutil.which("initdb"):
-        return f"the programs of PostgreSQL {POSTGRES_MAJOR} are not on PATH"
-    return None
+    return await missing_programs()
 
 
 def _refuse_if_overtaken(settings: Settings, prepared: DatabaseState, now: DatabaseState) -> None:

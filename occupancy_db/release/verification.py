@@ -2,24 +2,28 @@
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from occupancy_db.backup import contents
-from occupancy_db.backup.configuration import BackupSettings, as_user
-from occupancy_db.backup.rehearsal import throwaway_cluster
+from occupancy_db.backup.configuration import BackupSettings, as_user, in_database
+from occupancy_db.backup.copying import grant, read_definitions
+from occupancy_db.backup.rehearsal import make_users, throwaway_cluster
 from occupancy_db.connection import connect
 from occupancy_db.errors import DatabaseError, ExitCode, explain
 from occupancy_db.release.precheck import INVALID_INDEXES, DatabaseState
-from occupancy_db.schema import definitions, privileges, runner
-from occupancy_db.schema.definitions import Schema
-from occupancy_db.schema.privileges import USERS
+from occupancy_db.schema import runner
+from occupancy_db.schema.definitions import Definitions
+from occupancy_db.schema.privileges import OWNER, USERS, verify_privileges
 from occupancy_db.settings import Settings
 
 
-async def reference_schemas(backup: BackupSettings, state: DatabaseState) -> tuple[Schema, Schema]:
+async def reference_schemas(
+    backup: BackupSettings, revision: str | None, *, privileges: bool = False, newest: bool = True
+) -> tuple[Definitions, Definitions]:
     """Run the migrations in a throwaway cluster.
 
     Args:
         backup: Where throwaway clusters are made.
-        state: The database's revision.
+        revision: The revision of the database; None if no migration was applied.
+        privileges: Whether the users get their privileges, as on a host.
+        newest: Whether the newest revision is needed as well.
 
     Returns:
         The definitions at the database's revision, and at the newest revision.
@@ -28,26 +32,26 @@ async def reference_schemas(backup: BackupSettings, state: DatabaseState) -> tup
         DatabaseError: a migration failed.
     """
     async with throwaway_cluster(backup.rehearsal_dir, "postgres") as settings:
+        await make_users(settings)  # a migration may name them
         async with connect(settings, "occupancy-db migrate", autocommit=True) as connection:
-            for user in USERS:  # a migration may name them
-                await connection.exec_driver_sql(f"CREATE ROLE {user}")
+            await connection.exec_driver_sql(f"CREATE DATABASE reference OWNER {OWNER} TEMPLATE template0")
+        superuser = in_database(settings, "reference")
+        owner = superuser.model_copy(update={"postgres_user": OWNER})
         try:
-            await runner.upgrade(settings, state.revision or "base")
-            before = await read_schema(settings)
-            await runner.upgrade(settings)
-            return before, await read_schema(settings)
+            if privileges:
+                await grant(superuser)
+            await runner.upgrade(owner, revision or "base")
+            if privileges:
+                await grant(superuser)
+            before = await read_definitions(superuser)
+            if not newest or runner.script_directory().get_current_head() == revision:
+                return before, before
+            await runner.upgrade(owner)
+            return before, await read_definitions(superuser)
         except Exception as error:
             known = explained(error)
             what = f"tried in an empty database of their own, the migrations fail: {known.what}"
             raise DatabaseError(known.code, what, "The live database was not touched.") from error
-
-
-async def read_schema(settings: Settings) -> Schema:
-    """Read all definitions of a database."""
-    async with connect(
-        settings, "occupancy-db migrate", server_settings=contents.SNAPSHOT_SETTINGS
-    ) as connection:
-        return await definitions.read(connection)
 
 
 async def verify(
@@ -55,7 +59,7 @@ async def verify(
     settings: Settings,
     backup: BackupSettings,
     state: DatabaseState,
-    expected: Schema | None,
+    expected: Definitions | None,
 ) -> list[str]:
     """Verify that the schema is what this release expects.
 
@@ -79,9 +83,9 @@ async def verify(
         raise DatabaseError(ExitCode.FAILED, f"INVALID indexes: {', '.join(invalid)}", "Drop them.")
     notes = []
     if expected:
-        missing, _ = expected.drift(await read_schema(settings))
-        if missing:
-            raise drift_error(f"the schema is not that of revision {state.head}", missing)
+        drift = expected.drift(await read_definitions(settings), privileges=False)
+        if drift.missing:
+            raise drift_error(f"the schema is not that of revision {state.head}", drift.missing)
         notes.append("definitions as expected")
     # A new database gets its users and their privileges after the migrations.
     if state.revision is not None:
@@ -108,7 +112,7 @@ async def try_privileges(
     tried = [user for user in USERS if user == settings.postgres_user or (backup.secrets_dir / user).exists()]
     for user in tried:
         try:
-            await privileges.verify_privileges(
+            await verify_privileges(
                 as_user(settings, user, backup), older=before is not None and bool(before.pending)
             )
         except Exception as error:
@@ -118,11 +122,11 @@ async def try_privileges(
 
 
 def drift_error(what: str, missing: list[str]) -> DatabaseError:
-    """Return the error that names the definitions which are missing; at most five of them."""
+    """Return the error that names the definitions which differ; at most five of them."""
     more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
     return DatabaseError(
         ExitCode.DIFFERENT,
-        f"{what}; missing: {'; '.join(' '.join(one.split()) for one in missing[:5])}{more}",
+        f"{what}: {'; '.join(' '.join(one.split()) for one in missing[:5])}{more}",
         "The schema was changed by hand: correct it first.",
     )
 

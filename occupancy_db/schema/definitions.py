@@ -1,149 +1,309 @@
-"""The definitions of all objects of a database, as PostgreSQL writes them, and their comparison."""
+"""The definitions of the objects of a database, as pg_dump writes them, and their comparison."""
 
 import re
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime
 from typing import NamedTuple
 
-from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncConnection
+from occupancy_db.maintenance import LOCK_TABLE
+from occupancy_db.months import TABLE
+from occupancy_db.schema.privileges import OWNER, USERS
 
-# Without oids, owners and privileges, which may be different in a copy. The search path must be pg_catalog
-# alone, so that definitions contain the schema of every name. The table of the maintenance lock may be
-# missing, because the first command that takes the lock creates it.
-OBJECTS = """
-    WITH relation AS (
-        SELECT c.oid, c.relkind, format('%I.%I', n.nspname, c.relname) AS name
-        FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
-        WHERE n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
-          AND c.oid IS DISTINCT FROM to_regclass('public.maintenance_lock')
-    ), object (kind, relation, definition) AS (
-        SELECT 'columns', r.name, concat_ws(
-            ' ', r.name, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull, a.attidentity,
-            a.attgenerated, pg_get_expr(d.adbin, d.adrelid)
-        )
-        FROM relation AS r
-        JOIN pg_attribute AS a ON a.attrelid = r.oid
-        LEFT JOIN pg_attrdef AS d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
-        WHERE r.relkind IN ('r', 'p', 'v', 'm') AND a.attnum > 0 AND NOT a.attisdropped
-        UNION ALL
-        SELECT 'indexes', r.name, concat_ws(' ', pg_get_indexdef(i.indexrelid), i.indisvalid)
-        FROM relation AS r JOIN pg_index AS i ON i.indrelid = r.oid
-        UNION ALL
-        SELECT 'constraints', r.name,
-               concat_ws(' ', r.name, c.conname, pg_get_constraintdef(c.oid), c.convalidated)
-        FROM relation AS r JOIN pg_constraint AS c ON c.conrelid = r.oid
-        UNION ALL
-        SELECT 'triggers', r.name, concat_ws(' ', pg_get_triggerdef(t.oid), t.tgenabled)
-        FROM relation AS r JOIN pg_trigger AS t ON t.tgrelid = r.oid WHERE NOT t.tgisinternal
-        UNION ALL
-        SELECT 'views', r.name, concat_ws(' ', r.name, pg_get_viewdef(r.oid))
-        FROM relation AS r WHERE r.relkind IN ('v', 'm')
-        UNION ALL
-        SELECT 'sequences', r.name, r.name FROM relation AS r WHERE r.relkind = 'S'
-        UNION ALL
-        SELECT 'functions', NULL, pg_get_functiondef(p.oid)
-        FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = p.pronamespace
-        WHERE n.nspname !~ '^pg_' AND n.nspname <> 'information_schema' AND p.prokind IN ('f', 'p')
-        UNION ALL
-        SELECT 'enums', NULL, concat_ws(
-            ' ', e.enumtypid::regtype, string_agg(quote_literal(e.enumlabel), ',' ORDER BY e.enumsortorder)
-        )
-        FROM pg_enum AS e GROUP BY e.enumtypid
-    )
-"""
+# The comment above each object in the output of pg_dump and pg_restore
+_HEADER = re.compile(
+    r"^--\n-- Name: (?P<name>.*?); Type: (?P<type>[^;\n]*); Schema: (?P<schema>.*?); "
+    r"Owner: (?P<owner>.*?)(?:; Tablespace: (?P<tablespace>.*))?\n--\n",
+    re.MULTILINE,
+)
+_END = "--\n-- PostgreSQL database dump complete"
+# Settings for the objects that follow, and the change to a created database: no part of a definition
+_BETWEEN = re.compile(r"(\s*^SET default_table(space|_access_method) = [^\n]*;$)+\s*\Z", re.MULTILINE)
+_CONNECT = re.compile(r"^\\.*", re.MULTILINE | re.DOTALL)
+_OWNER_LINE = re.compile(r"^ALTER [^\n]* OWNER TO [^\n]*;$\n*", re.MULTILINE)
+# PostgreSQL writes this cast in the second form once the first form has been restored.
+_ARRAY_CAST = re.compile(r"\(ARRAY\[((?:'(?:[^']|'')*'::character varying(?:, )?)+)\]\)::text\[\]")
+_ARRAY_ITEM = re.compile(r"('(?:[^']|'')*'::character varying)")
+# Sets of format 1 have the time zone of the server that was dumped.
+_TIME = re.compile(r"'(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d+)?[+-]\d\d(?::\d\d(?::\d\d)?)?)'")
+_GRANTEE = re.compile(r" (?:TO|FROM) (?P<name>\S+?)(?: WITH GRANT OPTION)?;$")
 
-_TABLES = """
-    SELECT 'tables', r.name, concat_ws(
-        ' ', CASE WHEN c.relispartition THEN 'partition' ELSE 'table' END, r.name, pg_get_partkeydef(r.oid)
-    )
-    FROM relation AS r JOIN pg_class AS c USING (oid) WHERE r.relkind IN ('r', 'p')
-"""
-_EVERYTHING = text(OBJECTS + " SELECT kind, relation, definition FROM object UNION ALL " + _TABLES)  # noqa: S608 - constants
-_ROOM_TYPE = "public.room_type"
+_MONTH = re.compile(rf"\b{TABLE}_\d{{4}}_\d{{2}}")
 _LABEL = re.compile(r"'((?:[^']|'')*)'")
-_MONTH = re.compile(r"(?P<table>\bpublic\.\w+?)_(?P<month>\d{4}_\d{2})$")
+_ROOM_TYPE = ("TYPE", "public", "room_type")
+
+# They do not change what statements on the table do.
+_HARMLESS = {"INDEX", "STATISTICS", "COMMENT", "SECURITY LABEL"}
+_ACLS = {"ACL", "DEFAULT ACL"}
+# Their definition is the state of a job or of a deployment.
+_STATE = {("COMMENT", "public", "TABLE alembic_version")}
+_LOCK = LOCK_TABLE.removeprefix("public.")
+"""The table of the maintenance lock, which no revision creates."""
+
+Key = tuple[str, str, str]
+"""Type, schema and name of an object, as in the comment above it."""
 
 
-class Definition(NamedTuple):
-    """The definition of one object.
+class Entry(NamedTuple):
+    """The definition of an object.
 
     Attributes:
-        kind: Kind of the object, as in ``indexes``.
-        relation: The table or view that it belongs to; None for functions and types.
-        text: Definition as PostgreSQL writes it; for a month without the names of table, indexes and keys.
+        key: Type, schema and name.
+        owner: Its owner; "-" or empty if it has none.
+        text: The statements that create it.
     """
 
-    kind: str
-    relation: str | None
+    key: Key
+    owner: str
     text: str
 
+    @property
+    def title(self) -> str:
+        """The object in one line."""
+        kind, schema, name = self.key
+        return f"{kind} {name if schema in {'-', ''} else f'{schema}.{name}'}"
 
-class Schema:
+
+class Drift(NamedTuple):
+    """How a live schema differs from the schema of its revision; a line each.
+
+    Attributes:
+        missing: Objects that are missing or different.
+        changing: Additional objects and privileges that change what the objects of the release do.
+        more: Additional indexes, statistics and comments on tables of the release.
+        others: Objects of the operator, and privileges of the operator's users.
+    """
+
+    missing: list[str]
+    changing: list[str]
+    more: list[str]
+    others: list[str]
+
+
+class Definitions:
     """All definitions of a database.
 
     Attributes:
-        common: The definitions of all objects except the months' tables.
-        months: The definitions of each month by its table. All months should have the same definitions.
+        entries: The objects, in the order of the script.
     """
 
-    def __init__(self, rows: Collection[tuple[str, str | None, str]]) -> None:
-        """Args: rows: kind, relation, definition."""
-        self.common: set[Definition] = set()
-        self.months: defaultdict[str, set[Definition]] = defaultdict(set)
-        for kind, relation, definition in rows:
-            if relation and (month := _MONTH.match(relation)):
-                words = definition.replace(relation, "…").replace(relation.removeprefix("public."), "…")
-                if kind == "indexes":
-                    words = re.sub(r"INDEX \S+ ON", "INDEX ON", words)
-                if "PRIMARY KEY" in words or "UNIQUE" in words:
-                    words = re.sub(r"^… \S+ ", "… ", words)
-                self.months[relation].add(Definition(kind, month["table"], words))
-            else:
-                self.common.add(Definition(kind, relation, definition))
+    def __init__(self, script: str) -> None:
+        """Args: script: the output of pg_dump, or of pg_restore for an archive, with the schema only."""
+        script = script.rpartition(_END)[0] or script
+        found = list(_HEADER.finditer(script))
+        ends = [match.start() for match in found[1:]] + [len(script)]
+        self.entries = [
+            _entry(match, script[match.end() : end]) for match, end in zip(found, ends, strict=True)
+        ]
 
-    def drift(self, live: "Schema") -> tuple[list[str], list[str]]:
-        """Compare the schema of a live database with this one.
+    def by_month(self) -> Iterator[tuple[Entry, str | None]]:
+        """Yield each object, and the month's table that it is or belongs to; None if there is none."""
+        keys = ((one, one.key[2].split(" ")[-1]) for one in self.entries)
+        of_index = {
+            name: month[0]
+            for one, name in keys
+            if one.key[0] in {"INDEX", "CONSTRAINT"} and (month := _MONTH.search(one.text))
+        }
+        return ((one, _month(one, of_index)) for one in self.entries)
+
+    def foreign_owners(self) -> list[str]:
+        """Name the objects that do not belong to the owner of the database."""
+        return sorted(
+            f"{one.title} of {one.owner}" for one in self.entries if one.owner not in {"-", "", OWNER}
+        )
+
+    def differences(self, copy: "Definitions") -> list[str]:
+        """Compare with a copy that a restore has made, a line for each difference.
+
+        A restore makes the owner of the database the owner of everything, and the privileges of schema
+        public and of system objects are those of a provisioned host.
+
+        Args:
+            copy: The definitions of the copy.
+        """
+        owners: dict[tuple[str, ...], str] = {one.key[1:]: one.owner for one in self.entries}
+        saved, restored = _without_owners(self.entries, owners), _without_owners(copy.entries, owners)
+        return [
+            *(f"{title} is missing" for title in sorted(saved.keys() - restored.keys())),
+            *(f"{title} is new" for title in sorted(restored.keys() - saved.keys())),
+            *(
+                f"{title} has {_difference(restored[title], saved[title])}"
+                for title in sorted(saved.keys() & restored.keys())
+                if restored[title] != saved[title]
+            ),
+        ]
+
+    def drift(self, live: "Definitions", *, privileges: bool) -> Drift:
+        """Compare the schema of a live database with this one, which the migrations have created.
 
         Rooms that the live database has beyond those of this schema are no difference.
 
         Args:
             live: The schema of the live database.
-
-        Returns:
-            The definitions that are missing or different, and additional ones on relations of this schema.
+            privileges: Whether owners and privileges are compared.
         """
-        missing = [
-            f"{one.kind}: {one.text}"
-            for one in self.common - live.common
-            if not any(_has_more_rooms(one, other) for other in live.common)
-        ]
-        relations = {one.relation for one in self.common} - {None}
-        more = [f"{one.kind}: {one.text}" for one in live.common - self.common if one.relation in relations]
-        reference = next(iter(self.months.values()), set())
-        for name, found in live.months.items():
-            if any(one.kind == "tables" and one.text == "partition …" for one in found):
-                missing += [f"{one.kind} of {name}: {one.text}" for one in reference - found]
-                more += [f"{one.kind} of {name}: {one.text}" for one in found - reference]
-        return sorted(missing), sorted(more)
+        found = Drift([], [], [], [])
+        expected, present = _by_title(self, privileges), _by_title(live, privileges)
+        relations = {one.key[2] for one in self.entries if one.key[0] in {"TABLE", "VIEW", "SEQUENCE"}} - {
+            _LOCK
+        }
+        for title in sorted(expected.keys() | present.keys()):
+            ours, theirs = expected.get(title), present.get(title)
+            if (ours or theirs or _NOTHING).key[0] in _ACLS:
+                _compare_privileges(title, ours, theirs, found)
+            elif ours and not theirs:
+                found.missing.append(f"{title} is missing")
+            elif ours and theirs and ours.text != theirs.text and not _has_more_rooms(ours, theirs):
+                found.missing.append(f"{title} has {_difference(theirs.text, ours.text)}")
+            elif theirs and not ours:
+                harmless = found.more if theirs.key[0] in _HARMLESS else found.changing
+                kind = harmless if _relation(theirs) in relations else found.others
+                kind.append(title)
+        _compare_months(self, live, privileges, found)
+        return found
 
 
-def _has_more_rooms(reference: Definition, live: Definition) -> bool:
+_NOTHING = Entry(("", "", ""), "", "")
+
+
+def _entry(match: re.Match[str], text: str) -> Entry:
+    key = (match["type"], match["schema"], match["name"])
+    if match["type"].startswith("DATABASE") or match["name"].startswith("DATABASE "):
+        text = _CONNECT.sub("", text)
+    text = _BETWEEN.sub("", text).strip()
+    if match["tablespace"]:
+        text += f"\n-- in tablespace {match['tablespace']}"
+    if key[0] in _ACLS:  # the order is that in which the privileges were granted
+        text = "\n".join(sorted(text.splitlines()))
+    text = _ARRAY_CAST.sub(lambda cast: "ARRAY[" + _ARRAY_ITEM.sub(r"(\1)::text", cast[1]) + "]", text)
+    text = _TIME.sub(lambda time: f"'{_utc(time[1])}'", text)
+    return Entry(key, match["owner"], text)
+
+
+def _utc(time: str) -> str:
+    try:
+        return datetime.fromisoformat(time).astimezone(UTC).isoformat(" ")
+    except (ValueError, OverflowError):  # a month 13 in a text, or the year 9999
+        return time
+
+
+def _without_owners(entries: Iterable[Entry], owners: dict[tuple[str, ...], str]) -> dict[str, str]:
+    """The definitions that a restore keeps, by title."""
+    found: defaultdict[str, list[str]] = defaultdict(list)
+    for one in entries:
+        kind, schema, name = one.key
+        whose = owners.get((schema, name.partition(" ")[2] if kind == "ACL" else name), OWNER)
+        if (
+            kind.startswith(("BLOB", "DATABASE"))
+            or kind.endswith((" DATA", " SET"))
+            or name.startswith(("DATABASE ", "LARGE OBJECT "))
+            or (schema == "-" and name in {"public", "SCHEMA public"})
+            or schema in {"pg_catalog", "information_schema"}
+            # The privileges of another owner are relative to that owner.
+            or (kind in _ACLS and whose not in {"-", "", OWNER})
+        ):
+            continue
+        found[one.title].append(_OWNER_LINE.sub("", one.text).strip())
+    return {title: "\n".join(sorted(texts)) for title, texts in found.items()}
+
+
+def _by_title(definitions: Definitions, privileges: bool) -> dict[str, Entry]:
+    """The definitions without those of months and of the database, by title."""
+    found: dict[str, Entry] = {}
+    for one, month in definitions.by_month():
+        kind, _, name = one.key
+        if kind.startswith("DATABASE") or name.startswith("DATABASE ") or one.key in _STATE:
+            continue
+        if one.key[1] == "pg_catalog":  # role access revokes functions of PostgreSQL, and no release does
+            continue
+        if month or (not privileges and (kind in _ACLS or _LOCK in name or name == "public")):
+            continue
+        text = _comparable(one, privileges)
+        earlier = found.get(one.title)
+        # Two objects may have one title, as functions of the same name and arguments do not.
+        found[one.title] = one._replace(text=f"{earlier.text}\n{text}" if earlier else text)
+    return found
+
+
+def _comparable(one: Entry, privileges: bool) -> str:
+    """The text without the order of columns: a migration can only add a column at the end."""
+    text = one.text if privileges else _OWNER_LINE.sub("", one.text).strip()
+    if one.key[0] == "TABLE":
+        text = "\n".join(sorted(line.rstrip(",") for line in text.splitlines()))
+    return text
+
+
+def _compare_privileges(title: str, ours: Entry | None, theirs: Entry | None, found: Drift) -> None:
+    """Compare the statements of one object; those for users of the operator are additional."""
+    expected = set(ours.text.splitlines()) if ours else set()
+    present = set(theirs.text.splitlines()) if theirs else set()
+    found.missing.extend(f"{title} lacks {line}" for line in sorted(expected - present))
+    for line in sorted(present - expected):
+        grantee = _GRANTEE.search(line)
+        ours_too = grantee is None or grantee["name"] in {*USERS, "PUBLIC", "occupancy_restore"}
+        (found.changing if ours_too else found.others).append(f"{title} also has {line}")
+
+
+def _compare_months(ours: Definitions, theirs: Definitions, privileges: bool, found: Drift) -> None:
+    """Compare every month with one that the migrations have created: all have the same definitions."""
+    expected = next(iter(_months(ours, privileges).values()), set())
+    for name, present in _months(theirs, privileges).items():
+        if any(kind == "TABLE ATTACH" for kind, _ in present):  # otherwise it is no partition
+            found.missing.extend(f"{kind} of {name}: {text}" for kind, text in sorted(expected - present))
+            more = sorted(present - expected)
+            found.changing.extend(f"{kind} of {name}: {text}" for kind, text in more if kind not in _HARMLESS)
+            found.more.extend(f"{kind} of {name}: {text}" for kind, text in more if kind in _HARMLESS)
+
+
+def _months(definitions: Definitions, privileges: bool) -> dict[str, set[tuple[str, str]]]:
+    """By month: type and text of its objects, without the names of the month, its indexes and keys."""
+    found: defaultdict[str, set[tuple[str, str]]] = defaultdict(set)
+    for one, month in definitions.by_month():
+        kind = one.key[0]
+        if month and (privileges or kind not in _ACLS):
+            text = _comparable(one, privileges).replace(month, "…")
+            if kind == "INDEX":
+                text = re.sub(r"INDEX \S+ ON", "INDEX ON", text)
+            elif kind == "CONSTRAINT" and re.search("PRIMARY KEY|UNIQUE", text):
+                text = re.sub(r"CONSTRAINT \S+ ", "CONSTRAINT ", text)
+            elif kind == "INDEX ATTACH":
+                text = re.sub(r"PARTITION \S+;", "PARTITION;", text)
+            elif kind == "TABLE ATTACH":
+                text = re.sub(r"FOR VALUES FROM .*", "", text)
+            found[month].add((kind, " ".join(text.split())))
+    return found
+
+
+def _month(one: Entry, of_index: Mapping[str, str]) -> str | None:
+    """The month's table that an object is or belongs to."""
+    kind, schema, name = one.key
+    if schema != "public" or kind in {"VIEW", "FUNCTION", "PROCEDURE"}:
+        return None
+    if kind == "INDEX ATTACH":
+        return of_index.get(name)
+    found = _MONTH.search(one.text if kind.startswith(("INDEX", "STATISTICS")) else name)
+    return found[0] if found else None
+
+
+def _relation(one: Entry) -> str:
+    """The relation that an object belongs to, or may."""
+    on = re.search(r"\bON (?:ONLY )?\w+\.(\w+)", one.text)
+    first = one.key[2].split(" ")[0]
+    return on[1] if on and one.key[0] not in {"VIEW", "FUNCTION"} else first
+
+
+def _difference(found: str, expected: str) -> str:
+    """The first line that differs."""
+    rows = zip([*found.splitlines(), ""], [*expected.splitlines(), ""], strict=False)
+    theirs, ours = next(((one, other) for one, other in rows if one != other), ("", ""))
+    return f'"{theirs.strip()}" instead of "{ours.strip()}"'
+
+
+def _has_more_rooms(reference: Entry, live: Entry) -> bool:
     """Whether both are the type of the rooms, and the live one has all rooms of the reference and others.
 
     Rooms are data: the migrations create the first ones, and operators add more.
     """
-    for one in (reference, live):
-        if one.kind != "enums" or not one.text.startswith(f"{_ROOM_TYPE} "):
-            return False
+    if reference.key != _ROOM_TYPE or live.key != _ROOM_TYPE:
+        return False
     return set(_LABEL.findall(reference.text)) <= set(_LABEL.findall(live.text))
-
-
-async def read(connection: AsyncConnection) -> Schema:
-    """Read all definitions of a database.
-
-    Args:
-        connection: A connection whose search path is pg_catalog.
-    """
-    rows = await connection.execute(_EVERYTHING)
-    return Schema([(row.kind, row.relation, row.definition) for row in rows])

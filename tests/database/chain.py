@@ -10,11 +10,8 @@ from typing import Any
 
 import asyncpg
 
-from occupancy_db.backup import contents
 from occupancy_db.backup.configuration import BackupSettings
-from occupancy_db.connection import connect
-from occupancy_db.schema import definitions
-from occupancy_db.schema.definitions import Schema
+from occupancy_db.schema.definitions import Definitions
 from tests.database.conftest import Database
 from tests.database.migration_host import migration_host as migration_host
 from tests.database.migration_host import release as release
@@ -60,10 +57,9 @@ def run(database: Database, *statements: str) -> list[tuple[Any, ...]]:
         connection.close()
 
 
-async def schema(database: Database) -> Schema:
-    settings = database.settings()
-    async with connect(settings, "test", server_settings=contents.SNAPSHOT_SETTINGS) as connection:
-        return await definitions.read(connection)
+def schema(database: Database) -> Definitions:
+    """The definitions of a database, as pg_dump writes them for the owner."""
+    return Definitions(database.dump("--create", "--schema-only"))
 
 
 class Load:

@@ -100,9 +100,9 @@ class Database:
         """Run a script as the owner; an error fails the test."""
         self._program("psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", input=script)
 
-    def dump(self) -> str:
+    def dump(self, *arguments: str) -> str:
         """Return the schema and rows, dumped as the owner."""
-        return self._program("pg_dump")
+        return self._program("pg_dump", *arguments)
 
     def _program(self, program: str, *arguments: str, input: str | None = None) -> str:  # noqa: A002
         result = subprocess.run(
@@ -143,6 +143,7 @@ def create(cluster: Cluster, name: str) -> None:
     cluster.execute(
         "REVOKE ALL ON SCHEMA public FROM PUBLIC",
         f"ALTER DEFAULT PRIVILEGES FOR ROLE {OWNER} REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC",
+        f"ALTER DEFAULT PRIVILEGES FOR ROLE {OWNER} REVOKE USAGE ON TYPES FROM PUBLIC",
         database=name,
     )
 

@@ -185,15 +185,15 @@ CREATING = {
     "decode": ("occupancy_db.backup.create:run_program", "--file=/dev/null', .*db.dump"),
     "publish": ("occupancy_db.backup.sets:sync", r"\.partial-"),
     "published": ("occupancy_db.backup.create:rehearse", ""),
-    "rehearse, restoring": ("occupancy_db.backup.rehearsal:restore_dump", ""),
+    "rehearse, restoring": ("occupancy_db.backup.rehearsal:restore_copy", ""),
     "rehearse, comparing": ("occupancy_db.backup.rehearsal:compare", ""),
     "record the verification": ("occupancy_db.backup.files:sync", r"\.verified\.json\.new"),
 }
 RESTORING = {
     "before anything": ("occupancy_db.backup.restore:_restore_beside_live", ""),
-    "restore": ("occupancy_db.backup.restore:restore_dump", ""),
+    "restore": ("occupancy_db.backup.copying:run_program", "--exit-on-error"),
     "compare": ("occupancy_db.backup.restore:compare", ""),
-    "prepare": ("occupancy_db.backup.restore:_grant", ""),
+    "prepare": ("occupancy_db.backup.restore:grant", ""),
     "try": ("occupancy_db.schema.privileges:verify_privileges", "occupancy_readonly"),
     "before the exchange": ("occupancy_db.backup.restore:exchange", ""),
     # Both databases have been renamed in a transaction that is then not committed.

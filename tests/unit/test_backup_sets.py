@@ -18,6 +18,7 @@ from occupancy_db.backup.contents import Contents, Table
 from occupancy_db.backup.files import replace
 from occupancy_db.backup.manifest import (
     DUMP,
+    FORMAT,
     GLOBALS,
     MANIFEST,
     PINNED,
@@ -35,7 +36,7 @@ CONTENTS = Contents(
     tables={"public.a": Table(rows=3, hashes="17"), "public.b": Table(rows=0, hashes="0")},
     partitions={"public.a_1": "of a FOR VALUES FROM (1) TO (2)"},
     sequences={"public.a_id_seq": 33},
-    objects={"indexes": "2, abc"},
+    large_objects=Table(rows=2, hashes="5"),
     extensions={"plpgsql": "1.0"},
     encoding="UTF8",
     collate="C",
@@ -49,7 +50,7 @@ def publish(store: Store, now: datetime | None = None, **changes: Any) -> Backup
     for name in (DUMP, GLOBALS):
         (partial / name).write_text(f"{name} of {partial.name}")
     body: dict[str, Any] = {
-        "format": 1, "id": set_id(partial), "database": "house", "started_at": now, "ended_at": now,
+        "format": FORMAT, "id": set_id(partial), "database": "house", "started_at": now, "ended_at": now,
         "files": {name: file_facts(partial / name) for name in (DUMP, GLOBALS)},
         "server_version": "16.14", "server_version_num": 160014, "client_version": "16.14", "image": "ops:1",
         "superuser": "postgres", "lsn": "0/1", "database_bytes": 1, "contents": CONTENTS,
@@ -200,9 +201,8 @@ async def test_the_store_has_one_lock(store: Store) -> None:
         ({"partitions": {**CONTENTS.partitions, "x": "of a DEFAULT"}}, "partition x is of a DEFAULT"),
         ({"sequences": {"public.a_id_seq": 32}}, "sequence public.a_id_seq is at 32, before 33"),
         ({"sequences": {}}, "sequence public.a_id_seq is at None"),
-        ({"objects": {"indexes": "1, abc"}}, "indexes: 1, abc instead of 2, abc"),
-        ({"objects": {}}, "indexes: none instead of"),
-        ({"objects": {**CONTENTS.objects, "views": "1, x"}}, "views: 1, x instead of none"),
+        ({"large_objects": Table(rows=1, hashes="5")}, "large objects: rows=1"),
+        ({"large_objects": Table(rows=2, hashes="6")}, "large objects: rows=2 hashes='6' instead of"),
         ({"extensions": {}}, "extensions [] instead of ['plpgsql']"),
     ],
 )
