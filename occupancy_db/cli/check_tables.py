@@ -24,13 +24,14 @@ EXPECTED = {
         "sensor_readings",
         "hourly.clock",
         "hourly.history",
+        "hourly.ingest_slots",
         "hourly.marks",
         "hourly.sums",
         "hourly.watermark",
     },
     "view": {"latest_readings", "room_occupancy_status", "sensor_reading_stats"},
     "enum": {"prediction_type", "room_type"},
-    "function": {"cleanup_old_sensor_readings", "retention_cutoff"},
+    "function": {"claim_ingest_slots", "cleanup_old_sensor_readings", "retention_cutoff"},
 }
 
 # A partitioned table holds no rows itself: its figures are the sums over its leaf partitions.

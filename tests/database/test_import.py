@@ -213,4 +213,4 @@ def test_an_imported_month_is_stored_in_the_order_of_zones(database: Database, c
     assert zones == sorted(zones)
     cursor.execute(f"VACUUM ANALYZE {table}")
     cursor.execute(f"EXPLAIN SELECT * FROM sensor_readings WHERE zone = '{zones[0]}'")
-    assert f"{table}_zone_timestamp_idx" in str(cursor.fetchall())
+    assert f"{table}_zone_timestamp_state_idx" in str(cursor.fetchall())

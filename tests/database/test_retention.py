@@ -180,7 +180,7 @@ def test_other_tables_have_their_own_retention(database: Database, cursor: Curso
     counts = "SELECT (SELECT count(*) FROM room_transitions), (SELECT count(*) FROM predictions)"
     answer(database, "cleanup", "--months", "1", "--no-dry-run")
     assert ask(cursor, counts) == [(3, 3)]
-    options = ["--transitions-months", "1", "--predictions-months", "2"]
+    options = ["--months", "1", "--transitions-months", "1", "--predictions-months", "2"]
     announced = answer(database, "cleanup", *options)["tables"]
     assert (announced["room_transitions"]["rows"], announced["predictions"]["rows"]) == (2, 1)
     assert ask(cursor, counts) == [(3, 3)]
