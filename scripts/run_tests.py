@@ -86,6 +86,12 @@ STAGES = (
         (*PYTEST, "--sample", "tests/clocks"),
         full=(*PYTEST, "--durations", "15", "tests/clocks"),
     ),
+    Stage(
+        "hostile",
+        "no user of the product stops writers, upkeep or backups (a sample; all in test-full)",
+        (*PYTEST, "--sample", "tests/hostile"),
+        full=(*PYTEST, "--durations", "15", "tests/hostile"),
+    ),
     _molecule("debian13", "a new Debian 13 host and every promise of its database", "test", "default"),
     _molecule("debian12", "a new Debian 12 host", "test-all"),
     _molecule("backup", "backups by cron, copies elsewhere, restores, a lost host", "test-all"),

@@ -4,6 +4,7 @@ Restores and rehearsals call the same functions, as the same user.
 """
 
 import re
+import tempfile
 from pathlib import Path
 
 import asyncpg
@@ -45,6 +46,8 @@ _NAMED = re.compile(
     re.MULTILINE,
 )
 
+# An entry of the list of pg_restore; its last word is the owner.
+_DEFAULT_PRIVILEGES = re.compile(r"^\d+; \d+ \d+ DEFAULT ACL .* (\S+)$")
 
 TEMPLATE = "occupancy_template"
 """The database that a restore copies: the superuser has revoked privileges of PUBLIC in it (role access)."""
@@ -93,7 +96,7 @@ def left_behind(definitions: Definitions) -> list[str]:
     _, others = _of_database(definitions)
     return [
         *(f"a restore makes {OWNER} the owner of: {one}" for one in definitions.foreign_owners()),
-        *(f"a restore does not bring back: {one}" for one in others),
+        *(f"a restore does not bring back: {one}" for one in (*definitions.foreign_defaults(), *others)),
     ]
 
 
@@ -183,13 +186,26 @@ async def _create_database(connection: AsyncConnection, name: str, saved: Conten
     )
 
 
+async def _restored_entries(dump: Path) -> str:
+    """List what a restore restores: everything but default privileges of other users than the owner.
+
+    Any user may set these for the objects that it creates, and a restore may not.
+    """
+    lines = (await run_program("pg_restore", "--list", dump)).splitlines()
+    found = ((line, _DEFAULT_PRIVILEGES.match(line)) for line in lines)
+    return "\n".join(line for line, entry in found if entry is None or entry[1] == OWNER)
+
+
 async def _restore_dump(settings: Settings, backup: BackupSet) -> None:
     async with connect(settings, "occupancy-db restore") as connection:
         memory = await connection.scalar(_INDEX_MEMORY, {"jobs": _JOBS})
-    with libpq_environment(settings) as env:
+    dump = backup.path / DUMP
+    with libpq_environment(settings) as env, tempfile.NamedTemporaryFile("w", encoding="utf-8") as chosen:
+        chosen.write(await _restored_entries(dump))
+        chosen.flush()
         await run_program(
             "pg_restore", "--exit-on-error", "--no-owner", f"--role={OWNER}", f"--jobs={_JOBS}",
-            f"--dbname={settings.database}", backup.path / DUMP,
+            f"--use-list={chosen.name}", f"--dbname={settings.database}", dump,
             env=env | {"PGOPTIONS": f"-c maintenance_work_mem={memory}kB"},
         )  # fmt: skip
 

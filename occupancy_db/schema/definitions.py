@@ -109,8 +109,14 @@ class Definitions:
     def foreign_owners(self) -> list[str]:
         """Name the objects that do not belong to the owner of the database."""
         return sorted(
-            f"{one.title} of {one.owner}" for one in self.entries if one.owner not in {"-", "", OWNER}
+            f"{one.title} of {one.owner}"
+            for one in self.entries
+            if one.owner not in {"-", "", OWNER} and one.key[0] != "DEFAULT ACL"
         )
+
+    def foreign_defaults(self) -> list[str]:
+        """Name the default privileges of other users than the owner, which any user may set for itself."""
+        return sorted(f"{one.title} of {one.owner}" for one in self.entries if _is_foreign_default(one))
 
     def differences(self, copy: "Definitions") -> list[str]:
         """Compare with a copy that a restore has made, a line for each difference.
@@ -163,6 +169,10 @@ class Definitions:
         return found
 
 
+def _is_foreign_default(one: Entry) -> bool:
+    return one.key[0] == "DEFAULT ACL" and one.owner != OWNER
+
+
 _NOTHING = Entry(("", "", ""), "", "")
 
 
@@ -193,6 +203,8 @@ def _without_owners(entries: Iterable[Entry], owners: dict[tuple[str, ...], str]
     for one in entries:
         kind, schema, name = one.key
         whose = owners.get((schema, name.partition(" ")[2] if kind == "ACL" else name), OWNER)
+        if _is_foreign_default(one):
+            continue
         if (
             kind.startswith(("BLOB", "DATABASE"))
             or kind.endswith((" DATA", " SET"))
@@ -200,7 +212,7 @@ def _without_owners(entries: Iterable[Entry], owners: dict[tuple[str, ...], str]
             or (schema == "-" and name in {"public", "SCHEMA public"})
             or schema in {"pg_catalog", "information_schema"}
             # The privileges of another owner are relative to that owner.
-            or (kind in _ACLS and whose not in {"-", "", OWNER})
+            or (kind == "ACL" and whose not in {"-", "", OWNER})
         ):
             continue
         found[one.title].append(_OWNER_LINE.sub("", one.text).strip())
@@ -213,6 +225,8 @@ def _by_title(definitions: Definitions, privileges: bool) -> dict[str, Entry]:
     for one, month in definitions.by_month():
         kind, _, name = one.key
         if kind.startswith("DATABASE") or name.startswith("DATABASE ") or one.key in _STATE:
+            continue
+        if _is_foreign_default(one):
             continue
         if one.key[1] == "pg_catalog":  # role access revokes functions of PostgreSQL, and no release does
             continue

@@ -167,16 +167,6 @@ def start(connection: Any, statement: str) -> int:
     return int(connection.info.backend_pid)
 
 
-def test_a_session_with_very_many_advisory_locks_is_ended(cluster: Cluster, put_right: Run) -> None:
-    connection = cluster.connect("postgres", "occupancy_app", password("occupancy_app"))
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT count(pg_advisory_lock(n)) FROM generate_series(1, 1001) AS n")
-    done = put_right()
-    assert f"ended pid {connection.info.backend_pid}" in done.stdout
-    assert "1001 advisory locks" in done.stdout
-    wait_until_ended(cluster, connection.info.backend_pid)
-
-
 def test_sessions_of_the_owner_are_not_ended(cluster: Cluster, put_right: Run) -> None:
     cluster.execute(f"CREATE DATABASE of_the_owner OWNER {OWNER}")
     connection = cluster.connect("postgres", OWNER, password(OWNER))

@@ -38,7 +38,17 @@ def use(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Use:
 
 def test_each_level_has_the_stages_of_the_level_below() -> None:
     test, everything, full = ([stage.name for stage in stages(level)] for level in run_tests.LEVELS)
-    assert test == ["images", "lint", "unit", "database", "clients", "faults", "clocks", "debian13"]
+    assert test == [
+        "images",
+        "lint",
+        "unit",
+        "database",
+        "clients",
+        "faults",
+        "clocks",
+        "hostile",
+        "debian13",
+    ]
     assert everything == [*test, "debian12", "backup", "fleet", "upgrade"]
     assert full == [*everything, "documents"]
 
@@ -50,7 +60,7 @@ def test_every_molecule_scenario_is_a_stage() -> None:
     assert scenarios == {stage.command[-1] for stage in stages("test-full") if stage.command[0] == "molecule"}
 
 
-@pytest.mark.parametrize("name", ["faults", "clocks"])
+@pytest.mark.parametrize("name", ["faults", "clocks", "hostile"])
 def test_test_full_runs_all_cases_and_test_a_sample(name: str) -> None:
     (stage,) = stages("test", name)
     assert "--sample" in stage.command
@@ -109,7 +119,9 @@ def test_one_stage_runs_alone(use: Use, capfd: pytest.CaptureFixture[str]) -> No
 
 def test_an_unknown_stage_is_refused_with_the_names(capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["test", "upgrade"]) == 2
-    assert "images, lint, unit, database, clients, faults, clocks, debian13" in capfd.readouterr().err
+    assert (
+        "images, lint, unit, database, clients, faults, clocks, hostile, debian13" in capfd.readouterr().err
+    )
 
 
 def test_larger_numbers_are_for_test_full_only(use: Use, capfd: pytest.CaptureFixture[str]) -> None:

@@ -30,13 +30,13 @@ BEGIN
         EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO occupancy_backup', name);
     END LOOP;
 
-    -- Advisory locks fill the lock table of the whole server. The application may use some.
+    -- Advisory locks can fill the lock table of the whole server: then nobody can connect, not even the superuser.
     FOR name IN
         SELECT oid FROM pg_proc
         WHERE pronamespace = 'pg_catalog'::regnamespace AND proname ~ '^pg_(try_)?advisory_(xact_)?lock'
     LOOP
         EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', name);
-        EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO occupancy, occupancy_app, occupancy_backup', name);
+        EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO occupancy, occupancy_backup', name);
     END LOOP;
 
     -- A user with CREATEDB may copy a template database.

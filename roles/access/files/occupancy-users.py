@@ -26,9 +26,6 @@ from psycopg2.extensions import encrypt_password
 DIFFERENT = 13
 """As of occupancy-db."""
 
-ADVISORY_LOCKS = 1000
-"""No program needs more advisory locks in one session, which could fill the lock table of the server."""
-
 LIMITS = ("idle_in_transaction_session_timeout", "statement_timeout")
 
 SETTINGS = """
@@ -44,11 +41,7 @@ SECRETS = "SELECT rolname, coalesce(rolpassword, '') FROM pg_authid WHERE rolcan
 SESSIONS = """
     WITH session AS (
         SELECT activity.*, wanted.*,
-               clock_timestamp() - state_change AS idle, clock_timestamp() - query_start AS busy,
-               (
-                   SELECT count(*) FROM pg_locks
-                   WHERE pg_locks.pid = activity.pid AND locktype = 'advisory'
-               ) AS locks
+               clock_timestamp() - state_change AS idle, clock_timestamp() - query_start AS busy
         FROM pg_stat_activity AS activity
         JOIN unnest(%(names)s::text[], %(idle)s::text[], %(statement)s::text[])
             AS wanted (name, idle_limit, statement_limit) ON name = usename
@@ -62,7 +55,6 @@ SESSIONS = """
                 )
             WHEN state = 'active' AND busy > nullif(statement_limit, '0')::interval + %(grace)s::interval
                 THEN format('a statement of %%s s, limit %%s', extract(epoch FROM busy)::int, statement_limit)
-            WHEN locks > %(locks)s THEN format('%%s advisory locks', locks)
         END AS why
         FROM session
     )
@@ -153,7 +145,7 @@ def matches(password: str, secret: str) -> bool:
 def end_sessions(cursor: Any, users: list[dict[str, Any]], grace: str) -> list[str]:
     """End the sessions that outlive the limits of their users, and return their descriptions."""
     limits = {name: [interval(cursor, user["settings"].get(name, "0")) for user in users] for name in LIMITS}
-    arguments = {"names": [user["name"] for user in users], "grace": grace, "locks": ADVISORY_LOCKS}
+    arguments = {"names": [user["name"] for user in users], "grace": grace}
     cursor.execute(SESSIONS, arguments | {"idle": limits[LIMITS[0]], "statement": limits[LIMITS[1]]})
     return [line for (line,) in cursor.fetchall()]
 
