@@ -31,6 +31,8 @@ INVENTORY = {
 }
 TABLE = "/etc/cron.d/occupancy-backup"
 SETS = "/var/lib/occupancy/backups"
+SIGNING = "/opt/occupancy/signing"
+PUBLISHED = ROOT / "dist/ca/occupancy-backup.minisign.pub"
 METRICS = "/var/lib/occupancy/metrics"
 ELSEWHERE = "/srv/elsewhere/occupancy-backup"
 
@@ -52,7 +54,7 @@ grep --quiet 'occupancy_db backup create' /run/shown && echo running
 grep --quiet --text --fixed-strings --file /run/needles /run/shown && echo leaked
 """
 WATCH = r"""
-{ for file in /opt/occupancy/secrets/*; do cat $file; echo; done; sed -n 's/^pass = //p' /opt/occupancy/rclone.conf; } >/run/needles
+{ for file in /opt/occupancy/secrets/*; do cat $file; echo; done; sed -n 2p /opt/occupancy/signing/key; sed -n 's/^pass = //p' /opt/occupancy/rclone.conf; } >/run/needles
 (until [ -e /run/enough ]; do sh /run/look; sleep 0.1; done >/run/watched 2>&1 &)
 """
 
@@ -112,6 +114,9 @@ def test_the_tag_backup_installs_the_jobs_and_makes_a_backup(
     assert job(host, "backup") == "occupancy-job backup 3000 occupancy-db backup create"
     assert job(host, "verify-backups").endswith(" occupancy-db backup verify --older-than 7")
     assert job(host, "restore-cleanup").endswith(" occupancy-db restore-cleanup")
+    assert job(host, "check-schema") == "occupancy-job check-schema 900 occupancy-db check-tables"
+    host.check_output(job(host, "check-schema"))
+    assert metric(host, "occupancy_check-schema", 'occupancy_job_last_exit_code{job="check-schema"}') == 0
     assert (host.file("/opt/occupancy/rclone.conf").mode, host.file(SETS).mode) == (0o600, 0o700)
 
 
@@ -220,6 +225,57 @@ def test_a_symbolic_link_in_place_of_the_metrics_is_not_followed(host: Host) -> 
     )
     assert host.file(f"{METRICS}/occupancy_backups.prom").content_string == before
     assert host.check_output(f"find {METRICS} -type f -not -name '*.prom' -or -not -perm 644 -type f") == ""
+
+
+def test_sets_are_signed_with_a_key_that_stays_on_the_host(host: Host) -> None:
+    key, trusted = host.file(f"{SIGNING}/key"), host.file(f"{SIGNING}/trusted.pub")
+    assert (key.mode, key.uid, trusted.mode) == (0o600, 10001, 0o644)
+    assert trusted.content_string == PUBLISHED.read_text()
+    for name in verified(host):
+        assert host.file(f"{SETS}/{name}/manifest.json.minisig").mode == 0o600
+    secret = key.content_string.splitlines()[1]
+    assert secret not in host.check_output("journalctl --no-pager --quiet --all")
+    shown = host.check_output(
+        "docker compose --project-directory /opt/occupancy --profile '*' config --format json"
+    )
+    assert secret not in shown
+    services = json.loads(shown)["services"]
+    assert {
+        name
+        for name, service in services.items()
+        if any(volume.get("target") == "/run/signing" for volume in service.get("volumes", []))
+    } == {"backup", "migrate", "restore"}
+
+
+def test_a_forged_set_is_refused_and_an_unsigned_one_needs_the_option(
+    host: Host, superuser: Superuser
+) -> None:
+    newest, other = verified(host)[-1], verified(host)[0]
+    signature = f"{SETS}/{newest}/manifest.json.minisig"
+    host.check_output(
+        f"cp --archive {signature} /run/kept; cp {SETS}/{other}/manifest.json.minisig {signature}"
+    )
+    for option in ("", " --unsigned"):
+        run = host.run(f"occupancy-db restore {newest} --confirm occupancy{option} </dev/null")
+        assert run.rc == 12
+        assert "no signature of a trusted key" in run.stderr
+    host.check_output(f"rm {signature}")
+    assert host.run(f"occupancy-db backup verify {newest} </dev/null").rc == 12
+    assert host.run(f"occupancy-db backup verify {newest} --unsigned </dev/null").rc == 0
+    host.check_output(f"mv /run/kept {signature}")
+    assert host.run(f"occupancy-db backup verify {newest} </dev/null").rc == 0
+    assert superuser(CONTENTS) == saved["contents"]
+
+
+def test_a_rotated_key_signs_new_sets_and_the_former_one_stays_trusted(host: Host, play: Play) -> None:
+    former, known = host.file(f"{SIGNING}/key").content_string, verified(host)
+    assert changed(play("--tags", "rotate-signing", **INVENTORY)) > 0
+    assert host.file(f"{SIGNING}/key").content_string != former
+    assert host.file(f"{SIGNING}/trusted.pub").content_string == PUBLISHED.read_text()
+    host.check_output("occupancy-db backup create </dev/null")
+    newest = verified(host)[-1]
+    assert newest not in known
+    host.check_output(f"occupancy-db backup verify {newest} {known[-1]} </dev/null")
 
 
 def test_a_copy_that_differs_from_its_set_does_not_get_the_final_name(host: Host) -> None:
