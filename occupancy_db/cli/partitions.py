@@ -27,7 +27,7 @@ MonthsAhead = Annotated[
     int | None,
     typer.Option(
         min=1,
-        max=24,
+        max=inspection.FURTHEST,
         metavar="NUMBER",
         help=f"Months after the current one to have; default: RETENTION_MONTHS_AHEAD, or {MONTHS_AHEAD}.",
     ),
@@ -108,6 +108,7 @@ def maintain(
             ("finished", done.finished),
             ("completed", done.completed),
             ("created", done.created),
+            ("dropped", done.dropped),
         )
         if tables
     ]

@@ -22,6 +22,9 @@ TIME_COLUMN = {"room_transitions": "timestamp", "predictions": "prediction_made_
 RETIRED = "retired: its readings are being removed"
 """The comment on a partition that retention removes; an interrupted removal is recognised by it."""
 
+FURTHEST = 24
+"""The largest number of months after the present one that can be wanted."""
+
 # Every table that is, or is named like, the partition of a month.
 MONTHS = f"""
     SELECT leaf.relname AS name,
@@ -88,7 +91,7 @@ class Step:
 
     Attributes:
         kind: ``finish`` (an interrupted removal), ``complete`` (add the triggers to a partition made by
-            hand) or ``create``.
+            hand), ``create``, or ``drop`` (an empty month that a clock that was ahead has left).
         table: The partition.
         statements: The SQL, as it runs.
     """
@@ -255,6 +258,8 @@ def plan_steps(
             steps.append(Step("finish", month.name, finish_statements(month)))
         elif month.attached and not month.watched:
             steps.append(Step("complete", month.name, [partitions.prepare(month.name)]))
+        elif month.attached and not month.rows and month.month > following(month_of(now), FURTHEST):
+            steps.append(Step("drop", month.name, [drop_statement(month.name)]))
     existing = {month.name for month in months}
     # The next readings come first.
     for n in (*range(months_ahead + 1), *range(-1, -months_back - 1, -1)):
@@ -303,6 +308,19 @@ def create_statements(name: str, month: date) -> list[str]:
         partitions.attach(name, month),
         f"ALTER TABLE {name} DROP CONSTRAINT bounds",
     ]
+
+
+def drop_statement(name: str) -> str:
+    """Return the statement that drops a partition if it has no rows; clients wait for milliseconds."""
+    return f"""
+        DO $$ BEGIN
+            LOCK TABLE ONLY {TABLE} IN ACCESS EXCLUSIVE MODE;
+            LOCK TABLE {name} IN ACCESS EXCLUSIVE MODE;
+            IF NOT EXISTS (SELECT FROM {name}) THEN
+                DROP TABLE {name};
+            END IF;
+        END $$
+    """  # a name of the catalog
 
 
 def detach_statement(name: str) -> str:

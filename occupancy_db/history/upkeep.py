@@ -2,11 +2,15 @@
 
 from dataclasses import dataclass
 
+from sqlalchemy import text
+
 from occupancy_db.errors import DatabaseError, ExitCode
 from occupancy_db.history.inspection import forgotten_statement, plan_steps, strays
 from occupancy_db.history.session import check_clock, find_months, sum_hours, upkeep_session
 from occupancy_db.maintenance import LOCK_WAIT
 from occupancy_db.settings import Settings
+
+_EXISTS = text("SELECT to_regclass(:name) IS NOT NULL")
 
 
 @dataclass(frozen=True)
@@ -17,6 +21,7 @@ class UpkeepResult:
         finished: Partitions whose interrupted removal was finished.
         completed: Partitions that were given their triggers.
         created: Partitions that were created.
+        dropped: Empty partitions of a distant future that were dropped.
         strays: Tables that are named like a month, but are not partitions.
         hours: Number of hours that were summed up.
         waited_for: The idle transactions that held locks for a while.
@@ -25,6 +30,7 @@ class UpkeepResult:
     finished: list[str]
     completed: list[str]
     created: list[str]
+    dropped: list[str]
     strays: list[str]
     hours: int
     waited_for: list[str]
@@ -51,7 +57,7 @@ async def maintain(
         DatabaseError: a lock was not obtained in time; the text names who holds it. Or the clock contradicts
             what is recorded. What was done until then stays.
     """
-    done: dict[str, list[str]] = {"finish": [], "complete": [], "create": []}
+    done: dict[str, list[str]] = {"finish": [], "complete": [], "create": [], "drop": []}
     blocked = None
     async with upkeep_session(settings, lock_wait) as session:
         clock, _ = await session.retry(check_clock, session.worker, "maintain")
@@ -63,9 +69,11 @@ async def maintain(
         ).scalars()
         try:
             for step in plan_steps(months, clock.now, months_ahead, months_back, set(forgotten)):
-                if clock.contradiction and step.kind == "finish":
+                if clock.contradiction and step.kind in ("finish", "drop"):
                     continue
                 await session.run(step)
+                if step.kind == "drop" and await session.guard.scalar(_EXISTS, {"name": step.table}):
+                    continue  # the estimate was wrong: it has rows
                 done[step.kind].append(step.table)
         except DatabaseError as error:
             if error.code is not ExitCode.LOCKED:
@@ -77,5 +85,11 @@ async def maintain(
     if clock.contradiction:
         raise clock.error("Months of the present exist, and nothing was removed.")
     return UpkeepResult(
-        done["finish"], done["complete"], done["create"], strays(months), hours, session.waited_for()
+        done["finish"],
+        done["complete"],
+        done["create"],
+        done["drop"],
+        strays(months),
+        hours,
+        session.waited_for(),
     )

@@ -15,8 +15,9 @@ from psycopg2.extensions import cursor as Cursor  # noqa: N812
 from occupancy_db import months
 from occupancy_db.errors import ExitCode
 from occupancy_db.history import clock, retention
+from occupancy_db.months import following
 from tests.database.conftest import Database
-from tests.database.months import NOW, attached, name, without
+from tests.database.months import NOW, THIS, attached, name, without
 from tests.database.test_commands import answer
 from tests.database.test_hours import LATEST, STATS, STATUS, ask, assert_exact, sum_up
 from tests.database.test_schema import fill, insert
@@ -136,6 +137,22 @@ def test_upkeep_makes_the_present_month_and_sums_up_while_it_refuses(
     assert name(-6) in attached(cursor)  # its removal is not finished
     assert ask(cursor, "SELECT count(*) > 100 FROM hourly.sums") == [(True,)]
     assert_exact(cursor)
+
+
+def test_empty_months_of_a_distant_future_are_dropped(database: Database, cursor: Cursor) -> None:
+    for months_ahead in (24, 1200, 1201):
+        month = following(THIS, months_ahead)
+        cursor.execute(
+            f"CREATE TABLE {name(months_ahead)} PARTITION OF sensor_readings "
+            f"FOR VALUES FROM ('{month} 00:00+00') TO ('{following(month)} 00:00+00')"
+        )
+    moment = datetime.combine(following(THIS, 1201), datetime.min.time(), UTC) + timedelta(days=1)
+    insert(cursor, "sensor_readings", timestamp=moment)
+    answer(database, "partitions", "maintain")  # completes them
+    assert answer(database, "partitions", "maintain")["dropped"] == [name(1200)]
+    assert {name(24), name(1201)} <= set(attached(cursor))
+    assert name(1200) not in attached(cursor)
+    assert answer(database, "partitions", "maintain")["dropped"] == []
 
 
 def test_a_new_database_is_checked_and_an_import_of_old_history_is_no_contradiction(
