@@ -28,7 +28,7 @@ class ExitCode(IntEnum):
     LOCKED = 9, "lock not obtained in time"
     REFUSED = 10, "refused: needs confirmation, or not allowed in production"
     NO_SPACE = 11, "not enough disk space"
-    DAMAGED = 12, "backup set missing, damaged or not verified"
+    DAMAGED = 12, "backup set missing, damaged, not signed or not verified"
     DIFFERENT = 13, "restored content or schema differs from what it should be"
     PROGRAM = 14, "a program of PostgreSQL failed"
     UNSUITABLE = 15, "versions or features do not fit"

@@ -48,6 +48,10 @@ _MEANINGS = [
 ]
 
 
+_NAMES = {"minisign": "it"}
+"""How a hint names programs that are not of PostgreSQL."""
+
+
 @contextmanager
 def libpq_environment(settings: Settings) -> Iterator[dict[str, str]]:
     """Yield libpq's environment variables; the password is in a file that is removed when the block ends.
@@ -157,7 +161,8 @@ async def start_program(
         raise DatabaseError(
             ExitCode.UNSUITABLE,
             f"there is no program {program}",
-            f"Put the programs of PostgreSQL {POSTGRES_MAJOR} on PATH, or use 'occupancy-db' on the host.",
+            f"Put {_NAMES.get(program, f'the programs of PostgreSQL {POSTGRES_MAJOR}')} on PATH, or use "
+            "'occupancy-db' on the host.",
         ) from None
     finally:
         if log:

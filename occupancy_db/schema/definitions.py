@@ -93,7 +93,7 @@ class Definitions:
         found = list(_HEADER.finditer(script))
         ends = [match.start() for match in found[1:]] + [len(script)]
         self.entries = [
-            _entry(match, script[match.end() : end]) for match, end in zip(found, ends, strict=True)
+            _entry(match, script[match.end() : end]) for match, end in zip(found, ends, strict=False)
         ]
 
     def by_month(self) -> Iterator[tuple[Entry, str | None]]:

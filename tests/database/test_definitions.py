@@ -1,6 +1,7 @@
 """Everything that pg_dump writes is compared: a backup with its copy, and a live schema with its release."""
 
 import json
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -172,6 +173,17 @@ def test_an_unchanged_database_has_no_difference(live: BackupHost) -> None:
     assert checked.returncode == 0, checked.stdout + checked.stderr
     answer = json.loads(checked.stdout)
     assert (answer["differences"], answer["additional"], answer["not_compared"]) == ([], [], None)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can change the owner")
+def test_directories_of_a_container_are_not_used_by_a_checkout(live: BackupHost) -> None:
+    """As those of a host that is this machine: their owner has an account in the image only."""
+    owner = live.rehearsals.stat().st_uid
+    os.chown(live.rehearsals, 10001, -1)
+    checked = live.cli("check-tables")
+    os.chown(live.rehearsals, owner, -1)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    assert f"the owner of {live.rehearsals} has no account" in checked.stdout
 
 
 def test_a_checkout_without_the_programs_says_what_was_not_compared(live: BackupHost) -> None:

@@ -259,6 +259,10 @@ def test_a_checkout_without_a_key_says_that_sets_are_not_signed(
     made = host.host.backup("create")
     assert made.returncode == 0, made.stderr
     assert "not signed: there is no key" in made.stdout
+    without = host.host.backup("create", **host.environment | {"PATH": cluster.bin})
+    assert without.returncode == ExitCode.UNSUITABLE
+    assert "there is no program minisign. Put it on PATH" in without.stderr
+    assert host.host.unfinished() == []
     missing = host.host.backup("create", **host.environment | {"BACKUP_SIGNING_KEY": "/no/key"})
     assert missing.returncode == ExitCode.CONFIGURATION
     assert "the secret key that signs backup sets is missing" in missing.stderr
