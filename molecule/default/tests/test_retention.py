@@ -186,6 +186,8 @@ def test_a_job_that_exceeds_its_time_ends_with_its_container_and_session(
         "async def main():\n"
         "    async with connect(Settings(), 'too long') as connection:\n"
         "        await connection.execute(text('SELECT pg_sleep(600)'))\n"
+        # As the command line does; the init process passes the signal on.
+        "import signal; signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))\n"
         "asyncio.run(main())\n"
     )
     host.check_output("printf %%s %s > /run/too-long.py", wait)
