@@ -31,9 +31,10 @@ CREATE TEMPORARY TABLE privileges_before ON COMMIT DROP AS SELECT * FROM pg_temp
 -- The owner
 ALTER SCHEMA public OWNER TO occupancy;
 
--- The maintenance lock (occupancy_db/maintenance.py) is a lock of this table.
+-- The maintenance lock (occupancy_db/maintenance.py) is a lock of this table. An empty database stays empty, so that the dump of
+-- another one can be loaded into it.
 DO $$ BEGIN
-    IF to_regclass('public.maintenance_lock') IS NULL THEN
+    IF to_regclass('public.alembic_version') IS NOT NULL AND to_regclass('public.maintenance_lock') IS NULL THEN
         CREATE TABLE public.maintenance_lock ();
         ALTER TABLE public.maintenance_lock OWNER TO occupancy;
     END IF;
@@ -100,8 +101,12 @@ DO $$ BEGIN
 END $$;
 
 -- The owner and the backup user may take the maintenance lock: LOCK TABLE wants UPDATE, DELETE or TRUNCATE
-REVOKE INSERT, UPDATE, DELETE ON public.maintenance_lock FROM occupancy_app;
-GRANT UPDATE ON public.maintenance_lock TO occupancy_backup;
+DO $$ BEGIN
+    IF to_regclass('public.maintenance_lock') IS NOT NULL THEN
+        REVOKE INSERT, UPDATE, DELETE ON public.maintenance_lock FROM occupancy_app;
+        GRANT UPDATE ON public.maintenance_lock TO occupancy_backup;
+    END IF;
+END $$;
 
 SELECT count(*) > 0 AS changed
 FROM (

@@ -24,7 +24,7 @@ EVERYTHING = """
 """
 KEPT = {
     "/opt/occupancy", "/opt/occupancy/ca", "/opt/occupancy/initialised", "/opt/occupancy/secrets",
-    "/opt/occupancy/tls", "/var/lib/occupancy", "/var/lib/occupancy/backups", "/var/lib/occupancy/pgdata",
+    "/opt/occupancy/signing", "/opt/occupancy/tls", "/var/lib/occupancy", "/var/lib/occupancy/backups", "/var/lib/occupancy/pgdata",
 }  # fmt: skip
 COUNT = "SELECT count(*) FROM sensor_readings"
 
