@@ -12,7 +12,7 @@ from occupancy_db.backup.configuration import as_user
 from occupancy_db.backup.sets import Store
 from occupancy_db.connection import connect
 from occupancy_db.errors import DatabaseError, ExitCode
-from occupancy_db.release import precheck, protocol, watch
+from occupancy_db.release import precheck, protocol, verification, watch
 from occupancy_db.schema import privileges, runner
 from occupancy_db.settings import Settings
 from tests.database.conftest import HEAD
@@ -36,7 +36,7 @@ async def test_a_user_that_cannot_log_in_is_not_a_lost_connection(
             raise DatabaseError(ExitCode.UNREACHABLE, "too many connections", "")
         await prove(settings, older=older)
 
-    monkeypatch.setattr(privileges, "verify_privileges", full)
+    monkeypatch.setattr(verification, "verify_privileges", full)
     error = await failure(migration_host, save=False)
     assert f"too many connections; {migration_host.database.name} was reverted to {HEAD}" in error.what
 
