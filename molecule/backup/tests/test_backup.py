@@ -343,7 +343,7 @@ def test_a_dropped_table_is_restored_and_the_restore_is_rolled_back(
 
 
 def test_a_lost_host_is_restored_from_a_copy_only(host: Host, superuser: Superuser, play: Play) -> None:
-    now = host.check_output("date --utc +occupancy-%%Y%%m%%dT%%H%%M%%SZ")
+    now = host.check_output("date --utc +occupancy-%Y%m%dT%H%M%SZ")
     copies = host.check_output(f"ls {ELSEWHERE} | grep -E '^occupancy-2.*Z'").split()
     copy = max(name for name in copies if name < now)  # another test has left one with a time in the future
     host.check_output(
