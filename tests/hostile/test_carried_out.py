@@ -133,7 +133,7 @@ def an_old_snapshot(scene: Scene, user: str) -> None:
 
 @attack(WRITERS, READERS)
 def a_serializable_transaction_that_reads_everything(scene: Scene, user: str) -> None:
-    scene.run(user, "BEGIN ISOLATION LEVEL SERIALIZABLE", "SELECT count(*) FROM sensor_readings")
+    scene.run(user, "BEGIN ISOLATION LEVEL SERIALIZABLE READ WRITE", "SELECT count(*) FROM sensor_readings")
     assert held(scene, "mode = 'SIReadLock'") > 0
 
 
