@@ -264,7 +264,9 @@ for statement, setting in {
     "ALTER ROLE {} SET local_preload_libraries = 'nothing'": "local_preload_libraries=nothing",
     f"ALTER ROLE {{}} IN DATABASE {LIVE} SET lock_timeout = 0": "lock_timeout=0",
 }.items():
-    ATTACKS[statement.format("itself")] = Attack(change_of_settings(statement, setting), limit=JOB)
+    # Readers have read-only transactions anyway.
+    users = {"users": WRITERS} if "read_only" in setting else {}
+    ATTACKS[statement.format("itself")] = Attack(change_of_settings(statement, setting), limit=JOB, **users)
 
 
 @attack(limit=JOB)
