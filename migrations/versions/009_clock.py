@@ -256,7 +256,8 @@ WITH RECURSIVE zones AS (
 
 # Of each zone the latest closed hour that is over, from its sum, and what is counted: open hours, the present hour where the
 # clock was ahead and the hour is closed, and marked hours. The upper bounds make the conditions ranges (see revision 004), and
-# statement_timestamp() includes what the same transaction has written before.
+# statement_timestamp() includes what the same transaction has written before. Open hours are grouped by hour too: for room and zone
+# alone the planner starts parallel workers, which takes ten times as long as the query.
 NEWEST = f"""
 newest AS (
     SELECT room, zone, max(last_reading) AS timestamp
@@ -277,7 +278,7 @@ newest AS (
         FROM public.sensor_readings
         WHERE timestamp >= least((SELECT closed_before FROM hourly.watermark), {HOUR.format("statement_timestamp()")})
           AND timestamp <= statement_timestamp()
-        GROUP BY room, zone
+        GROUP BY {HOUR.format("timestamp")}, room, zone
         UNION ALL
         SELECT recount.room, recount.zone, recount.last_reading
         FROM (
