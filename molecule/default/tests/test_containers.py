@@ -70,7 +70,7 @@ def test_an_orphan_of_docker_exec_ends_no_session(host: Host, server: Server) ->
     It then ends all sessions and recovers: https://github.com/docker-library/postgres/issues/1349. Compose's
     `init: true` gives each container an init process as PID 1.
     """
-    orphan = "sleep 1.349"
+    orphan = "sleep 1.349"  # long enough to outlive the shell, and a number that no other process has
     with closing(server.connect("occupancy")) as session, session.cursor() as cursor:
         host.check_output(f"docker exec {CONTAINER} sh -c '({orphan}; exit 2) & exit 0'")
         processes = f"docker top {CONTAINER} -o pid,args"
