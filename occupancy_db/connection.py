@@ -1,6 +1,7 @@
 """Engines, sessions and connections of the application and of the tools."""
 
 import asyncio
+import logging
 import socket
 import ssl
 import sys
@@ -27,6 +28,11 @@ T = TypeVar("T")
 RESTART_PATIENCE = 10
 """Seconds for which a connection in production is retried while the server is stopped or starting."""
 _RESTART_PAUSE = 0.1
+
+_TOOLS = "tools"
+# A tool reports its own error. The pool would log another one, with a traceback, if the task is cancelled while
+# it closes the connection.
+logging.getLogger(f"sqlalchemy.pool.impl.NullPool.{_TOOLS}").setLevel(logging.CRITICAL)
 
 # Errors that a retry does not resolve; TimeoutError is raised after CONNECT_TIMEOUT.
 _PERMANENT = (ssl.SSLError, socket.gaierror, PermissionError, TimeoutError)
@@ -120,6 +126,7 @@ async def connect(
         _url(settings, database),
         connect_args=connect_args(settings, application_name, server_settings),
         poolclass=NullPool,
+        pool_logging_name=_TOOLS,
     )
     if autocommit:
         engine = engine.execution_options(isolation_level="AUTOCOMMIT")
@@ -163,6 +170,26 @@ async def driver_of(connection: AsyncConnection) -> AsyncIterator[Any]:
         ):
             await connection.invalidate()
         raise
+
+
+@asynccontextmanager
+async def driver_transaction(engine: AsyncEngine) -> AsyncIterator[Any]:
+    """An ``asyncpg.Connection`` from the pool, in a transaction of its own.
+
+    A connection whose BEGIN failed or was cancelled does not return to the pool: asyncpg would take the next
+    transaction for a savepoint of that one, and nothing would commit it. A connection whose statement was
+    cancelled does not return either: the statement may still run.
+    """
+    async with engine.connect() as connection, driver_of(connection) as driver:
+        begun = False
+        try:
+            async with driver.transaction():
+                begun = True
+                yield driver
+        except BaseException as error:
+            if not begun or not isinstance(error, Exception):
+                await connection.invalidate()
+            raise
 
 
 class Session(AsyncSession):

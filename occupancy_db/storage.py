@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from occupancy_db.connection import driver_of
+from occupancy_db.connection import driver_of, driver_transaction
 from occupancy_db.errors import DatabaseError, ExitCode
 from occupancy_db.months import TABLE, partition_name
 
@@ -68,7 +68,7 @@ async def store(engine: AsyncEngine, months: Mapping[date, Month]) -> int:
             transactions store.
         asyncpg.PostgresError: the server refused the rows, or a lock was not obtained in time.
     """
-    async with engine.connect() as connection, driver_of(connection) as driver, driver.transaction():
+    async with driver_transaction(engine) as driver:
         return await _store(driver, months)
 
 

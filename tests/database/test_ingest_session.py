@@ -1,10 +1,13 @@
 """ingest() in the transaction of its caller, and beside other transactions."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import wraps
+from typing import Any
 
+import asyncpg
 import pytest
 from psycopg2.extensions import cursor as Cursor  # noqa: N812
 from sqlalchemy import text
@@ -169,3 +172,43 @@ async def test_ingest_goes_on_after_its_connections_were_ended(
             "SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity WHERE usename = 'occupancy_app'"
         )
     assert one(cursor, ROWS) == 3
+
+
+class Interruption:
+    """Cancels the task that makes a certain call to the driver, once the call has been sent.
+
+    Attributes:
+        left: Number of calls until then.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, left: int) -> None:
+        self.left = left
+        for name in ("execute", "fetch", "copy_records_to_table"):
+            monkeypatch.setattr(asyncpg.Connection, name, self._counted(getattr(asyncpg.Connection, name)))
+
+    def _counted(self, original: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        @wraps(original)
+        async def call(*arguments: Any, **options: Any) -> Any:
+            self.left -= 1
+            if self.left == 0 and (task := asyncio.current_task()):
+                task.cancel()
+            return await original(*arguments, **options)
+
+        return call
+
+
+@pytest.mark.parametrize("call", range(1, 8))
+async def test_a_connection_stays_usable_after_a_cancellation(
+    cursor: Cursor, monkeypatch: pytest.MonkeyPatch, call: int
+) -> None:
+    """The next readings must not become part of a transaction that nobody commits."""
+    assert await ingest([GOOD]) == 1
+    interruption = Interruption(monkeypatch, call)
+    with pytest.raises(asyncio.CancelledError):
+        await ingest([replace(GOOD, zone="cancelled")])
+    assert interruption.left <= 0
+    assert await ingest([replace(GOOD, zone="next")]) == 1
+    cursor.execute("SELECT count(*) FROM sensor_readings WHERE zone = 'next'")
+    assert cursor.fetchone() == (1,)
+    open_transactions = "SELECT count(*) FROM pg_stat_activity WHERE state LIKE 'idle in transaction%%'"
+    await wait_for_async(lambda: not one(cursor, open_transactions), "the end of the transactions")

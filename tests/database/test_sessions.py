@@ -1,11 +1,14 @@
 """Engines and sessions as the application uses them."""
 
 import asyncio
+import logging
+from typing import Any
 
+import asyncpg
 import pytest
 from sqlalchemy import func, insert, select, text
 
-from occupancy_db.connection import create_engine, dispose_engine, get_async_session
+from occupancy_db.connection import connect, create_engine, dispose_engine, get_async_session
 from occupancy_db.models import RoomTransition, RoomType
 from occupancy_db.settings import Environment, SslMode
 from tests.database.conftest import Database
@@ -105,3 +108,20 @@ async def test_sessions_work_after_their_connections_were_terminated(application
     async with engine.connect() as connection:  # the ping finds the dead connection and replaces it
         assert await connection.scalar(text("SELECT 1")) == 1
     await engine.dispose()
+
+
+async def test_a_cancelled_end_of_a_tools_session_is_not_logged(
+    application: Database, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A task group cancels the tasks that are closing their sessions after one has failed."""
+    close = asyncpg.Connection.close
+
+    async def cancelled(connection: asyncpg.Connection, **options: Any) -> None:
+        (task := asyncio.current_task()) and task.cancel()
+        await close(connection, **options)
+
+    monkeypatch.setattr(asyncpg.Connection, "close", cancelled)
+    with pytest.raises(asyncio.CancelledError):
+        async with connect(application.settings(), "tool"):
+            raise ZeroDivisionError
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
