@@ -30,8 +30,8 @@ RESTART_PATIENCE = 10
 _RESTART_PAUSE = 0.1
 
 _TOOLS = "tools"
-# A tool reports its own error. The pool would log another one, with a traceback, if the task is cancelled while
-# it closes the connection.
+# A tool reports its own error. The pool would log another one, with a traceback, if the task is cancelled
+# while it closes the connection.
 logging.getLogger(f"sqlalchemy.pool.impl.NullPool.{_TOOLS}").setLevel(logging.CRITICAL)
 
 # Errors that a retry does not resolve; TimeoutError is raised after CONNECT_TIMEOUT.
