@@ -175,5 +175,5 @@ def test_no_extension_is_created(
     session = scene.session(user, options="-c default_transaction_read_only=off")
     for (name,) in names:
         with session.cursor() as cursor, expect_error(DENIED):
-            cursor.execute(f'CREATE EXTENSION "{name}"')
+            cursor.execute(f'CREATE EXTENSION "{name}" SCHEMA public')
     record_property("refused", 1)
