@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_network
 
-from provisioning import rooms
+from provisioning import rooms, sensors
 from provisioning.request import Problems, Request
 
 SUPPORTED = {"Debian": ("12", "13"), "Ubuntu": ("22.04", "24.04")}
@@ -125,6 +125,7 @@ def check_occupancy(request: Request) -> list[str]:
     )
     _check_users(request, problem)
     problem.found += rooms.find_problems(request["occupancy_rooms"])
+    problem.found += sensors.find_problems(request["occupancy_sensors"])
     return (
         [*check_host(request), *problem.found]
         if 1 <= port <= 65535

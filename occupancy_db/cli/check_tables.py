@@ -22,6 +22,7 @@ EXPECTED = {
         "room_transitions",
         "rooms",
         "sensor_readings",
+        "sensors",
         "hourly.clock",
         "hourly.history",
         "hourly.ingest_slots",

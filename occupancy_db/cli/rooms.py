@@ -3,11 +3,11 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
-from datetime import UTC, datetime
 from typing import Annotated, Any, TypeVar
 
 import typer
 
+from occupancy_db.cli import moments
 from occupancy_db.cli.output import Json, out, with_program
 from occupancy_db.cli.table import Column, Table
 from occupancy_db.driver import SESSION_SETTINGS, connect_driver
@@ -42,7 +42,13 @@ def list_rooms(json: Json = False) -> None:
         ]
     )
     for room in found:
-        table.add(room.room, room.label, _shown(room.retired_at), room.zones, _shown(room.last_reading))
+        table.add(
+            room.room,
+            room.label,
+            moments.shown(room.retired_at),
+            room.zones,
+            moments.shown(room.last_reading),
+        )
     out.result({"database": settings.database, "rooms": [asdict(room) for room in found]}, table)
 
 
@@ -117,7 +123,7 @@ def retire(
     New readings of a retired room are refused. Its history is kept, and readings from before the retirement
     are accepted.
     """
-    moment = _moment(at) if at is not None else None
+    moment = moments.parse("--at", at) if at is not None else None
     if undo and moment:
         raise DatabaseError(ExitCode.USAGE, "--undo takes no --at", "Nothing was changed.")
     settings = Settings()
@@ -127,7 +133,7 @@ def retire(
         line = f"{name} takes readings again" if was else f"{name} was not retired"
     else:
         retired_at = _run(settings, lambda connection: rooms.retire(connection, name, moment))
-        line = f"{name} retired on {_shown(retired_at)}"
+        line = f"{name} retired on {moments.shown(retired_at)}"
     out.result({"database": settings.database, "room": name, "retired_at": retired_at}, line)
 
 
@@ -137,17 +143,3 @@ def _run(settings: Settings, work: Callable[[Any], Awaitable[T]]) -> T:
             return await work(connection)
 
     return asyncio.run(run())
-
-
-def _moment(text: str) -> datetime:
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise DatabaseError(
-            ExitCode.USAGE, f"--at {text} is not a time", "Write it as in --at 2026-11-20T10:00:00+01:00."
-        ) from None
-    return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
-
-
-def _shown(moment: datetime | None) -> str | None:
-    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC" if moment else None

@@ -25,9 +25,9 @@ from zoneinfo import ZoneInfo
 from occupancy_db.errors import DatabaseError, ExitCode
 from occupancy_db.models.enums import RoomType
 from occupancy_db.months import AHEAD, EARLIEST, absurd, following, month_of
-from occupancy_db.readings import ENTITY_LENGTH, ZONE_LENGTH, room_problem, text_problem
 from occupancy_db.rooms import Rooms
 from occupancy_db.schema.room_names import name_problem
+from occupancy_db.validation import ENTITY_LENGTH, ZONE_LENGTH, room_problem, text_problem
 
 COPY_COLUMNS: Final = ("room", "zone", "state", "source_entity", "confidence", "timestamp")
 """The columns of a row, in order."""

@@ -74,7 +74,7 @@ REVOKE ALL ON ALL TABLES IN SCHEMA public FROM occupancy_readonly;
 GRANT SELECT ON ALL TABLES IN SCHEMA public TO occupancy_readonly;
 ALTER DEFAULT PRIVILEGES FOR ROLE occupancy IN SCHEMA public GRANT SELECT ON TABLES TO occupancy_readonly;
 
--- Comparisons of text with an enum, for clients that map rooms as an enum; the owner alone adds and retires rooms
+-- Comparisons of text with an enum, for clients that map rooms as an enum; the owner alone changes rooms and sensors
 DO $$
 DECLARE
     operator regprocedure;
@@ -87,6 +87,9 @@ BEGIN
     END LOOP;
     IF to_regclass('public.rooms') IS NOT NULL THEN
         REVOKE INSERT, UPDATE, DELETE ON public.rooms FROM occupancy_app;
+    END IF;
+    IF to_regclass('public.sensors') IS NOT NULL THEN
+        REVOKE INSERT, UPDATE, DELETE ON public.sensors FROM occupancy_app;
     END IF;
     IF to_regproc('public.claim_ingest_slots') IS NOT NULL THEN
         GRANT EXECUTE ON FUNCTION public.claim_ingest_slots TO occupancy_app;

@@ -1,4 +1,7 @@
-"""The rules for names and labels of rooms. Playbooks import this module too, so that it imports nothing."""
+"""The rules for names and labels of rooms, and labels of sensors.
+
+Playbooks import this module too, so that it imports nothing.
+"""
 
 import unicodedata
 from typing import Final
@@ -25,7 +28,7 @@ def name_problem(name: object) -> str | None:
 
 
 def label_problem(label: object) -> str | None:
-    """The reason why a value cannot be the label of a room, or None if it can.
+    """The reason why a value cannot be the label of a room or sensor, or None if it can.
 
     Args:
         label: Any object.

@@ -114,7 +114,7 @@ def test_a_migration_gives_up_if_a_reader_holds_the_lock(database: Database) -> 
     reader = database.connect(application_name="a dashboard")
     reader.autocommit = False
     with reader.cursor() as cursor:
-        cursor.execute("SELECT count(*) FROM latest_readings")  # which the newest revision has changed
+        cursor.execute("SELECT count(*) FROM sensors")  # which the newest revision has created
     result = database.cli("rollback", "--lock-wait", "1")
     assert result.returncode == ExitCode.LOCKED
     assert f'pid {reader.info.backend_pid}, "a dashboard", user occupancy' in result.stderr

@@ -15,7 +15,7 @@ PACKAGE = ROOT / "occupancy_db"
 LAYERS: list[list[str]] = [
     [
         "environment", "exit_codes", "settings", "errors", "tls", "months", "rooms", "pool", "driver",
-        "retry", "connection", "models", "storage", "readings",
+        "retry", "connection", "models", "sensors", "storage", "validation", "readings",
     ],
     ["blockers", "maintenance"],
     ["server"],

@@ -1,11 +1,11 @@
-"""The rules for rooms of the inventory, and what a host's database lacks."""
+"""The rules for rooms and sensors of the inventory, and what a host's database lacks."""
 
 from typing import Any
 
 import pytest
 
 from occupancy_db.schema.room_names import label_problem, name_problem
-from provisioning import rooms
+from provisioning import rooms, sensors
 
 PRESENT = {"office": None, "bedroom": "Schlafzimmer", "kitchen": None}
 
@@ -82,3 +82,42 @@ def test_nothing_is_missing_after_everything_was_added() -> None:
     assert rooms.missing(inventory, PRESENT | rooms.wanted(inventory)) == {}
     assert rooms.missing([], {}) == {}
     assert rooms.missing(inventory, {}) == rooms.wanted(inventory)
+
+
+SENSOR = {"entity": "binary_sensor.desk", "room": "office", "zone": "desk"}
+
+
+@pytest.mark.parametrize(
+    ("inventory", "reason"),
+    [
+        (["binary_sensor.desk"], "must have the keys entity, room, zone"),
+        ([{"entity": "binary_sensor.desk", "room": "office"}], "must have the keys"),
+        ([SENSOR | {"lable": "Desk"}], "may have label and hold, and no other"),
+        ([SENSOR | {"zone": ""}], "zone of binary_sensor.desk must be text of 1 to 50 characters"),
+        ([SENSOR | {"zone": 7}], "zone of binary_sensor.desk"),
+        ([SENSOR | {"entity": "x" * 101}], "must be text of 1 to 100 characters"),
+        ([SENSOR | {"label": "two\nlines"}], "in one line"),
+        ([SENSOR, SENSOR | {"room": "bedroom"}], "more than once: binary_sensor.desk"),
+    ],
+)
+def test_sensors_are_refused_with_the_reason(inventory: list[Any], reason: str) -> None:
+    (problem,) = sensors.find_problems(inventory)
+    assert problem.startswith("occupancy_sensors")
+    assert reason in problem
+
+
+def test_only_missing_sensors_are_added() -> None:
+    sofa = {
+        "entity": "binary_sensor.sofa",
+        "room": "living_kitchen",
+        "zone": 'sofa, "left"',
+        "hold": "1 hour",
+    }
+    assert sensors.find_problems([SENSOR, sofa]) == []
+    assert sensors.missing([SENSOR, sofa], ["binary_sensor.desk"]) == [sofa]
+    assert sensors.missing([SENSOR, sofa], ["binary_sensor.desk", "binary_sensor.sofa"]) == []
+    assert sensors.file([SENSOR, sofa]) == (
+        "entity_id,room,zone,label,hold\n"
+        "binary_sensor.desk,office,desk,,\n"
+        'binary_sensor.sofa,living_kitchen,"sofa, ""left""",,1 hour\n'
+    )

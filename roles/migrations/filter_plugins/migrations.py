@@ -1,11 +1,11 @@
-"""Filters that decide about migrations and rooms: provisioning.migration_plan and rooms, from a playbook."""
+"""Filters that decide about migrations, rooms and sensors: modules of provisioning, from a playbook."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-from provisioning import migration_plan, rooms
+from provisioning import migration_plan, rooms, sensors
 
 
 def release(root: str) -> list[str]:
@@ -36,4 +36,6 @@ class FilterModule:
             "migrations_pending_hosts": migration_plan.pending_hosts,
             "migrations_missing_rooms": rooms.missing,
             "migrations_rooms_arguments": rooms.arguments,
+            "migrations_missing_sensors": sensors.missing,
+            "migrations_sensors_file": sensors.file,
         }

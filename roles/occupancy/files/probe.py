@@ -41,6 +41,11 @@ LABELS = "SELECT room, label FROM public.rooms WHERE label IS NOT NULL"
 """The labels of rooms. The superuser reads a table only: a view would run functions of its owner."""
 
 
+SENSORS = "SELECT DISTINCT entity FROM public.sensors"
+HAS_SENSORS = "SELECT FROM pg_class WHERE oid = to_regclass('public.sensors') AND relkind = 'r'"
+"""The entities of sensors, and whether the database has the table of them."""
+
+
 def main() -> None:
     """Print the facts. With `only: server` in the request, exit with 1 if the server does not answer."""
     request = json.loads(sys.argv[1])
@@ -318,10 +323,12 @@ def server_facts(request: dict[str, Any]) -> dict[str, Any]:
         (state,) = query(request, "postgres", request["server_query"])[0]
     except psycopg2.Error as error:
         return {"server": None, "server_error": str(error).strip()}
-    state["rooms"] = {}
+    state["rooms"], state["sensors"] = {}, []
     if request["database"] in state["databases"]:
         with contextlib.suppress(psycopg2.Error):  # it is being replaced by a restore
             state["rooms"] = room_facts(request)
+            if query(request, request["database"], HAS_SENSORS):
+                state["sensors"] = [entity for (entity,) in query(request, request["database"], SENSORS)]
     for name, role in state["roles"].items():
         role["password_is_kept"] = matches(
             read(Path(request["dir"]) / "secrets" / name), role.pop("secret") or ""
