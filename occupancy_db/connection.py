@@ -165,8 +165,11 @@ async def driver_of(connection: AsyncConnection) -> AsyncIterator[Any]:
     try:
         yield driver
     except BaseException as error:
-        if driver.is_closed() or isinstance(
-            error, asyncpg.InterfaceError | asyncpg.InternalClientError | OSError
+        # A statement that was cancelled may still run.
+        if (
+            driver.is_closed()
+            or not isinstance(error, Exception)
+            or isinstance(error, asyncpg.InterfaceError | asyncpg.InternalClientError | OSError)
         ):
             await connection.invalidate()
         raise
@@ -177,8 +180,7 @@ async def driver_transaction(engine: AsyncEngine) -> AsyncIterator[Any]:
     """An ``asyncpg.Connection`` from the pool, in a transaction of its own.
 
     A connection whose BEGIN failed or was cancelled does not return to the pool: asyncpg would take the next
-    transaction for a savepoint of that one, and nothing would commit it. A connection whose statement was
-    cancelled does not return either: the statement may still run.
+    transaction for a savepoint of that one, and nothing would commit it.
     """
     async with engine.connect() as connection, driver_of(connection) as driver:
         begun = False
@@ -186,8 +188,8 @@ async def driver_transaction(engine: AsyncEngine) -> AsyncIterator[Any]:
             async with driver.transaction():
                 begun = True
                 yield driver
-        except BaseException as error:
-            if not begun or not isinstance(error, Exception):
+        except BaseException:
+            if not begun:
                 await connection.invalidate()
             raise
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import date, datetime
 from typing import Any, Final
 
+import asyncpg
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from occupancy_db.connection import driver_of, driver_transaction
@@ -21,11 +22,11 @@ Month = list[Row]
 
 _KEY: Final = ", ".join(COLUMNS[:-1])
 
-_SLOTS: Final = 1024
-"""Number of rows in ``hourly.ingest_slots``."""
+_FEW: Final = 8
+"""A larger batch is copied, and claims all slots at once after that."""
 
-_FEW: Final = 64
-"""A larger batch claims all slots at once, and only after it has copied its rows."""
+_FEW_IN_TRANSACTION: Final = 64
+"""The same in the transaction of a caller, which keeps its claim until it ends."""
 
 _PATIENCE: Final = 2
 """The whole span of a batch is compared if it holds at most so many stored readings for each new one."""
@@ -38,11 +39,8 @@ _PARTITIONS: Final = f"""
     WHERE inhparent = '{TABLE}'::regclass AND NOT inhdetachpending
       AND NOT EXISTS (SELECT FROM ONLY {TABLE})
 """  # noqa: S608  # a constant
-
-_CLAIM_AND_PARTITIONS: Final = _PARTITIONS.replace(
-    "FROM pg_inherits", "FROM (SELECT claim_ingest_slots($1)) AS claim CROSS JOIN pg_inherits", 1
-)
 _CLAIM_ALL: Final = "SELECT claim_ingest_slots(NULL)"
+_STORE_FEW: Final = "SELECT store_readings($1, $2, $3, $4, $5, $6)"
 
 
 class OvertakenError(Exception):
@@ -50,10 +48,7 @@ class OvertakenError(Exception):
 
 
 async def store(engine: AsyncEngine, months: Mapping[date, Month]) -> int:
-    """Copy the readings that are not stored yet into the partitions of their months, in one transaction.
-
-    COPY to the partitioned table would insert row by row because of its triggers. The claimed slots keep
-    another transaction from storing the same readings until this one ends.
+    """Store the readings that are not stored yet, in one transaction.
 
     Args:
         engine: The database.
@@ -68,8 +63,11 @@ async def store(engine: AsyncEngine, months: Mapping[date, Month]) -> int:
             transactions store.
         asyncpg.PostgresError: the server refused the rows, or a lock was not obtained in time.
     """
-    async with driver_transaction(engine) as driver:
-        return await _store(driver, months)
+    if _count(months) > _FEW:
+        async with driver_transaction(engine) as driver:
+            return await _copy(driver, months)
+    async with engine.connect() as connection, driver_of(connection) as driver:
+        return await _store_few(driver, months)
 
 
 async def store_in_savepoint(connection: AsyncConnection, months: Mapping[date, Month]) -> int:
@@ -78,14 +76,33 @@ async def store_in_savepoint(connection: AsyncConnection, months: Mapping[date, 
     if connection.sync_connection.get_execution_options().get("isolation_level") == "AUTOCOMMIT":
         raise _unsuitable("the session is in autocommit mode", "Use a session with transactions.")
     async with connection.begin_nested(), driver_of(connection) as driver:
-        return await _store(driver, months)
+        return await (
+            _copy(driver, months) if _count(months) > _FEW_IN_TRANSACTION else _store_few(driver, months)
+        )
 
 
-async def _store(driver: Any, months: Mapping[date, Month]) -> int:
-    slots = _slots(months)
-    found = await (driver.fetch(_CLAIM_AND_PARTITIONS, slots) if slots else driver.fetch(_PARTITIONS))
+async def _store_few(driver: Any, months: Mapping[date, Month]) -> int:
+    rows = _distinct([row for month in months.values() for row in month])
+    try:
+        stored: int = await driver.fetchval(_STORE_FEW, *map(list, zip(*rows, strict=True)))
+    except asyncpg.InvalidTransactionStateError as error:
+        raise _needs_read_committed(error.message) from error
+    except asyncpg.UndefinedTableError as error:
+        _require_partitions(months, set((error.detail or "").split()))
+        raise
+    return stored
+
+
+async def _copy(driver: Any, months: Mapping[date, Month]) -> int:
+    """Copy the readings into the partitions of their months.
+
+    COPY to the partitioned table would insert row by row because of its triggers. The claimed slots keep
+    another transaction from storing the same readings until this one ends.
+    """
+    found = await driver.fetch(_PARTITIONS)
     _require_partitions(months, {row[0] for row in found})
-    _require_read_committed({row[1] for row in found})
+    for level in {row[1] for row in found} - {"read committed"}:
+        raise _needs_read_committed(f"the transaction's isolation level is {level}")
     spans = []
     for month in sorted(months):
         span = _Span(partition_name(month), months[month])
@@ -94,12 +111,16 @@ async def _store(driver: Any, months: Mapping[date, Month]) -> int:
         if span.rows:
             await driver.copy_records_to_table(span.partition, records=span.rows, columns=COLUMNS)
             spans.append(span)
-    if spans and not slots:
+    if spans:
         await driver.execute(_CLAIM_ALL)
         for span in spans:
             if await span.overtaken(driver):
                 raise OvertakenError
     return sum(len(span.rows) for span in spans)
+
+
+def _count(months: Mapping[date, Month]) -> int:
+    return sum(map(len, months.values()))
 
 
 class _Span:
@@ -165,19 +186,10 @@ def _distinct(rows: Month) -> Month:
     return list(found.values())
 
 
-def _slots(months: Mapping[date, Month]) -> list[int]:
-    """The slots of a small batch; an empty list for a large one, which needs all."""
-    if sum(map(len, months.values())) > _FEW:
-        return []
-    return sorted({int(row[0].timestamp() * 1000) % _SLOTS for rows in months.values() for row in rows})
-
-
-def _require_read_committed(levels: set[str]) -> None:
-    if levels - {"read committed"}:
-        raise _unsuitable(
-            f"the transaction's isolation level is {', '.join(sorted(levels))}",
-            "Use READ COMMITTED, in which a reading that another transaction stores meanwhile is seen.",
-        )
+def _needs_read_committed(what: str) -> DatabaseError:
+    return _unsuitable(
+        what, "Use READ COMMITTED, in which a reading that another transaction stores meanwhile is seen."
+    )
 
 
 def _unsuitable(what: str, hint: str) -> DatabaseError:

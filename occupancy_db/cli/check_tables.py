@@ -32,7 +32,7 @@ EXPECTED = {
     },
     "view": {"latest_readings", "room_occupancy_status", "sensor_reading_stats"},
     "enum": {"prediction_type", "room_type"},
-    "function": {"claim_ingest_slots", "cleanup_old_sensor_readings", "retention_cutoff"},
+    "function": {"claim_ingest_slots", "cleanup_old_sensor_readings", "retention_cutoff", "store_readings"},
 }
 
 # A partitioned table holds no rows itself: its figures are the sums over its leaf partitions.

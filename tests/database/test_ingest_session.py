@@ -183,7 +183,7 @@ class Interruption:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, left: int) -> None:
         self.left = left
-        for name in ("execute", "fetch", "copy_records_to_table"):
+        for name in ("execute", "fetch", "fetchval", "copy_records_to_table"):
             monkeypatch.setattr(asyncpg.Connection, name, self._counted(getattr(asyncpg.Connection, name)))
 
     def _counted(self, original: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
@@ -197,15 +197,17 @@ class Interruption:
         return call
 
 
-@pytest.mark.parametrize("call", range(1, 8))
+@pytest.mark.parametrize(
+    ("readings", "call"), [(1, call) for call in range(1, 4)] + [(65, call) for call in range(1, 10)]
+)
 async def test_a_connection_stays_usable_after_a_cancellation(
-    cursor: Cursor, monkeypatch: pytest.MonkeyPatch, call: int
+    cursor: Cursor, monkeypatch: pytest.MonkeyPatch, readings: int, call: int
 ) -> None:
     """The next readings must not become part of a transaction that nobody commits."""
     assert await ingest([GOOD]) == 1
     interruption = Interruption(monkeypatch, call)
     with pytest.raises(asyncio.CancelledError):
-        await ingest([replace(GOOD, zone="cancelled")])
+        await ingest([replace(GOOD, zone=f"cancelled {number}") for number in range(readings)])
     assert interruption.left <= 0
     assert await ingest([replace(GOOD, zone="next")]) == 1
     cursor.execute("SELECT count(*) FROM sensor_readings WHERE zone = 'next'")
