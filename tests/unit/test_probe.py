@@ -193,8 +193,8 @@ def test_an_engine_with_the_servers_container(programs: Any, tmp_path: Path) -> 
     }
 
 
-@pytest.mark.parametrize("answer", [{"info": "exit 1"}, {"compose": "exit 1"}, {"buildx": "exit 1"}])
-def test_an_engine_without_compose_or_buildx_is_not_usable(
+@pytest.mark.parametrize("answer", [{"info": "exit 1"}, {"compose": "exit 1"}])
+def test_an_engine_without_compose_is_not_usable(
     programs: Any, tmp_path: Path, answer: dict[str, str]
 ) -> None:
     assert docker(programs, tmp_path, **answer)["engine"] == ""

@@ -116,6 +116,7 @@ def machine_facts(data_dir: Path) -> dict[str, Any]:
         "disk_mb": -(-disk.total // 2**20),
         "free_mb": -(-disk.free // 2**20),
         "default_ipv4": default_ipv4(),
+        "architecture": (run("dpkg", "--print-architecture") or "").strip(),
         "service_mgr": "systemd" if Path("/run/systemd/system").is_dir() else read("/proc/1/comm").strip(),
     }
 
@@ -157,12 +158,12 @@ def cluster_facts(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def engine_facts(request: dict[str, Any]) -> dict[str, Any]:
-    """The version of a usable engine (with Compose v2 and buildx), its images and the containers."""
+    """The version of a usable engine (with Compose v2), its images and the containers."""
     nothing = {"engine": "", "images": [], "containers": [], "ours": False, "container": {}}
     if shutil.which("docker") is None:
         return nothing
     version = run("docker", "info", "--format", "{{.ServerVersion}}")
-    tools = version and run("docker", "compose", "version") and run("docker", "buildx", "version")
+    tools = version and run("docker", "compose", "version")
     listed = run("docker", "ps", "--all", "--format", "{{json .}}") or ""
     containers = [json.loads(line) for line in listed.splitlines()]
     published = [each for each in containers if f":{request['port']}->" in each["Ports"]]
