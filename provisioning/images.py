@@ -7,10 +7,12 @@ therefore always means the same image, and nothing is built where the engine has
 from __future__ import annotations
 
 import json
+import platform
+import re
 import subprocess
 import tomllib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
 
@@ -26,6 +28,12 @@ MANIFEST = Path("dist/images/manifest.json")
 BUILT = "occupancy-postgres:16-built-"
 """Prefix of the name of a PostgreSQL image that was built from packages."""
 
+MAJOR = "16"
+"""The major version of PostgreSQL that the product is made for."""
+
+REFERENCE = "postgres:16-bookworm"
+"""The PostgreSQL image that was looked for by releases whose manifest does not name it."""
+
 
 @dataclass(frozen=True)
 class Postgres:
@@ -34,10 +42,17 @@ class Postgres:
     Attributes:
         image: Its name.
         origin: Where it came from, for messages.
+        reference: The name of the official image that was looked for.
     """
 
     image: str
     origin: str
+    reference: str = REFERENCE
+
+    @property
+    def official(self) -> bool:
+        """Whether it is an image of PostgreSQL's packagers, not the one from packages."""
+        return bool(self.image) and not self.image.startswith(BUILT)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +87,12 @@ class Plan:
     def complete(self) -> bool:
         """Whether there is nothing to make."""
         return not (self.choose_postgres or self.build_ops)
+
+
+def architecture() -> str:
+    """This machine's architecture as Debian and Docker call it."""
+    machine = platform.machine()
+    return {"x86_64": "amd64", "aarch64": "arm64"}.get(machine, machine)
 
 
 def read_version(root: Path) -> str:
@@ -130,7 +151,13 @@ def ops_fingerprint(root: Path, uv: Path) -> str:
 
 
 def plan(
-    root: Path, uv: Path, present: Iterable[str], *, refresh: bool = False, chosen: Postgres | None = None
+    root: Path,
+    uv: Path,
+    present: Iterable[str],
+    *,
+    reference: str = REFERENCE,
+    refresh: bool = False,
+    chosen: Postgres | None = None,
 ) -> Plan:
     """Decide what must be made on the controller.
 
@@ -138,6 +165,7 @@ def plan(
         root: The project's directory.
         uv: The program that reads the lock file.
         present: Names of the images in the controller's engine.
+        reference: The name of the official PostgreSQL image that is wanted.
         refresh: Look for a newer PostgreSQL image even though one was chosen before.
         chosen: The PostgreSQL image that was chosen in this run; none before that.
     """
@@ -145,11 +173,11 @@ def plan(
     postgres = chosen or Postgres(**before["postgres"])
     tags = set(present)
     built = BUILT + postgres_fingerprint(root)
-    outdated = postgres.image.startswith(BUILT) and postgres.image != built
+    outdated = postgres.reference != reference or (not postgres.official and postgres.image != built)
     ops = f"occupancy-ops:{read_version(root)}-{_short(ops_fingerprint(root, uv) + postgres.image)}"
     manifest = {
-        "postgres": {"image": postgres.image, "origin": postgres.origin},
-        "ops": {"image": ops},
+        "postgres": asdict(postgres),
+        "ops": {"image": ops, "architecture": architecture()},
     }
     return Plan(
         built=built,
@@ -163,18 +191,91 @@ def plan(
     )
 
 
-def choose(pulled_id: str, downloaded: bool, built: str) -> Postgres:
-    """The PostgreSQL image to use after it was looked for.
+@dataclass(frozen=True)
+class Choice:
+    """The PostgreSQL image to use, or why none can be used.
+
+    Attributes:
+        postgres: The image.
+        report: What happened, for the operator.
+        problem: Why nothing can be used; otherwise empty.
+    """
+
+    postgres: Postgres
+    report: str = ""
+    problem: str = ""
+
+
+def major_problem(reference: str, version: str) -> str:
+    """Why the image cannot be used because of the version of its server; empty if it can.
 
     Args:
-        pulled_id: The ID of the official image; empty where neither engine nor registry has it.
-        downloaded: Whether it came from the registry in this run.
-        built: The name of the image that is built instead.
+        reference: The image.
+        version: What `postgres --version` prints in it, for instance "postgres (PostgreSQL) 16.4 (Debian …)".
     """
-    if not pulled_id:
-        return Postgres(built, "built from Debian, npm and PyPI packages")
-    name = f"occupancy-postgres:16-{pulled_id.removeprefix('sha256:')[:12]}"
-    return Postgres(name, "pulled from a registry" if downloaded else "already in the engine")
+    found = re.search(r"PostgreSQL\)? (\d+)", version)
+    if found and found[1] == MAJOR:
+        return ""
+    what = f"holds PostgreSQL {found[1]}" if found else f"has no PostgreSQL server ({version.strip()[:160]})"
+    return (
+        f"{reference} {what}, and this product is made for PostgreSQL {MAJOR}. Set container_images_postgres."
+    )
+
+
+def choose(
+    reference: str,
+    official: str,
+    built: str,
+    *,
+    before: Postgres,
+    present: Iterable[str] = (),
+    downloaded: bool = False,
+    error: str = "",
+    refused: Iterable[str] = (),
+) -> Choice:
+    """The PostgreSQL image to use after the official one was looked for in the engine and the registry.
+
+    An official image is never replaced by the one from packages: an outage would otherwise bring another
+    server to all hosts.
+
+    Args:
+        reference: The official image that is wanted.
+        official: The ID of that image in the engine; empty where neither engine nor registry has it.
+        built: The name of the image that is built instead.
+        before: The image that is in use.
+        present: The images in the engine.
+        downloaded: Whether the official image was pulled in this run.
+        error: Why the registry was of no use; empty if it answered or was not asked.
+        refused: The hosts that do not accept an image from packages.
+    """
+    short = error[:160]
+    if official:
+        name = f"occupancy-postgres:{MAJOR}-{official.removeprefix('sha256:')[:12]}"
+        origin = "pulled from a registry" if downloaded else "already in the engine"
+        if (name, reference) == (before.image, before.reference):
+            reason = f" The registry has no answer ({short})." if error else ""
+            return Choice(before, f"{reference} is kept.{reason}")
+        return Choice(Postgres(name, origin, reference), f"{reference} was {origin}.")
+    missing = f"No engine or registry has {reference} ({short})."
+    if before.official and before.reference == reference and before.image in set(present):
+        return Choice(before, f"{missing} The image chosen before, {before.image}, is kept.")
+    if before.official:
+        return Choice(
+            before,
+            problem=f"{missing} The image in use, {before.image}, came from {before.reference}, and is not "
+            "replaced by one that is built from packages. Run again when the registry answers, or load the "
+            f"image into this machine's engine (docker load). To use the substitute nevertheless, remove "
+            f"{MANIFEST}.",
+        )
+    names = [] if before.image else list(refused)
+    if names:
+        return Choice(
+            before,
+            problem=f"{missing} The substitute that is built from packages is not for production "
+            f"({', '.join(names)}): see docs/images.md, and set container_images_allow_built=true to use it.",
+        )
+    origin = "built from Debian, npm and PyPI packages"
+    return Choice(Postgres(built, origin, reference), f"{missing} An equivalent is used that is {origin}.")
 
 
 def host_images(root: Path, source: str, postgres: str, ops: str) -> dict[str, str]:

@@ -11,10 +11,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from provisioning import images
 from provisioning.host_checks import check_occupancy
 from provisioning.job_checks import check_backup, check_retention
 from provisioning.request import Problems, Request
 from provisioning.variables import Specs, convert, unknown
+
+ROOT = Path(__file__).parents[1]
 
 
 def problems(request: Mapping[str, Any], specs: Specs) -> list[str]:
@@ -57,17 +60,48 @@ def problems(request: Mapping[str, Any], specs: Specs) -> list[str]:
 
 
 def check_container_images(request: Request) -> list[str]:
-    """With a registry, the ops image must be named, of this version."""
-    image = request["container_images_ops"]
+    """The images can run on the host, are of the right version, and are meant for its environment."""
+    problem = Problems()
+    reference = request["container_images_postgres"]
+    tag = re.search(r":(\d{1,2})(?:[.-][^:/]*)?$", reference.partition("@")[0])
+    problem(
+        tag and tag[1] != images.MAJOR,
+        f"container_images_postgres is {reference}, and this product is made for PostgreSQL {images.MAJOR}.",
+    )
     if request["container_images_source"] != "registry":
-        return []
-    if re.search(rf":{re.escape(request.version)}(-[^:/@]+)?(@[^/]+)?$", image):
-        return []
-    return [
+        made = images.read_manifest(ROOT)
+        _check_made(request, problem, made["postgres"]["image"], made["ops"].get("architecture", ""))
+        return problem.found
+    image = request["container_images_ops"]
+    problem(
+        not re.search(rf":{re.escape(request.version)}(-[^:/@]+)?(@[^/]+)?$", image),
         "With container_images_source=registry, container_images_ops must name this release's ops image "
         "in your registry, "
-        f"with a tag that is or begins with its version ({request.version}), and is '{image}'."
-    ]
+        f"with a tag that is or begins with its version ({request.version}), and is '{image}'.",
+    )
+    return problem.found
+
+
+def _check_made(request: Request, problem: Problems, image: str, architecture: str) -> None:
+    """The images that the controller has made."""
+    accepted = request.variables.get("container_images_allow_built", False)
+    problem(
+        image.startswith(images.BUILT)
+        and request["occupancy_environment"] == "production"
+        and not accepted
+        # A host may have it from before this variable existed.
+        and not request.host.get("postgres_image", "").startswith(images.BUILT),
+        f"The controller's PostgreSQL image, {image}, is the substitute for places without a registry, and "
+        "is not for production: see docs/images.md. Run with -e container_images_refresh=true where a "
+        "registry answers, or set container_images_allow_built=true.",
+    )
+    own = request.host.get("architecture", "")
+    problem(
+        own and architecture and own != architecture,
+        f"The host's architecture is {own}, and the controller makes images for its own, "
+        f"{architecture}. Provision from a controller with {own}, or let the host pull images from a "
+        "registry (container_images_source=registry).",
+    )
 
 
 def check_tls(request: Request) -> list[str]:

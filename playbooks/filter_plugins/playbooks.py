@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ansible import context
+from ansible.errors import AnsibleFilterError
+from ansible.module_utils.parsing.convert_bool import boolean
 
 from provisioning import migration_plan, run_tags, sudo
 
@@ -13,9 +15,12 @@ from provisioning import migration_plan, run_tags, sudo
 def sudo_problem(variables: Mapping[str, Any]) -> str:
     """The result of provisioning.sudo.find_problem; `variables` are those of the host."""
     given = context.CLIARGS.get("become_ask_pass") or context.CLIARGS.get("become_password_file")
-    inventory = variables.get("ansible_become_password") or variables.get("ansible_become_pass")
+    names = ("ansible_become_password", "ansible_become_pass", "ansible_sudo_pass")
+    # playbooks/images.yml omits the first where this machine has none of its own. The type is not public.
+    found = [variables.get(name) for name in names]
+    inventory = [value for value in found if value and type(value).__name__ != "_OmitType"]
     other = variables.get("ansible_become_method", "sudo") != "sudo"
-    return sudo.find_problem(bool(given or inventory or other or variables.get("ansible_sudo_pass")))
+    return sudo.find_problem(bool(given or inventory or other))
 
 
 def images_are_needed(hosts: Iterable[Mapping[str, Any]]) -> bool:
@@ -28,6 +33,52 @@ def images_are_copied(hosts: Iterable[Mapping[str, Any]]) -> bool:
     return any(host.get("ansible_connection", "ssh") != "local" for host in hosts)
 
 
+def images_refused_built(hosts: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The hosts (their variables) in `hosts` that accept no PostgreSQL image built from packages.
+
+    A host's variables say so themselves, or by its environment: role defaults are not known here.
+    """
+    return [
+        str(host.get("inventory_hostname"))
+        for host in hosts
+        if host.get("container_images_source", "archive") == "archive"
+        and not boolean(
+            host.get(
+                "container_images_allow_built",
+                host.get("occupancy_environment", "production") != "production",
+            )
+        )
+    ]
+
+
+def images_refresh(hosts: Iterable[Mapping[str, Any]]) -> bool:
+    """Whether one of `hosts` (their variables) that get images from the controller wants newer ones."""
+    return any(
+        boolean(host.get("container_images_refresh", False))
+        for host in hosts
+        if host.get("container_images_source", "archive") == "archive"
+    )
+
+
+def images_reference(hosts: Iterable[Mapping[str, Any]], default: str) -> str:
+    """The PostgreSQL image that `hosts` (their variables) get from the controller.
+
+    Raises:
+        AnsibleFilterError: They name different ones: the controller makes one.
+    """
+    found = {
+        str(host.get("container_images_postgres", default))
+        for host in hosts
+        if host.get("container_images_source", "archive") == "archive"
+    }
+    if len(found) > 1:
+        raise AnsibleFilterError(
+            f"container_images_postgres differs between hosts ({', '.join(sorted(found))}), and the "
+            "controller makes one image for all of them. Set it in group_vars/all.yml. Nothing was changed."
+        )
+    return next(iter(found), default)
+
+
 class FilterModule:
     """The filters by name."""
 
@@ -37,6 +88,9 @@ class FilterModule:
             "batch_sizes": migration_plan.batch_sizes,
             "images_are_copied": images_are_copied,
             "images_are_needed": images_are_needed,
+            "images_reference": images_reference,
+            "images_refresh": images_refresh,
+            "images_refused_built": images_refused_built,
             "only_migrations": run_tags.only_migrations,
             "migrations_and_others": run_tags.migrations_and_others,
             "stop_reason": migration_plan.stop_reason,

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import re
-import shutil
 import subprocess
 from collections.abc import Iterator
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,7 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
-from provisioning import images, migration_plan, run_tags, sudo
+from playbooks.filter_plugins import playbooks
+from provisioning import migration_plan, run_tags, sudo
 
 ROOT = Path(__file__).parents[2]
 PLAYBOOKS = sorted((ROOT / "playbooks").glob("*.yml"))
@@ -194,94 +192,36 @@ def test_a_run_without_sudo_and_without_root_is_refused(monkeypatch: pytest.Monk
     assert sudo.find_problem(password_known=False) == ""
 
 
-# Images
-
-
-@pytest.fixture
-def checkout(tmp_path: Path) -> Path:
-    """A copy of the files that images are made of, which a test may change."""
-    for name in (*images.OPS_SOURCES, "compose", "provisioning", "roles", "pyproject.toml", "uv.lock"):
-        source = ROOT / name
-        if source.is_dir():
-            shutil.copytree(source, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copy(source, tmp_path / name)
-    return tmp_path
-
-
-CHOSEN = images.Postgres("occupancy-postgres:16-0123456789ab", "pulled from a registry")
-
-
-def test_no_image_is_made_if_all_exist(checkout: Path) -> None:
-    first = images.plan(checkout, UV, [])
-    assert (first.choose_postgres, first.build_postgres, first.build_ops, first.complete) == (
-        True,
-        True,
-        True,
-        False,
-    )
-
-    second = images.plan(checkout, UV, [CHOSEN.image], chosen=CHOSEN)
-    assert (second.choose_postgres, second.build_ops, second.write_manifest) == (False, True, True)
-    manifest = checkout / images.MANIFEST
-    manifest.parent.mkdir(parents=True)
-    manifest.write_text(json.dumps(second.manifest))
-
-    last = images.plan(checkout, UV, [CHOSEN.image, second.ops])
-    assert last == replace(second, build_ops=False, write_manifest=False)
-    assert last.complete
-    assert images.plan(checkout, UV, [CHOSEN.image, second.ops], refresh=True).choose_postgres
-    assert images.plan(checkout, UV, [second.ops]).choose_postgres  # it was removed from the engine
-
-
-def test_an_image_from_packages_is_chosen_again_when_its_packages_change(checkout: Path) -> None:
-    built = images.plan(checkout, UV, []).built
-    chosen = images.choose("", downloaded=False, built=built)
-    assert chosen.image == built
-    plan = images.plan(checkout, UV, [built], chosen=chosen)
-    manifest = checkout / images.MANIFEST
-    manifest.parent.mkdir(parents=True)
-    manifest.write_text(json.dumps(plan.manifest))
-    assert not images.plan(checkout, UV, [built]).choose_postgres
-    with (checkout / "compose/postgres/Dockerfile").open("a") as file:
-        file.write("# a change\n")
-    changed = images.plan(checkout, UV, [built])
-    assert (changed.choose_postgres, changed.build_postgres) == (True, True)
-
-
-def test_an_official_image_is_identified_by_its_digest() -> None:
-    found = images.choose("sha256:0123456789abcdef", downloaded=True, built="not used")
-    assert found == CHOSEN
-    assert (
-        images.choose("sha256:0123456789abcdef", downloaded=False, built="").origin == "already in the engine"
-    )
+class _OmitType:
+    """Named like Ansible's type of a variable that is omitted."""
 
 
 @pytest.mark.parametrize(
-    ("path", "other"),
+    ("variables", "known"),
     [
-        ("occupancy_db/errors.py", True),
-        ("migrations/versions/001_initial_schema.py", True),
-        ("compose/ops/Dockerfile", True),
-        ("provisioning/images.py", False),
-        ("roles/postgres/tasks/main.yml", False),
-        ("compose/compose.yaml", False),
+        ({}, False),
+        ({"ansible_become_password": _OmitType()}, False),
+        ({"ansible_become_password": "secret"}, True),
+        ({"ansible_become_password": _OmitType(), "ansible_become_pass": "secret"}, True),
+        ({"ansible_become_method": "su"}, True),
     ],
 )
-def test_the_tools_image_depends_on_its_contents_only(path: str, other: bool, checkout: Path) -> None:
-    before = images.plan(checkout, UV, [], chosen=CHOSEN).ops
-    with (checkout / path).open("a") as file:
-        file.write("# a change\n")
-    cache = checkout / "occupancy_db/__pycache__"
-    cache.mkdir()
-    (cache / "errors.pyc").write_bytes(b"bytecode")
-    assert (images.plan(checkout, UV, [], chosen=CHOSEN).ops != before) == other
+def test_a_password_of_the_inventory_is_known(
+    variables: dict[str, Any], known: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sudo, "find_problem", lambda given: str(given))
+    assert playbooks.sudo_problem(variables) == str(known)
 
 
-def test_a_host_gets_the_images_of_the_controller_or_of_its_registry(checkout: Path) -> None:
-    registry = {"postgres": "a", "ops": "b", "origin": "from your registry"}
-    assert images.host_images(checkout, "registry", "a", "b") == registry
-    assert images.host_images(checkout, "archive", "a", "b") == {"postgres": "", "ops": "", "origin": ""}
+# Images
+
+
+def test_the_images_are_made_whatever_the_limit() -> None:
+    inventory = ("--inventory", "inventories/fleet.example", "playbooks/images.yml", "--list-hosts")
+    everywhere = ansible(*inventory)
+    assert "localhost" in everywhere
+    limited = ansible(*inventory, "--limit", "home-berlin")
+    assert "hosts (1):\n      home-berlin" in limited
 
 
 # Migrations

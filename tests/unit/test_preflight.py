@@ -1,6 +1,7 @@
 """Preflight refuses hosts and variables that cannot work, and names the problem and the remedy."""
 
 from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -30,6 +31,13 @@ OFFSITE = {
     "backup_offsite_age_recipients": [AGE],
 }
 SET = "occupancy-20261126T130000Z-0a1b2c"
+
+
+@pytest.fixture(autouse=True)
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A checkout whose controller has made no image."""
+    monkeypatch.setattr(preflight, "ROOT", tmp_path)
+    return tmp_path
 
 
 def defaults(role: str) -> dict[str, Any]:
