@@ -96,6 +96,7 @@ STAGES = (
     _molecule("debian12", "a new Debian 12 host", "test-all"),
     _molecule("backup", "backups by cron, copies elsewhere, restores, a lost host", "test-all"),
     _molecule("fleet", "a release that comes to three hosts in use", "test-all"),
+    _molecule("ssh", "hosts over SSH with a sudo password, images from registries", "test-all"),
     _molecule("upgrade", "a host of release 0.1.0 with data becomes one of this version", "test-all"),
     _molecule("documents", "the commands of the documents, on a provisioned host", "test-full"),
 )

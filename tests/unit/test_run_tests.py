@@ -49,7 +49,7 @@ def test_each_level_has_the_stages_of_the_level_below() -> None:
         "hostile",
         "debian13",
     ]
-    assert everything == [*test, "debian12", "backup", "fleet", "upgrade"]
+    assert everything == [*test, "debian12", "backup", "fleet", "ssh", "upgrade"]
     assert full == [*everything, "documents"]
 
 

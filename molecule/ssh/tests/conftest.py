@@ -1,0 +1,13 @@
+"""The number of tests."""
+
+import pytest
+
+from tests.hosts import check_collection
+
+TESTS = 12
+"""If a file is not collected any more, the scenario fails."""
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Fail if a run of all tests has another number of them."""
+    check_collection(session, TESTS)
