@@ -20,8 +20,8 @@ case $? in
   124) say error 'no answer within 30 seconds' ;;
   *) say error "$(printf '%s' "$answer" | one_line)" ;;
 esac
-say compose "$(docker compose version --short 2>/dev/null)"
-say buildx "$(docker buildx version 2>/dev/null)"
+say compose "$(timeout 30 docker compose version --short 2>/dev/null)"
+say buildx "$(timeout 30 docker buildx version 2>/dev/null)"
 timeout 30 docker info --format '{{range .SecurityOptions}}{{println .}}{{end}}' 2>/dev/null | grep -q '^name=rootless' && say mode rootless
 timeout 30 docker image ls --format 'image={{.Repository}}:{{.Tag}}' 2>/dev/null
 exit 0
