@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -135,15 +134,6 @@ def memberships(wanted: Iterable[Mapping[str, Any]], roles: Mapping[str, Any]) -
         if "member_of" in login
         and set(roles.get(login["name"], {}).get("member_of", ())) != set(login["member_of"])
     ]
-
-
-def certificate_names(names: Iterable[str]) -> list[str]:
-    """Subject alternative names (`DNS:…`, `IP:…`) in lower case, with addresses in their short form."""
-    found = set()
-    for name in names:
-        kind, _, value = name.lower().partition(":")
-        found.add(f"{kind}:{ip_address(value) if kind == 'ip' else value}")
-    return sorted(found)
 
 
 def kernel(wanted: Mapping[str, object], facts: Mapping[str, Any]) -> dict[str, list[str]]:

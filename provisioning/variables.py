@@ -32,7 +32,7 @@ RESULTS = (
     "migrations_result",
     "occupancy_host",
     "occupancy_server",
-    "tls_issued_ca",
+    "tls_result",
 )
 """Facts that tasks of the roles set for others."""
 

@@ -131,12 +131,6 @@ def test_a_rotation_replaces_generated_passwords_only() -> None:
     assert convergence.outdated_passwords(["a", "b"], KEPT, {"a": "old password"}, rotate=True) == ["b"]
 
 
-def test_names_of_a_certificate_are_compared_in_normal_form() -> None:
-    one = convergence.certificate_names(["DNS:Home", "IP:0:0:0:0:0:0:0:1", "IP:127.0.0.1"])
-    assert one == convergence.certificate_names(["ip:127.0.0.1", "ip:::1", "dns:home"])
-    assert one != convergence.certificate_names(["ip:127.0.0.1", "dns:home"])
-
-
 def kernel(container: str = "", **setting: Any) -> dict[str, Any]:
     return {
         "container": container,

@@ -242,13 +242,11 @@ def authority() -> trustme.CA:
     return trustme.CA()
 
 
-def test_a_certificate_has_fingerprint_end_and_names(tmp_path: Path, authority: trustme.CA) -> None:
+def test_a_certificate_has_a_fingerprint(tmp_path: Path, authority: trustme.CA) -> None:
     issued = authority.issue_cert("home.example", "127.0.0.1")
     issued.private_key_and_cert_chain_pem.write_to_path(tmp_path / "server.pem")
     found = probe.certificate(tmp_path / "server.pem")
-    assert found["names"] == ["dns:home.example", "ip:127.0.0.1"]
     assert len(found["fingerprint"]) == 64
-    assert found["not_after"] > 1_700_000_000
     assert probe.certificate(tmp_path / "missing.pem") == {}
 
 

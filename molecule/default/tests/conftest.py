@@ -6,7 +6,7 @@ from tests.hosts import check_collection, play, server, superuser
 
 __all__ = ["play", "server", "superuser"]
 
-TESTS = {"": 126, "not any_release": 110}
+TESTS = {"": 128, "not any_release": 112}
 """By the option -m, which is that of the scenario debian12. If a file is not collected any more, the scenario fails."""
 
 

@@ -84,7 +84,7 @@ def test_changes_of_the_inventory_take_effect_and_are_reverted(
         "tls,postgres,access,retention",
         "--diff",
         "-v",
-        tls_renew_days=826,  # as if the certificate were about to expire
+        tls_names=["db.example"],
         access_passwords={"occupancy_app": new},
         occupancy_users=[{"name": "grafana", "role": "occupancy_readonly"}],
         postgres_settings={"log_min_duration_statement": "250ms"},

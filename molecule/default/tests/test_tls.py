@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psycopg2
 import pytest
@@ -12,6 +15,7 @@ import trustme
 from testinfra.host import Host
 
 from tests.hosts import ROOT, Server
+from tests.waiting import wait_for
 
 testinfra_hosts = ["ansible://occupancy"]
 
@@ -66,6 +70,52 @@ def test_a_client_that_expects_another_name_refuses_the_server(server: Server) -
 
 def test_the_certificate_is_valid_for_the_inventory_name(server: Server) -> None:
     assert server.query("occupancy_app", "SELECT 1", host=server.name, hostaddr=server.address) == [(1,)]
+
+
+def test_the_certificate_is_valid_for_the_name_in_other_containers(server: Server) -> None:
+    assert server.query("occupancy_app", "SELECT 1", host="postgres", hostaddr=server.address) == [(1,)]
+
+
+def test_the_job_renews_the_certificate_and_reloads(
+    server: Server, host: Host, superuser: Callable[[str], str]
+) -> None:
+    table = host.file("/etc/cron.d/occupancy-tls").content_string
+    (command,) = re.findall(r"^20 4 \* \* \* root (.+)$", table, re.MULTILINE)
+    request = command.split()[-1]
+    kept = host.check_output("cat %s", request)
+    # Nothing but the time makes the job renew, or another request; the request can be changed here.
+    changed = json.loads(kept) | {"names": [*json.loads(kept)["names"], "added.example"]}
+    options: dict[str, Any] = {"host": "added.example", "hostaddr": server.address}
+    with pytest.raises(psycopg2.OperationalError, match="does not match host name"):
+        server.connect("occupancy_app", **options)
+    started = superuser("SELECT pg_postmaster_start_time()")
+    host.check_output("printf %%s %s > %s", json.dumps(changed), request)
+    said = host.check_output(f"{command} 2>&1")
+    assert "a server certificate was issued: its names differ" in said
+    assert re.search(r"days left: \d+ of the server's certificate, \d+ of the CA", said)
+    wait_for(lambda: connects(server, options), "the server with the new certificate")
+    assert superuser("SELECT pg_postmaster_start_time()") == started
+    metrics = host.file("/var/lib/occupancy/metrics/occupancy_tls.prom").content_string
+    assert (
+        len(
+            re.findall(r'^occupancy_tls_days_left\{certificate="(?:server|ca)"\} \d+$', metrics, re.MULTILINE)
+        )
+        == 2
+    )
+    assert (
+        'occupancy_job_last_exit_code{job="certificate"} 0'
+        in host.file("/var/lib/occupancy/metrics/occupancy_certificate.prom").content_string
+    )
+    host.check_output("printf %%s %s > %s", kept, request)
+    host.check_output(command)
+
+
+def connects(server: Server, options: dict[str, Any]) -> bool:
+    """Whether a verifying client connects under another name."""
+    try:
+        return server.query("occupancy_app", "SELECT 1", **options) == [(1,)]
+    except psycopg2.OperationalError:
+        return False
 
 
 @pytest.mark.parametrize("user", ["postgres", "occupancy_backup"])

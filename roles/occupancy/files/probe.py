@@ -20,7 +20,6 @@ import stat
 import struct
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +64,6 @@ def main() -> None:
         "units": {name: unit_facts(name, program) for name, program in request["units"].items()},
         "kernel": kernel_facts(),
         "listeners": listeners(int(request["port"])) if str(request["port"]).isdigit() else [],
-        "now": int(time.time()),
     }
     print(json.dumps(facts))
 
@@ -219,20 +217,11 @@ def tls_facts(request: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def certificate(path: Path) -> dict[str, Any]:
-    """Fingerprint, end (seconds of the epoch) and names of a certificate; nothing without one or openssl."""
-    wanted = ("-noout", "-fingerprint", "-sha256", "-enddate", "-ext", "subjectAltName")
-    said = run("openssl", "x509", "-in", str(path), *wanted)
-    if not path.exists() or said is None:
-        return {}
-    end = re.search(r"^notAfter=(.+)$", said, re.MULTILINE)
-    fingerprint = re.search(r"^sha256 Fingerprint=(.+)$", said, re.MULTILINE | re.IGNORECASE)
-    names = re.findall(r"(DNS|IP Address):([^,\s]+)", said)
-    return {
-        "fingerprint": fingerprint[1].replace(":", "").lower() if fingerprint else "",
-        "not_after": int(ssl.cert_time_to_seconds(end[1])) if end else 0,
-        "names": sorted(f"{'IP' if kind != 'DNS' else kind}:{name}".lower() for kind, name in names),
-    }
+def certificate(path: Path) -> dict[str, str]:
+    """The fingerprint of a certificate; nothing without one or openssl."""
+    said = run("openssl", "x509", "-in", str(path), "-noout", "-fingerprint", "-sha256")
+    found = re.search(r"^sha256 Fingerprint=(.+)$", said or "", re.MULTILINE | re.IGNORECASE)
+    return {"fingerprint": found[1].replace(":", "").lower()} if found else {}
 
 
 def served_fingerprint(host: str, port: int, ca: Path) -> str:

@@ -1,8 +1,8 @@
-"""Filters of role tls."""
+"""Filters of role tls: the operator's own certificate."""
 
 from typing import Any
 
-from provisioning import convergence
+from provisioning import certificates
 
 
 class FilterModule:
@@ -10,4 +10,4 @@ class FilterModule:
 
     def filters(self) -> dict[str, Any]:
         """The functions by filter name."""
-        return {"tls_certificate_names": convergence.certificate_names}
+        return {"tls_offered": certificates.offered, "tls_problems": certificates.find_problems}
