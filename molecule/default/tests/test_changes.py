@@ -168,6 +168,7 @@ def test_the_application_gets_a_login_that_follows_its_password(
     files = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
     assert files == {"app.env": 0o600, "app.settings.env": 0o600}
     assert login(file, server) == ["occupancy_app"]
+    assert dotenv_values(file)["PGHOST"] == server.name  # not localhost, which is another machine here
     for path in tmp_path.iterdir():
         assert dotenv_values(path)["POSTGRES_PASSWORD"] == secret
     assert set(dotenv_values(tmp_path / "app.settings.env")) == {
