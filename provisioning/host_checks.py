@@ -22,15 +22,61 @@ INTERVAL = re.compile(r"0|[1-9][0-9]{0,8}ms|[1-9][0-9]{0,5}s|[1-9][0-9]{0,3}min|
 """A time as a setting of the server accepts it: about 24 days at most."""
 
 
+ENGINES = {
+    "userns-remap": "remaps the users of containers (userns-remap): the server's files and the socket would "
+    "belong to other users than those of the host. Remove userns-remap from /etc/docker/daemon.json",
+    "rootless": "is rootless: its containers cannot have the users that the files and the socket need, and "
+    "it shows every client under one address. Use an engine that runs as root",
+    "snap": "is a snap, which sees neither /opt/occupancy nor the data. Replace it by Docker's or the "
+    "distribution's packages",
+    "no-iptables": "does not write firewall rules (iptables: false), so that every client seems to come from "
+    "the engine's own gateway and occupancy_allowed_cidrs keeps none out. Remove that setting",
+}
+"""Why an engine of each kind that the probe recognises cannot be used, and what to do."""
+
+
+def check_engine(request: Request) -> list[str]:
+    """The host's engine is of a kind that the product works with."""
+    return [
+        f"The Docker Engine of this host {ENGINES[kind]}." for kind in request.host.get("engine_kind", ())
+    ]
+
+
+def listen_addresses(request: Request) -> list[str]:
+    """The addresses of occupancy_listen_address, which is one or a list."""
+    given = request["occupancy_listen_address"]
+    return [str(each) for each in given] if isinstance(given, list) else [str(given)]
+
+
 def listening(request: Request) -> list[str]:
-    """The listeners on the port whose address overlaps with occupancy_listen_address."""
-    address = request["occupancy_listen_address"]
+    """The listeners on the port whose address overlaps with one of occupancy_listen_address."""
+    wanted = listen_addresses(request)
     every = ("*:", "0.0.0.0:", "[::]:")  # as ss prints them
+    ours = tuple(f"[{address}]:" if ":" in address else f"{address}:" for address in wanted)
     return [
         each
         for each in request.host["listeners"] or []
-        if each.startswith((*every, f"{address}:")) or (address == "0.0.0.0" and not each.startswith("["))  # noqa: S104
+        if each.startswith((*every, *ours)) or ("0.0.0.0" in wanted and not each.startswith("["))  # noqa: S104
     ]
+
+
+def _check_addresses(request: Request, problem: Problems) -> None:
+    """The addresses are of this host's kind: IPv4, or ::1."""
+    addresses = listen_addresses(request)
+    wrong = [each for each in addresses if not is_ipv4(each) and each != "::1"]
+    problem(
+        wrong or not addresses,
+        f"occupancy_listen_address is '{', '.join(wrong)}', which is no IPv4 address. Of IPv6 only ::1 is "
+        "possible: the engine's proxy would show every client of another one as a neighbour of the server, "
+        "and occupancy_allowed_cidrs would keep none of them out.",
+    )
+    problem(
+        addresses == ["::1"]
+        or len(set(addresses)) < len(addresses)
+        or ("0.0.0.0" in addresses and set(addresses) - {"0.0.0.0", "::1"}),  # noqa: S104
+        "occupancy_listen_address must name each address once, an IPv4 address among them; 0.0.0.0 is all of "
+        f"them already. It is {', '.join(addresses)}.",
+    )
 
 
 def check_host(request: Request) -> list[str]:
@@ -95,11 +141,9 @@ def is_ipv4(text: str) -> bool:
 def check_occupancy(request: Request) -> list[str]:
     """The names, addresses and users of role occupancy, and the host."""
     problem = Problems()
-    address, port, cidrs = (
-        request[f"occupancy_{name}"] for name in ("listen_address", "port", "allowed_cidrs")
-    )
+    port, cidrs = request["occupancy_port"], request["occupancy_allowed_cidrs"]
     database, test = request["occupancy_database"], request["occupancy_test_database"]
-    problem(not is_ipv4(address), f"occupancy_listen_address is '{address}', which is no IPv4 address.")
+    _check_addresses(request, problem)
     problem(not 1 <= port <= 65535, f"occupancy_port is {port}, which is no port.")
     wrong = [cidr for cidr, network in zip(cidrs, networks(cidrs), strict=True) if network is None]
     problem(
@@ -126,11 +170,8 @@ def check_occupancy(request: Request) -> list[str]:
     _check_users(request, problem)
     problem.found += rooms.find_problems(request["occupancy_rooms"])
     problem.found += sensors.find_problems(request["occupancy_sensors"])
-    return (
-        [*check_host(request), *problem.found]
-        if 1 <= port <= 65535
-        else [*problem.found, *check_host(request)]
-    )
+    host = [*check_host(request), *check_engine(request)]
+    return [*host, *problem.found] if 1 <= port <= 65535 else [*problem.found, *host]
 
 
 def _check_users(request: Request, problem: Problems) -> None:

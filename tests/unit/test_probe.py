@@ -232,6 +232,36 @@ def test_listeners_are_named_with_their_process(programs: Any) -> None:
     assert probe.listeners(5432) is None
 
 
+@pytest.mark.parametrize(
+    ("info", "configuration", "kinds"),
+    [
+        ('/var/lib/docker ["name=apparmor","name=seccomp,profile=builtin","name=cgroupns"]', "", []),
+        ('/var/lib/docker/165536.165536 ["name=seccomp","name=userns"]', "{}", ["userns-remap"]),
+        ('/home/pi/.local/share/docker ["name=rootless"]', "", ["rootless"]),
+        ('/var/snap/docker/common/var-lib-docker ["name=apparmor"]', "", ["snap"]),
+        ("/var/lib/docker []", '{"iptables": false, "log-driver": "local"}', ["no-iptables"]),
+        ("/var/lib/docker []", '{"iptables": true}', []),
+        ("/var/lib/docker []", "no JSON", []),
+    ],
+)
+def test_the_kinds_of_engines(
+    programs: Any, tmp_path: Path, info: str, configuration: str, kinds: list[str]
+) -> None:
+    programs("docker", f"echo '{info}'")
+    (tmp_path / "daemon.json").write_text(configuration)
+    assert probe.engine_kind(tmp_path / "daemon.json", tmp_path / "missing.pid") == kinds
+
+
+def test_an_engine_that_was_started_without_iptables(programs: Any, tmp_path: Path) -> None:
+    programs("docker", "echo '/var/lib/docker []'")
+    with subprocess.Popen(
+        [sys.executable, "-c", "input()", "--iptables=false"], stdin=subprocess.PIPE
+    ) as engine:
+        (tmp_path / "docker.pid").write_text(f"{engine.pid}\n")
+        assert probe.engine_kind(tmp_path / "missing.json", tmp_path / "docker.pid") == ["no-iptables"]
+        engine.communicate(b"\n")
+
+
 def test_packages_that_are_removed_but_configured_are_missing(programs: Any) -> None:
     programs("dpkg-query", "printf 'cron installed\\nopenssl:amd64 installed\\nage config-files\\n'; exit 1")
     assert probe.missing_packages(["cron", "openssl", "age", "rclone"]) == ["age", "rclone"]

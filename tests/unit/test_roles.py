@@ -156,6 +156,37 @@ def test_compose_gets_the_variables_it_needs() -> None:
     assert needed == set(keys_of(read("roles/postgres/templates/env.j2")))
 
 
+@pytest.mark.parametrize(
+    ("given", "first", "more"),
+    [
+        ("127.0.0.1", "127.0.0.1", []),
+        (["192.168.1.7"], "192.168.1.7", []),
+        (["127.0.0.1", "192.168.1.7", "::1"], "127.0.0.1", ["192.168.1.7", "[::1]"]),
+    ],
+)
+def test_each_listen_address_is_published(given: object, first: str, more: list[str]) -> None:
+    addresses = given if isinstance(given, list) else [given]
+    environment = Environment(undefined=StrictUndefined, trim_blocks=True, autoescape=False)  # noqa: S701
+    variables = {"ansible_managed": "written by a test", "occupancy_listen_addresses": addresses}
+    template = environment.from_string(read("roles/postgres/templates/compose.override.yaml.j2"))
+    override = yaml.safe_load(template.render(variables))
+    expected = [f"{address}:${{OCCUPANCY_PORT:?}}:5432" for address in more]
+    assert override == {"services": {"postgres": {"ports": expected}}}
+    (line,) = re.findall(
+        r"^OCCUPANCY_LISTEN_ADDRESS=(.+)$", read("roles/postgres/templates/env.j2"), re.MULTILINE
+    )
+    assert environment.from_string(line).render(variables) == first
+
+
+def test_applications_join_the_network_by_its_name_and_find_the_server() -> None:
+    compose = load("compose/compose.yaml")
+    assert compose["networks"] == {"default": {"name": "occupancy"}}
+    assert compose["services"]["postgres"]["networks"] == {"default": {"aliases": ["occupancy-postgres"]}}
+    names = str(load("roles/tls/vars/main.yml")["__tls_names"])
+    assert "'postgres'" in names
+    assert "'occupancy-postgres'" in names
+
+
 def test_every_container_has_only_the_privileges_that_it_needs() -> None:
     services = load("compose/compose.yaml")["services"]
     assert set(services) == {"postgres", "initdb", "ops", "backup", "migrate", "restore"}

@@ -19,6 +19,8 @@ from tests.waiting import wait_for
 
 testinfra_hosts = ["ansible://occupancy"]
 
+Play = Callable[..., subprocess.CompletedProcess[str]]
+
 
 def test_a_verifying_client_gets_tls_1_3_and_scram(server: Server) -> None:
     # Channel binding exists only for SCRAM over TLS: a connection that requires it proves both.
@@ -116,6 +118,55 @@ def connects(server: Server, options: dict[str, Any]) -> bool:
         return server.query("occupancy_app", "SELECT 1", **options) == [(1,)]
     except psycopg2.OperationalError:
         return False
+
+
+APPLICATION = """
+services:
+  application:
+    image: {image}
+    entrypoint: [sh, -c]
+    user: "10001"
+    command:
+      - PGPASSWORD=$$(cat /run/password) psql --no-align --tuples-only --command 'SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()'
+    environment:
+      {{PGHOST: "{name}", PGDATABASE: occupancy, PGUSER: occupancy_app, PGSSLMODE: verify-full, PGSSLROOTCERT: /run/ca.crt}}
+    volumes:
+      - /opt/occupancy/tls/ca.crt:/run/ca.crt:ro
+      - /opt/occupancy/secrets/occupancy_app:/run/password:ro
+    networks: [default, occupancy]
+networks:
+  occupancy: {{external: true}}
+"""
+
+
+@pytest.mark.parametrize("name", ["postgres", "occupancy-postgres"])
+def test_an_application_in_a_container_joins_the_network_by_its_name(host: Host, name: str) -> None:
+    image = host.check_output("docker inspect --format '{{.Config.Image}}' occupancy-postgres-1")
+    text = APPLICATION.format(image=image, name=name)
+    host.check_output("mkdir -p /root/application && printf %%s %s > /root/application/compose.yaml", text)
+    try:
+        run = "docker compose --project-directory /root/application run --rm application"
+        assert host.check_output(run) == "t"
+    finally:
+        host.check_output(
+            "docker compose --project-directory /root/application down && rm -r /root/application"
+        )
+
+
+def test_an_application_on_ipv6_of_the_host_itself(host: Host, play: Play) -> None:
+    connect = (
+        "import psycopg2; psycopg2.connect(host='{}', dbname='occupancy', user='occupancy_app', sslmode='verify-full', "
+        "password=open('/opt/occupancy/secrets/occupancy_app').read(), sslrootcert='/opt/occupancy/tls/ca.crt')"
+    )
+    if not host.file("/proc/sys/net/ipv6/conf/lo/disable_ipv6").content_string.startswith("0"):
+        pytest.skip("the host has no IPv6")
+    try:
+        run = play("--tags", "postgres", occupancy_listen_address=["0.0.0.0", "::1"])  # noqa: S104
+        assert run.returncode == 0, run.stdout[-4000:]
+        for address in ("::1", "127.0.0.1"):
+            assert host.run("/usr/bin/python3 -c %s", connect.format(address)).rc == 0
+    finally:
+        assert play("--tags", "postgres").returncode == 0
 
 
 @pytest.mark.parametrize("user", ["postgres", "occupancy_backup"])

@@ -57,6 +57,7 @@ def main() -> None:
         **distribution_facts(),
         **cluster_facts(request),
         **engine_facts(request),
+        "engine_kind": engine_kind(),
         **tls_facts(request),
         **server_facts(request),
         "files": file_facts(request["files"]),
@@ -173,6 +174,23 @@ def engine_facts(request: dict[str, Any]) -> dict[str, Any]:
         "ours": any(labels(each).get("com.docker.compose.project") == "occupancy" for each in published),
         "container": container_facts(request, containers),
     }
+
+
+def engine_kind(
+    configuration: Path = Path("/etc/docker/daemon.json"), process: Path = Path("/run/docker.pid")
+) -> list[str]:
+    """What the engine is that the product does not work with: userns-remap, rootless, snap, no-iptables."""
+    if shutil.which("docker") is None:
+        return []
+    said = run("docker", "info", "--format", "{{.DockerRootDir}} {{json .SecurityOptions}}") or ""
+    found = {"userns-remap": "name=userns", "rootless": "name=rootless", "snap": "/var/snap/"}
+    kinds = [kind for kind, mark in found.items() if mark in said]
+    with contextlib.suppress(ValueError, AttributeError):  # no file, or no JSON object: the engine reports it
+        if json.loads(read(configuration)).get("iptables") is False:
+            kinds.append("no-iptables")
+    if "--iptables=false" in read(Path("/proc") / read(process).strip() / "cmdline").split("\0"):
+        kinds.append("no-iptables")
+    return kinds
 
 
 def labels(container: dict[str, str]) -> dict[str, str]:
