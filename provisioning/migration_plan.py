@@ -121,11 +121,29 @@ def stop_reason(play: Sequence[str], left: Sequence[str], allowed: int) -> str:
     """Why no further batch is begun; empty where one may begin.
 
     Args:
-        play: All hosts of the play.
-        left: Those of them that have not failed and are not unreachable.
+        play: All hosts of the play. Those that were offline at the beginning are not in it.
+        left: Those of them that have not failed, and whose connection was not lost.
         allowed: How many may fail (migrations_max_failures).
     """
     failed = [host for host in play if host not in left]
     if len(failed) <= allowed:
         return ""
     return f"{len(failed)} failed ({', '.join(failed)}), and migrations_max_failures is {allowed}: not begun."
+
+
+def offline_problem(play: Sequence[str], online: Sequence[str], allowed: int) -> str:
+    """Why a run does not begin, since too many hosts are offline; empty where it may.
+
+    Args:
+        play: All hosts of the run.
+        online: Those of them that answered.
+        allowed: How many may be offline (migrations_max_unreachable).
+    """
+    offline = [host for host in play if host not in online]
+    if len(offline) <= allowed:
+        return ""
+    return (
+        f"{len(offline)} of {len(play)} hosts are offline ({', '.join(offline)}), and "
+        f"migrations_max_unreachable is {allowed}: nothing was changed on any host. Is the "
+        "controller's own network up?"
+    )

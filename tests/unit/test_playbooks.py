@@ -63,7 +63,11 @@ def plays(listing: str) -> dict[str, list[str]]:
 
 
 def test_there_is_a_playbook_for_each_purpose() -> None:
-    assert {path.stem for path in PLAYBOOKS} - PURPOSES == {"provision", "batches"}  # parts of site.yml
+    assert {path.stem for path in PLAYBOOKS} - PURPOSES == {
+        "provision",
+        "batches",
+        "reach",
+    }  # parts of site.yml
 
 
 @pytest.mark.parametrize("path", PLAYBOOKS, ids=lambda path: path.stem)
@@ -92,7 +96,7 @@ def test_the_tag_of_a_role_is_its_name() -> None:
 
 def test_without_tags_no_batch_is_run() -> None:
     found = plays(run("site", "--list-tasks"))
-    assert found["Migrate the hosts in batches"] == found["Prepare the table of the migrations"] == []
+    assert found["Migrate the hosts in batches"] == found["Find the hosts that are online"] == []
     assert "postgres : Create the cluster" in found["Provision PostgreSQL for the occupancy system"]
 
 
@@ -101,7 +105,7 @@ def test_the_tag_migrate_selects_the_plays_of_the_playbook_migrate() -> None:
         plays(run("site", "--tags", "migrate", "--list-tasks")),
         plays(run("migrate", "--list-tasks")),
     )
-    for play in ("Prepare the table of the migrations", "Migrate the hosts in batches"):
+    for play in ("Find the hosts that are online", "Migrate the hosts in batches"):
         assert site[play] == migrate[play] != []
     assert (
         "Leave a run with the tag migrate to batches.yml"
@@ -292,21 +296,6 @@ def test_hosts_with_pending_migrations_are_named_in_the_order_of_the_inventory()
         "four": {"migrations_result": {"pending": ["003_three"]}},
     }
     assert migration_plan.pending_hosts(variables, ["four", "three", "two", "one"]) == ["four", "one"]
-
-
-def test_no_batch_begins_after_too_many_hosts_have_failed() -> None:
-    play = ["one", "two", "three"]
-    assert migration_plan.stop_reason(play, play, 0) == ""
-    assert migration_plan.stop_reason(play, ["two", "three"], 1) == ""
-    assert "1 failed (one)" in migration_plan.stop_reason(play, ["two", "three"], 0)
-
-
-def test_the_first_host_determines_the_size_of_the_batches() -> None:
-    groups = {"occupancy": ["one", "two"]}
-    variables = {"one": {"migrations_serial": [2, "50%"]}, "two": {}}
-    assert migration_plan.batch_sizes(groups, "occupancy", variables, [1]) == [2, "50%"]
-    assert migration_plan.batch_sizes(groups, "occupancy", {"one": {}}, [1]) == [1]
-    assert migration_plan.batch_sizes({}, "homes", {}, [1]) == [1]
 
 
 # Uninstall

@@ -1,0 +1,119 @@
+"""Hosts in batches: which are taken together, which are left out, and when no further batch begins."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from provisioning import migration_plan
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_no_batch_begins_after_too_many_hosts_have_failed() -> None:
+    play = ["one", "two", "three"]
+    assert migration_plan.stop_reason(play, play, 0) == ""
+    assert migration_plan.stop_reason(play, ["two", "three"], 1) == ""
+    assert "1 failed (one)" in migration_plan.stop_reason(play, ["two", "three"], 0)
+
+
+def test_hosts_that_are_offline_have_a_budget_of_their_own() -> None:
+    homes = [f"home{number}" for number in range(1, 51)]
+    assert migration_plan.offline_problem(homes, homes, 0) == ""
+    assert migration_plan.offline_problem(homes, homes[1:], 1) == ""
+    said = migration_plan.offline_problem(homes, homes[2:], 1)
+    assert "2 of 50 hosts are offline (home1, home2)" in said
+
+
+NOWHERE: dict[str, Any] = {"ansible_connection": "ssh", "ansible_host": "127.0.0.1", "ansible_port": 9}
+"""The variables of a host that is offline: no program listens there."""
+
+
+def batches(
+    tmp_path: Path, homes: dict[str, dict[str, Any]], **variables: object
+) -> tuple[int, list[str], str]:
+    """Run the play of the batches on some homes with a task in place of its own: code, batches, output."""
+    place = tmp_path / "checkout"
+    (place / "roles/migrations").mkdir(parents=True)
+    for name in ("playbooks", "provisioning", "roles/migrations/defaults"):
+        shutil.copytree(ROOT / name, place / name)
+    (play,) = (one for one in yaml.safe_load((place / "playbooks/batches.yml").read_text()) if "hosts" in one)
+    ends = [task for task in play["tasks"] if "stop" in str(task.get("when", ""))]
+    assert len(ends) == 2
+    own: dict[str, Any] = {
+        "ansible.builtin.debug": {"msg": "batch={{ ansible_play_batch | join(',') }}"},
+        "failed_when": "fails | default(false)",
+    }
+    play |= {"tasks": [*ends, own], "become": False}
+    play["vars"] |= {
+        "batches_always": True,
+        "migrations_max_failures": "{{ defaults.migrations_max_failures }}",
+    }
+    (place / "playbooks/batches.yml").write_text(yaml.safe_dump([play]))
+    run = "- import_playbook: reach.yml\n- import_playbook: batches.yml\n"
+    (place / "playbooks/run.yml").write_text(run)
+    (place / "hosts.json").write_text(json.dumps({"occupancy": {"hosts": homes}}))
+    command = ["ansible-playbook", "playbooks/run.yml", "--inventory", "hosts.json"]
+    done = subprocess.run(
+        [*command, "--extra-vars", json.dumps(variables)],
+        cwd=place,
+        env=os.environ | {"PYTHONPATH": str(place), "ANSIBLE_CALLBACK_RESULT_FORMAT": "yaml"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    found = list(dict.fromkeys(re.findall(r"batch=([\w,]+)", done.stdout)))
+    return done.returncode, found, done.stdout + done.stderr
+
+
+HERE: dict[str, Any] = {"ansible_connection": "local"}
+
+
+def test_a_home_that_is_offline_stops_no_other_and_is_named(tmp_path: Path) -> None:
+    homes: dict[str, dict[str, Any]] = {
+        "one": NOWHERE,
+        "two": HERE,
+        "three": HERE,
+        "four": NOWHERE,
+        "five": HERE,
+    }
+    code, found, said = batches(tmp_path, homes)
+    assert (code, found) == (4, ["two", "three,five"]), said
+    assert re.findall(r"│ (\w+) .*│ unreachable", said) == ["one", "four"]
+
+
+def test_nothing_begins_where_too_many_homes_are_offline(tmp_path: Path) -> None:
+    homes: dict[str, dict[str, Any]] = {"one": HERE, "two": NOWHERE, "three": NOWHERE}
+    code, found, said = batches(tmp_path, homes, migrations_max_unreachable=1)
+    assert code != 0
+    assert found == []
+    assert "2 of 3 hosts are offline (two, three)" in " ".join(said.split())
+
+
+def test_a_home_that_fails_stops_the_batches_whatever_the_offline_ones(tmp_path: Path) -> None:
+    homes: dict[str, dict[str, Any]] = {
+        "one": HERE,
+        "two": HERE | {"fails": True},
+        "three": HERE,
+        "four": HERE,
+        "five": NOWHERE,
+    }
+    code, found, said = batches(tmp_path, homes, migrations_serial=[1, 2])
+    assert code != 0
+    assert found == ["one", "two,three"], said
+    assert "1 failed (two), and migrations_max_failures is 0: not begun." in " ".join(said.split())
+
+
+def test_the_first_host_determines_the_size_of_the_batches() -> None:
+    groups = {"occupancy": ["one", "two"]}
+    variables = {"one": {"migrations_serial": [2, "50%"]}, "two": {}}
+    assert migration_plan.batch_sizes(groups, "occupancy", variables, [1]) == [2, "50%"]
+    assert migration_plan.batch_sizes(groups, "occupancy", {"one": {}}, [1]) == [1]
+    assert migration_plan.batch_sizes({}, "homes", {}, [1]) == [1]
