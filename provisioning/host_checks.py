@@ -18,6 +18,9 @@ MAJOR = "16"
 IDENTIFIER = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 """A name of a database or user that needs no quotes."""
 
+IMAGES_MB = 700
+"""Disk space that the images of a release may take, with the archive that they are copied in."""
+
 INTERVAL = re.compile(r"0|[1-9][0-9]{0,8}ms|[1-9][0-9]{0,5}s|[1-9][0-9]{0,3}min|[1-9][0-9]{0,2}h|[1-9]d")
 """A time as a setting of the server accepts it: about 24 days at most."""
 
@@ -79,6 +82,12 @@ def _check_addresses(request: Request, problem: Problems) -> None:
     )
 
 
+def _brings_images(request: Request) -> bool:
+    """Whether the run brings the images of a release that the host does not have."""
+    tag = re.compile(rf":{re.escape(request.version)}(-|$)")
+    return not any(tag.search(image) for image in request.host["images"])
+
+
 def check_host(request: Request) -> list[str]:
     """The machine: distribution, memory, disk, cluster and port."""
     host, data_dir, problem = request.host, request["occupancy_data_dir"], Problems()
@@ -91,11 +100,19 @@ def check_host(request: Request) -> list[str]:
         host["memory_mb"] < (least := request["occupancy_min_memory_mb"]),
         f"The host has {host['memory_mb']} MB of memory and needs {least} (occupancy_min_memory_mb).",
     )
+    # A host that is in use is not refused: the run may be the one that frees space. Its jobs check what
+    # they need themselves.
     problem(
-        host["free_mb"] < (least := request["occupancy_min_free_mb"]),
+        host["free_mb"] < (least := request["occupancy_min_free_mb"]) and not host["cluster_version"],
         f"{host['free_mb']} MB are free for {data_dir}, which needs {least}: free disk space, choose "
         "another disk "
         "(occupancy_data_dir), or accept less (occupancy_min_free_mb).",
+    )
+    problem(
+        host["cluster_version"] and _brings_images(request) and host["free_mb"] < IMAGES_MB,
+        f"{host['free_mb']} MB are free for {data_dir}, and the images of this release take up to "
+        f"{IMAGES_MB}. Free some first: a playbook of the release that is on the host removes old rows and "
+        "sets.",
     )
     problem(
         host["cluster_version"] not in ("", MAJOR),
