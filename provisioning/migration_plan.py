@@ -87,16 +87,6 @@ def plan(said: Mapping[str, Any], brought: bool, release: Sequence[str]) -> dict
     }
 
 
-def pending_hosts(variables: Mapping[str, Mapping[str, Any]], hosts: Sequence[str]) -> list[str]:
-    """Those of `hosts` where migrations are pending.
-
-    Args:
-        variables: The hosts' variables; migrations_result holds a host's plan.
-        hosts: The hosts of the play, in the inventory's order.
-    """
-    return [host for host in hosts if (variables[host].get("migrations_result") or {}).get("pending")]
-
-
 def batch_sizes(
     groups: Mapping[str, Sequence[str]], group: str, variables: Mapping[str, Any], default: Any
 ) -> Any:

@@ -1,4 +1,4 @@
-"""The table at the end of playbooks/migrate.yml.
+"""The table at the end of playbooks/migrate.yml, and of site.yml for several hosts.
 
 A callback and not a last play: after a batch in which every host failed, Ansible begins no other play.
 """
@@ -48,7 +48,9 @@ class CallbackModule(CallbackBase):
         hosts = stats.custom.get("_run", {}).get("migrations_hosts")
         if not hosts:
             return
-        table = Table("Host", "From", "To", "Seconds", "Slowest lock", "Result")
+        reasons = {host: stats.custom.get(host, {}).get("restart_reasons", []) for host in hosts}
+        restart = ["Restart"] if any(reasons.values()) else []
+        table = Table("Host", "From", "To", "Seconds", "Slowest lock", *restart, "Result")
         for host in hosts:
             done = stats.custom.get(host, {}).get("migrations_result", {})
             lock = done.get("slowest_lock_ms")
@@ -58,6 +60,7 @@ class CallbackModule(CallbackBase):
                 _revision(done, "to"),
                 f"{sum(done['phases'].values()):.0f}" if done.get("phases") else "",
                 "" if lock is None else f"{lock:g} ms",
+                *(["; ".join(reasons[host])] if restart else []),
                 self._outcome(host, done, stats),
             )
         # A pipe has no width.
@@ -81,6 +84,8 @@ class CallbackModule(CallbackBase):
             return f"serves, ahead of this release by {', '.join(done['ahead'])}"
         if done:
             return "migrated, serves" if done["applied"] else "was there already, serves"
+        if stats.custom.get(host, {}).get("provisioned"):
+            return "done"
         return "not begun"
 
 

@@ -94,9 +94,9 @@ def test_the_tag_of_a_role_is_its_name() -> None:
     assert set(run_tags.ROLES) == roles
 
 
-def test_without_tags_no_batch_is_run() -> None:
+def test_without_tags_no_migration_goes_alone() -> None:
     found = plays(run("site", "--list-tasks"))
-    assert found["Migrate the hosts in batches"] == found["Find the hosts that are online"] == []
+    assert found["Migrate the hosts in batches"] == []
     assert "postgres : Create the cluster" in found["Provision PostgreSQL for the occupancy system"]
 
 
@@ -286,16 +286,6 @@ def test_the_image_of_another_release_is_refused_unless_the_schema_is_ahead() ->
     assert "ops:1 is of another release" in migration_plan.find_problem(0, done, "", RELEASE, "ops:1")
     assert migration_plan.find_problem(0, {**done, "ahead": ["002_two"]}, "", RELEASE, "ops:1") == ""
     assert migration_plan.find_problem(0, {**done, "to": "003_three"}, "", RELEASE, "ops:1") == ""
-
-
-def test_hosts_with_pending_migrations_are_named_in_the_order_of_the_inventory() -> None:
-    variables: dict[str, dict[str, Any]] = {
-        "one": {"migrations_result": {"pending": ["003_three"]}},
-        "two": {"migrations_result": {"pending": []}},
-        "three": {},
-        "four": {"migrations_result": {"pending": ["003_three"]}},
-    }
-    assert migration_plan.pending_hosts(variables, ["four", "three", "two", "one"]) == ["four", "one"]
 
 
 # Uninstall

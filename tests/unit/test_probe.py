@@ -123,6 +123,7 @@ def test_the_version_of_a_cluster(tmp_path: Path, files: dict[str, str], version
         "ops_image": "ops:1",
         "release_image": "",
         "postgres_image": "",
+        "project": {"OCCUPANCY_OPS_IMAGE": "ops:1"},
     }
 
 

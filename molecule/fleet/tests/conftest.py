@@ -4,7 +4,7 @@ import pytest
 
 from tests.hosts import check_collection
 
-TESTS = 10
+TESTS = 11
 """If a file is not collected any more, the scenario fails."""
 
 

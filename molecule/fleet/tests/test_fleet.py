@@ -47,6 +47,11 @@ class Fleet:
             for server in self.servers.values()
         ]
 
+    def started(self) -> list[float]:
+        """When each server was started."""
+        query = "SELECT extract(epoch FROM pg_postmaster_start_time())::float8"
+        return [server.query("occupancy_readonly", query)[0][0] for server in self.servers.values()]
+
     def tools(self) -> list[str]:
         """The version of the tools of each host."""
         images = [host.check_output("grep OPS_IMAGE /opt/occupancy/.env") for host in self.hosts.values()]
@@ -276,21 +281,48 @@ def test_an_unreachable_host_does_not_affect_the_others(fleet: Fleet) -> None:
     assert "RELEASE_IMAGE=occupancy-ops:0.2.0-" in environment.content_string
 
 
-def test_migrations_of_several_hosts_at_once_are_refused(fleet: Fleet) -> None:
-    limit = ("--limit", f"localhost,{','.join(REST)}")
-    run = run_playbook("site.yml", "--tags", "migrate,backup", *limit, root=fleet.release)
+def test_everything_that_restarts_a_server_comes_in_stages(fleet: Fleet) -> None:
+    run = run_playbook("site.yml", "--tags", "migrate,backup", root=fleet.release)
     assert run.returncode == 2
     assert "Run with the tag migrate first" in run.stdout
     for name in REST:
         fleet.hosts[name].check_output("occupancy-db rollback </dev/null")
     assert fleet.revisions() == [NEXT, HEAD, HEAD]
-    run = run_playbook("site.yml", *limit, root=fleet.release)
+    started = fleet.started()
+    settings = {"postgres_settings": {"max_locks_per_transaction": 200}}
+
+    # The plan: which servers would restart, and why
+    check = run_playbook("site.yml", "--check", root=fleet.release, **settings)
+    assert check.returncode == 0, check.stdout[-6000:]
+    for row in table(check).values():
+        assert re.search(r"max_locks_per_transaction: \w+ → 200", row[4]), row
+    assert fleet.started() == started
+
+    # The application of the canary cannot write after the restart: no other server is restarted.
+    refusing = "ALTER TABLE sensor_readings ADD CONSTRAINT nothing CHECK (false) NOT VALID"
+    fleet.servers[CANARY].query("occupancy", refusing)
+    run = run_playbook("site.yml", "--tags", "postgres", root=fleet.release, **settings)
+    fleet.servers[CANARY].query("occupancy", "ALTER TABLE sensor_readings DROP CONSTRAINT nothing")
     assert run.returncode == 2, run.stdout[-6000:]
-    refusal = f"{', '.join(REST)}: migrations are pending there ({NEXT})"
-    assert refusal in " ".join(run.stdout.split()), run.stdout[-6000:]
-    assert fleet.revisions() == [NEXT, HEAD, HEAD]
-    assert fleet.migrate(*limit).returncode == 0
+    assert 'violates check constraint "nothing"' in table(run)[CANARY][5], run.stdout[-6000:]
+    assert [table(run)[name][5] for name in REST] == ["not begun"] * 2
+    assert [new > old for new, old in zip(fleet.started(), started, strict=True)] == [True, False, False]
+
+    run = run_playbook("site.yml", root=fleet.release, **settings)
+    assert run.returncode == 0, run.stdout[-6000:]
+    assert [row[5] for row in table(run).values()] == ["was there already, serves", *["migrated, serves"] * 2]
+    assert all(new > old for new, old in zip(fleet.started(), started, strict=True))
     assert fleet.revisions() == [NEXT] * 3
+
+
+def test_one_command_takes_all_hosts_to_a_release_and_one_takes_them_back(fleet: Fleet) -> None:
+    for root, version in ((ROOT, "0.1.0"), (fleet.release, NEXT_VERSION)):
+        run = run_playbook("site.yml", root=root)
+        assert run.returncode == 0, run.stdout[-6000:]
+        assert fleet.tools() == [version] * 3
+        assert fleet.revisions() == [NEXT] * 3
+        for server in fleet.servers.values():
+            server.query("occupancy_app", INSERT % f"'{ENTITY}'")
 
 
 def test_a_host_without_a_cluster_is_refused(fleet: Fleet) -> None:

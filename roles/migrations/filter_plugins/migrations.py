@@ -33,7 +33,6 @@ class FilterModule:
             "migrations_outcome": outcome,
             "migrations_problem": problem,
             "migrations_plan": migration_plan.plan,
-            "migrations_pending_hosts": migration_plan.pending_hosts,
             "migrations_missing_rooms": rooms.missing,
             "migrations_rooms_arguments": rooms.arguments,
             "migrations_missing_sensors": sensors.missing,

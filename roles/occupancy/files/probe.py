@@ -140,7 +140,7 @@ def distribution_facts() -> dict[str, str]:
 
 
 def cluster_facts(request: dict[str, Any]) -> dict[str, Any]:
-    """The cluster's version, whether the host has had one, and the images of the Compose project."""
+    """The cluster's version, whether the host has had one, and the variables of the Compose project."""
     pgdata = Path(request["data_dir"]) / "pgdata"
     version = read(pgdata / "PG_VERSION").strip()
     if not version and pgdata.is_dir() and any(pgdata.iterdir()):
@@ -153,6 +153,7 @@ def cluster_facts(request: dict[str, Any]) -> dict[str, Any]:
         "ops_image": project.get("OCCUPANCY_OPS_IMAGE", ""),
         "release_image": project.get("OCCUPANCY_RELEASE_IMAGE", ""),
         "postgres_image": project.get("OCCUPANCY_POSTGRES_IMAGE", ""),
+        "project": project,
     }
 
 

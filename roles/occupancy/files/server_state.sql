@@ -15,6 +15,13 @@ SELECT json_build_object(
         FROM pg_file_settings AS f LEFT JOIN pg_settings AS s USING (name)
         WHERE f.error IS NOT NULL AND coalesce(f.sourcefile = current_setting('config_file'), true)
     ),
+    -- The settings that need a restart, with their values in the file; null is the default
+    'fixed', (
+        SELECT json_object_agg(s.name, f.setting)
+        FROM pg_settings AS s
+        LEFT JOIN pg_file_settings AS f ON f.name = s.name AND f.sourcefile = current_setting('config_file')
+        WHERE s.context = 'postmaster'
+    ),
     -- Errors in the files, which a reload would not accept
     'mistakes', (
         SELECT string_agg(mistake, '; ')

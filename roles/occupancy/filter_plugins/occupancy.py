@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from provisioning import convergence, preflight
+from provisioning import convergence, preflight, restarts
 from provisioning.variables import load_specs
 
 
@@ -16,4 +16,8 @@ class FilterModule:
 
     def filters(self) -> dict[str, Any]:
         """The functions by filter name."""
-        return {"occupancy_problems": problems, "occupancy_differing": convergence.differing}
+        return {
+            "occupancy_problems": problems,
+            "occupancy_differing": convergence.differing,
+            "occupancy_restart_reasons": restarts.reasons,
+        }
