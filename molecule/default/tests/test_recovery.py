@@ -69,7 +69,7 @@ class Writer:
 
     def __enter__(self) -> Self:
         self._thread.start()
-        self.wait_for_a_write()
+        wait_for(lambda: len(self.acknowledged) > 50, f"writes to {self._server.name}")
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -84,10 +84,11 @@ class Writer:
 
     def lost(self) -> set[int]:
         """The acknowledged rows that the server does not have."""
+        acknowledged = set(self.acknowledged)  # before the query: the thread goes on
         rows = self._server.query(
             "occupancy_readonly", "SELECT zone::integer FROM sensor_readings WHERE source_entity = 'writer'"
         )
-        return set(self.acknowledged) - {number for (number,) in rows}
+        return acknowledged - {number for (number,) in rows}
 
     def _write(self) -> None:
         number = 0
