@@ -88,6 +88,24 @@ def _brings_images(request: Request) -> bool:
     return not any(tag.search(image) for image in request.host["images"])
 
 
+
+
+def renamed(request: Request) -> str:
+    """What to do where occupancy_database is not the name of the database with the rows; empty if it is."""
+    host, wanted = request.host, request["occupancy_database"]
+    former = host["database"]
+    databases = (host["server"] or {"databases": {}})["databases"]
+    usable = all(IDENTIFIER.fullmatch(name) for name in (former, wanted))  # the answer is a command
+    if not host["cluster_version"] or former == wanted or wanted in databases or not usable:
+        return ""
+    return (
+        f"The database of this host is {former}, and an occupancy_database of the name {wanted} would be "
+        "empty. To rename it, stop its clients, then run on the host: "
+        "sudo docker exec --user 999 occupancy-postgres-1 psql --host /var/run/postgresql --dbname postgres "
+        f"--command 'ALTER DATABASE {former} RENAME TO {wanted}'."
+    )
+
+
 def check_host(request: Request) -> list[str]:
     """The machine: distribution, memory, disk, cluster and port."""
     host, data_dir, problem = request.host, request["occupancy_data_dir"], Problems()
@@ -126,6 +144,7 @@ def check_host(request: Request) -> list[str]:
         "occupancy_data_dir change? "
         "To create an empty cluster instead, remove /opt/occupancy/initialised.",
     )
+    problem(said := renamed(request), said)
     owners = (
         f"container {', '.join(host['containers'])}" if host["containers"] else ", ".join(listening(request))
     )

@@ -20,6 +20,8 @@ HOST: dict[str, Any] = {
     "free_mb": 50_000,
     "cluster_version": "16",
     "initialised": True,
+    "database": "",
+    "server": None,
     "listeners": ["127.0.0.1:5432 users:((docker-proxy,pid=7,fd=4))"],
     "containers": ["occupancy-postgres-1"],
     "ours": True,
@@ -103,6 +105,12 @@ HOSTS = [
         "holds a cluster of PostgreSQL 15",
         {"cluster_version": "", "initialised": False},
     ),
+    (
+        {"database": "home", "server": {"databases": {"home": {}}}},
+        "ALTER DATABASE home RENAME TO occupancy",
+        {"database": "home", "server": {"databases": {"occupancy": {}}}},  # renamed by its owner
+    ),
+    ({"database": "home"}, "an occupancy_database of the name occupancy would be", {"database": "occupancy"}),
     ({"cluster_version": ""}, "holds none: is its disk mounted", {"cluster_version": "16"}),
     (
         {"ours": False, "containers": ["other"]},

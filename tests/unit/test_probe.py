@@ -124,6 +124,7 @@ def test_the_version_of_a_cluster(tmp_path: Path, files: dict[str, str], version
         "release_image": "",
         "postgres_image": "",
         "project": {"OCCUPANCY_OPS_IMAGE": "ops:1"},
+        "database": "",
     }
 
 

@@ -280,3 +280,15 @@ def test_example_env_lists_every_setting() -> None:
     assert keys_of(read(".env.example")) == [name.upper() for name in Settings.model_fields]
     for name, value in re.findall(r"^([A-Z_]+)=(.+)$", read(".env.example"), re.MULTILINE):
         assert str(Settings.model_fields[name.lower()].default) == value
+
+
+def test_a_cluster_without_its_marker_gets_it() -> None:
+    """A run that was killed after initdb leaves such a host, and no later run makes a cluster there."""
+    tasks = ROOT / "roles/postgres/tasks"
+    (marker,) = [
+        task
+        for task in yaml.safe_load((tasks / "main.yml").read_text())
+        if task.get("ansible.builtin.copy", {}).get("dest") == "{{ occupancy_initialised }}"
+    ]
+    assert marker["when"] == "not occupancy_host.initialised"
+    assert "occupancy_initialised" not in (tasks / "initdb.yml").read_text()

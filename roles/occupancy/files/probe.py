@@ -154,6 +154,8 @@ def cluster_facts(request: dict[str, Any]) -> dict[str, Any]:
         "release_image": project.get("OCCUPANCY_RELEASE_IMAGE", ""),
         "postgres_image": project.get("OCCUPANCY_POSTGRES_IMAGE", ""),
         "project": project,
+        # The name that occupancy_database had in the last run
+        "database": project.get("OCCUPANCY_DATABASE", ""),
     }
 
 
