@@ -88,8 +88,6 @@ def _brings_images(request: Request) -> bool:
     return not any(tag.search(image) for image in request.host["images"])
 
 
-
-
 def renamed(request: Request) -> str:
     """What to do where occupancy_database is not the name of the database with the rows; empty if it is."""
     host, wanted = request.host, request["occupancy_database"]
