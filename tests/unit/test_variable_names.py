@@ -1,6 +1,5 @@
 """Which names of variables preflight takes for misspelt ones."""
 
-
 import pytest
 
 from tests.unit.test_preflight import problems
