@@ -1,9 +1,14 @@
 """Secrets reach a host or the controller on standard input, and no temporary file of Ansible's holds them."""
 
+import ctypes
+import json
+import os
 import re
 import stat
+import struct
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -82,3 +87,81 @@ def test_a_link_is_followed(tmp_path: Path) -> None:
     write(tmp_path / ".env", "A=1\n", marker=MARKER)
     assert (tmp_path / ".env").is_symlink()
     assert "A=1" in (tmp_path / "elsewhere").read_text()
+
+
+SECRET = "a secret of this test"
+
+
+def names_with_the_secret(command: list[str], directory: Path, environment: dict[str, str]) -> set[str]:
+    """The files under a directory that held the secret while a command ran, as inotify reports them."""
+    libc = ctypes.CDLL("libc.so.6")
+    descriptor = libc.inotify_init1(os.O_NONBLOCK)
+    watched: dict[int, Path] = {}
+    found: set[str] = set()
+
+    def watch(folder: Path) -> None:
+        # Modified, closed after writing, moved to, created
+        watched[libc.inotify_add_watch(descriptor, str(folder).encode(), 0x2 | 0x8 | 0x80 | 0x100)] = folder
+        for path in folder.iterdir():
+            look(path)
+
+    def look(path: Path) -> None:
+        try:
+            if path.is_dir() and not path.is_symlink():
+                watch(path)
+            elif SECRET in path.read_text(errors="replace"):
+                found.add(str(path.relative_to(directory)))
+        except OSError:  # removed meanwhile
+            pass
+
+    watch(directory)
+    with subprocess.Popen(command, env=environment) as process:
+        while True:
+            running = process.poll() is None
+            try:
+                events = os.read(descriptor, 65536)
+            except BlockingIOError:
+                if not running:
+                    break
+                time.sleep(0.001)
+                continue
+            offset = 0
+            while offset < len(events):
+                number, _, _, length = struct.unpack_from("iIII", events, offset)
+                name = events[offset + 16 : offset + 16 + length].rstrip(b"\0").decode()
+                offset += 16 + length
+                look(watched[number] / name)
+    os.close(descriptor)
+    assert process.returncode == 0
+    return found
+
+
+@pytest.mark.parametrize(
+    ("task", "expected"),
+    [
+        ("command", set()),
+        ("copy", {"local", "remote"}),  # as a check of the test
+    ],
+)
+def test_a_secret_is_in_the_file_and_nowhere_else(tmp_path: Path, task: str, expected: set[str]) -> None:
+    argv = ["/usr/bin/python3", "-c", SCRIPT.read_text(), str(tmp_path / "out/password"), "", "write"]
+    arguments: dict[str, dict[str, object]] = {
+        "command": {"argv": argv, "stdin": SECRET, "stdin_add_newline": False},
+        "copy": {"content": SECRET, "dest": str(tmp_path / "out/password"), "mode": "0600"},
+    }
+    play: dict[str, object] = {"hosts": "localhost", "gather_facts": False, "connection": "local"}
+    play["vars"] = {"ansible_python_interpreter": "/usr/bin/python3"}
+    tasks = [{f"ansible.builtin.{task}": arguments[task], "no_log": True}]
+    (tmp_path / "out").mkdir()
+    (tmp_path / "tmp").mkdir()
+    playbook = tmp_path.with_suffix(".yml")  # outside of what is watched
+    playbook.write_text(json.dumps([play | {"tasks": tasks}]))
+    environment = os.environ | {
+        "ANSIBLE_PIPELINING": "1", "ANSIBLE_LOCAL_TEMP": str(tmp_path / "local"),
+        "ANSIBLE_REMOTE_TMP": str(tmp_path / "remote"), "TMPDIR": str(tmp_path / "tmp"),
+    }  # fmt: skip
+    command = ["ansible-playbook", "--inventory", "localhost,", str(playbook)]
+    found = names_with_the_secret(command, tmp_path, environment)
+    assert "out/password" in found
+    assert {name.split("/")[0] for name in found if not name.startswith("out/")} == expected
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["password"]
