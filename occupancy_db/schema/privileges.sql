@@ -92,7 +92,10 @@ BEGIN
         REVOKE INSERT, UPDATE, DELETE ON public.sensors FROM occupancy_app;
     END IF;
     IF to_regproc('public.claim_ingest_slots') IS NOT NULL THEN
-        GRANT EXECUTE ON FUNCTION public.claim_ingest_slots, public.store_readings TO occupancy_app;
+        GRANT EXECUTE ON FUNCTION public.claim_ingest_slots TO occupancy_app;
+    END IF;
+    IF to_regproc('public.store_readings') IS NOT NULL THEN
+        GRANT EXECUTE ON FUNCTION public.store_readings TO occupancy_app;
     END IF;
 END $$;
 

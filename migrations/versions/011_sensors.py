@@ -8,15 +8,15 @@ Release: 0.2.0
 
 docs/sensors.md describes the table.
 
-Revision ID: 010_sensors
-Revises: 009_clock
+Revision ID: 011_sensors
+Revises: 010_store_readings
 Create Date: 2026-11-27 00:45:00+00:00
 """
 
 from alembic import op
 
-revision = "010_sensors"
-down_revision = "009_clock"
+revision = "011_sensors"
+down_revision = "010_store_readings"
 branch_labels = None
 depends_on = None
 
