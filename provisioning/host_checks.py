@@ -15,6 +15,11 @@ SUPPORTED = {"Debian": ("12", "13"), "Ubuntu": ("22.04", "24.04")}
 MAJOR = "16"
 """The major version of PostgreSQL."""
 
+FOREIGN_FILE_SYSTEMS = frozenset(
+    {"exfat", "vfat", "msdos", "ntfs", "ntfs3", "fuseblk", "cifs", "smb3", "drvfs"}
+)
+"""File systems without the owners of files or without the guarantees that PostgreSQL needs."""
+
 IDENTIFIER = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 """A name of a database or user that needs no quotes."""
 
@@ -91,7 +96,7 @@ def _brings_images(request: Request) -> bool:
 def renamed(request: Request) -> str:
     """What to do where occupancy_database is not the name of the database with the rows; empty if it is."""
     host, wanted = request.host, request["occupancy_database"]
-    former = host["database"]
+    former = host["project"].get("OCCUPANCY_DATABASE", "")  # in the last run
     databases = (host["server"] or {"databases": {}})["databases"]
     usable = all(IDENTIFIER.fullmatch(name) for name in (former, wanted))  # the answer is a command
     if not host["cluster_version"] or former == wanted or wanted in databases or not usable:
@@ -111,6 +116,17 @@ def check_host(request: Request) -> list[str]:
         host["distribution_version"] not in SUPPORTED.get(host["distribution"], ()),
         f"{host['distribution']} {host['distribution_version']} is not supported: use Debian 12 or 13, "
         "or Ubuntu 22.04 or 24.04.",
+    )
+    problem(
+        host["file_system"] in FOREIGN_FILE_SYSTEMS,
+        f"{data_dir} is on {host['file_system']}, which has no owners or modes of files that PostgreSQL "
+        "could rely on: choose a directory on ext4, XFS or Btrfs (occupancy_data_dir).",
+    )
+    problem(
+        not host["memory_controller"],
+        "The kernel cannot limit memory, so that the limit of the server's container would have no effect: "
+        "add cgroup_enable=memory to the kernel's command line (on a Raspberry Pi in "
+        "/boot/firmware/cmdline.txt), then start the host again.",
     )
     problem(
         host["memory_mb"] < (least := request["occupancy_min_memory_mb"]),

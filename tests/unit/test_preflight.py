@@ -20,11 +20,13 @@ HOST: dict[str, Any] = {
     "free_mb": 50_000,
     "cluster_version": "16",
     "initialised": True,
-    "database": "",
+    "project": {},
     "server": None,
     "listeners": ["127.0.0.1:5432 users:((docker-proxy,pid=7,fd=4))"],
     "containers": ["occupancy-postgres-1"],
     "ours": True,
+    "file_system": "ext4",
+    "memory_controller": True,
     "images": ["postgres:16", "occupancy-ops:0.1.0-0a1b2c3d4e5f"],
 }
 AGE = "age1" + "q" * 58
@@ -81,6 +83,7 @@ def test_the_defaults_pass() -> None:
 
 
 NEW = {"cluster_version": "", "initialised": False, "ours": False, "containers": [], "listeners": []}
+HOME = {"OCCUPANCY_DATABASE": "home"}
 HOSTS = [
     (
         {"distribution": "Fedora", "distribution_version": "41"},
@@ -91,7 +94,7 @@ HOSTS = [
     ({"memory_mb": 899}, "has 899 MB of memory and needs 900", {"memory_mb": 900}),
     (
         NEW | {"free_mb": 2047},
-        "2047 MB are free for /var/lib/occupancy, which needs 2048",
+        "2047 MB are free for /var/lib/occupancy, which needs",
         NEW | {"free_mb": 2048},
     ),
     # A run on a full host may be the one that frees space. The images of another release are not brought.
@@ -106,11 +109,15 @@ HOSTS = [
         {"cluster_version": "", "initialised": False},
     ),
     (
-        {"database": "home", "server": {"databases": {"home": {}}}},
+        {"project": HOME, "server": {"databases": {"home": {}}}},
         "ALTER DATABASE home RENAME TO occupancy",
-        {"database": "home", "server": {"databases": {"occupancy": {}}}},  # renamed by its owner
+        {"project": HOME, "server": {"databases": {"occupancy": {}}}},  # renamed by its owner
     ),
-    ({"database": "home"}, "an occupancy_database of the name occupancy would be", {"database": "occupancy"}),
+    (
+        {"project": HOME},
+        "an occupancy_database of the name occupancy would be",
+        {"project": {"OCCUPANCY_DATABASE": "occupancy"}},
+    ),
     ({"cluster_version": ""}, "holds none: is its disk mounted", {"cluster_version": "16"}),
     (
         {"ours": False, "containers": ["other"]},

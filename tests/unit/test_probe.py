@@ -85,7 +85,18 @@ def test_the_facts_of_this_machine_are_one_json_object(tmp_path: Path) -> None:
     assert (facts["cluster_version"], facts["initialised"], facts["server"]) == ("", False, None)
     assert facts["certificate"] == {}
     assert facts["files"] == {}
+    assert facts["file_system"]
+    assert facts["memory_controller"] is True
     assert "vm.swappiness" in facts["kernel"]["settings"]
+
+
+def test_the_memory_controller_of_a_kernel() -> None:
+    disabled = "#subsys_name\thierarchy\tnum_cgroups\tenabled\nmemory\t0\t80\t0\ncpu\t0\t80\t1\n"
+    assert not probe.memory_controller("cpuset cpu io pids\n", disabled)
+    assert not probe.memory_controller("", disabled)
+    assert probe.memory_controller("cpuset cpu io memory pids\n", "")
+    assert probe.memory_controller("", disabled.replace("80\t0", "80\t1"))
+    assert probe.memory_controller("", "")
 
 
 def test_a_missing_server_ends_with_exit_code_1(tmp_path: Path) -> None:
@@ -124,7 +135,6 @@ def test_the_version_of_a_cluster(tmp_path: Path, files: dict[str, str], version
         "release_image": "",
         "postgres_image": "",
         "project": {"OCCUPANCY_OPS_IMAGE": "ops:1"},
-        "database": "",
     }
 
 

@@ -39,7 +39,6 @@ ROOMS = """
 LABELS = "SELECT room, label FROM public.rooms WHERE label IS NOT NULL"
 """The labels of rooms. The superuser reads a table only: a view would run functions of its owner."""
 
-
 SENSORS = "SELECT DISTINCT entity FROM public.sensors"
 HAS_SENSORS = "SELECT FROM pg_class WHERE oid = to_regclass('public.sensors') AND relkind = 'r'"
 """The entities of sensors, and whether the database has the table of them."""
@@ -64,6 +63,9 @@ def main() -> None:
         "missing": missing_packages(request["packages"]),
         "units": {name: unit_facts(name, program) for name, program in request["units"].items()},
         "kernel": kernel_facts(),
+        "memory_controller": memory_controller(
+            read("/sys/fs/cgroup/cgroup.controllers"), read("/proc/cgroups")
+        ),
         "listeners": listeners(int(request["port"])) if str(request["port"]).isdigit() else [],
     }
     print(json.dumps(facts))
@@ -114,10 +116,17 @@ def machine_facts(data_dir: Path) -> dict[str, Any]:
         # As df rounds them
         "disk_mb": -(-disk.total // 2**20),
         "free_mb": -(-disk.free // 2**20),
+        "file_system": (run("findmnt", "-no", "FSTYPE", "-T", str(directory)) or "").strip(),
         "default_ipv4": default_ipv4(),
         "architecture": (run("dpkg", "--print-architecture") or "").strip(),
         "service_mgr": "systemd" if Path("/run/systemd/system").is_dir() else read("/proc/1/comm").strip(),
     }
+
+
+def memory_controller(controllers: str, cgroups: str) -> bool:
+    """Whether the kernel can limit memory, by cgroup.controllers or /proc/cgroups."""
+    listed = re.search(r"^memory\t.*\t1$", cgroups, re.MULTILINE)
+    return bool("memory" in controllers.split() or listed or not (controllers or cgroups))
 
 
 def default_ipv4() -> str:
@@ -154,8 +163,6 @@ def cluster_facts(request: dict[str, Any]) -> dict[str, Any]:
         "release_image": project.get("OCCUPANCY_RELEASE_IMAGE", ""),
         "postgres_image": project.get("OCCUPANCY_POSTGRES_IMAGE", ""),
         "project": project,
-        # The name that occupancy_database had in the last run
-        "database": project.get("OCCUPANCY_DATABASE", ""),
     }
 
 
@@ -318,10 +325,8 @@ def kernel_facts() -> dict[str, Any]:
 def listeners(port: int) -> list[str] | None:
     """Address and process of each listener on the port. None if the host has no ss."""
     said = run("ss", "-Hltnp", f"sport = :{port}")
-    if said is None:
-        return None
-    fields = (line.replace('"', "").split() for line in said.splitlines())
-    return [" ".join([field[3], *field[5:6]]) for field in fields if len(field) > 3]
+    fields = (line.replace('"', "").split() for line in (said or "").splitlines())
+    return None if said is None else [" ".join([field[3], *field[5:6]]) for field in fields if len(field) > 3]
 
 
 def server_facts(request: dict[str, Any]) -> dict[str, Any]:
@@ -348,11 +353,7 @@ def server_facts(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def room_facts(request: dict[str, Any]) -> dict[str, str | None]:
-    """The label of each room of the product's database, None for a room without; nothing without a schema.
-
-    Raises:
-        psycopg2.Error: The database cannot be connected to.
-    """
+    """The label of each room of the product's database, None for a room without; nothing without a schema."""
     rows = query(request, request["database"], ROOMS)
     labels = dict(query(request, request["database"], LABELS)) if any(table for _, table in rows) else {}
     return {name: labels.get(name) for name, _ in rows}
