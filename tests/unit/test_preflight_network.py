@@ -4,7 +4,9 @@ from typing import Any
 
 import pytest
 
-from tests.unit.test_preflight import problems
+from tests.unit.test_preflight import checkout, problems
+
+__all__ = ["checkout"]
 
 EVERY = "0.0.0.0"  # noqa: S104
 

@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
-from tests.unit.test_preflight import problems
+from tests.unit.test_preflight import checkout, problems
+
+__all__ = ["checkout"]
 
 HOSTS: list[tuple[dict[str, Any], str]] = [
     ({"file_system": "exfat"}, "/var/lib/occupancy is on exfat"),

@@ -2,7 +2,9 @@
 
 import pytest
 
-from tests.unit.test_preflight import problems
+from tests.unit.test_preflight import checkout, problems
+
+__all__ = ["checkout"]
 
 
 @pytest.mark.parametrize(
