@@ -1,5 +1,6 @@
 """The roles and the files that they render, without a host."""
 
+import ast
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -139,6 +140,16 @@ def test_task_files_are_short_and_their_tasks_are_named_by_a_verb(path: Path) ->
     assert len(text.splitlines()) <= (80 if path.parent.name == "tasks" else 100)
     names = list(names_of_tasks(yaml.safe_load(text)))
     assert [name for name in names if re.split(r"\W", name)[0] not in VERBS] == []
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("roles/*/files/*.py")), ids=lambda path: path.name)
+def test_programs_of_hosts_run_with_python_3_10(path: Path) -> None:
+    tree = ast.parse(path.read_text(encoding="utf-8"), feature_version=(3, 10))  # Ubuntu 22.04
+    later = {"UTC", "tomllib", "StrEnum", "ExceptionGroup", "TaskGroup", "file_digest", "Self"}
+    used = {alias.name for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for alias in node.names}
+    used |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    used |= {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    assert not used & later
 
 
 def test_no_task_ignores_errors() -> None:

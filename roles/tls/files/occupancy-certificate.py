@@ -19,7 +19,7 @@ import re
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -60,7 +60,7 @@ def main(argument: str) -> int:
     """Converge, print the outcome, and return the exit code."""
     by_role = argument.startswith("{")
     request = json.loads(argument if by_role else Path(argument).read_text(encoding="utf-8"))
-    now = datetime.now(UTC)
+    now = datetime.now(timezone.utc)  # noqa: UP017 - Python 3.10 has no UTC
     result: dict[str, Any] = {"changed": [], "warnings": [], "ca": ""}
     if by_role and request["operator"]:
         result["changed"] = install(request, json.loads(sys.stdin.read()))
@@ -368,7 +368,7 @@ def moment(certificate: x509.Certificate, name: str) -> datetime:
         aware: datetime = getattr(certificate, f"{name}_utc")
         return aware
     naive: datetime = getattr(certificate, name)
-    return naive.replace(tzinfo=UTC)
+    return naive.replace(tzinfo=timezone.utc)  # noqa: UP017
 
 
 def pem(certificate: x509.Certificate) -> str:
