@@ -88,9 +88,12 @@ def _check_addresses(request: Request, problem: Problems) -> None:
 
 
 def _brings_images(request: Request) -> bool:
-    """Whether the run brings the images of a release that the host does not have."""
-    tag = re.compile(rf":{re.escape(request.version)}(-|$)")
-    return not any(tag.search(image) for image in request.host["images"])
+    """Whether the run brings the images of a release that the host does not have.
+
+    The images of an engine that is stopped, by a full disk for instance, are not known.
+    """
+    tag, images = re.compile(rf":{re.escape(request.version)}(-|$)"), request.host["images"]
+    return bool(images) and not any(tag.search(image) for image in images)
 
 
 def renamed(request: Request) -> str:

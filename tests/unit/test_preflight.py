@@ -104,6 +104,11 @@ HOSTS = [
         {"free_mb": 0},
     ),
     (
+        {"free_mb": 0, "images": ["occupancy-ops:0.0.9-1"]},
+        "Free some first",
+        {"free_mb": 0, "images": []},  # its engine is stopped
+    ),
+    (
         {"cluster_version": "15"},
         "holds a cluster of PostgreSQL 15",
         {"cluster_version": "", "initialised": False},
