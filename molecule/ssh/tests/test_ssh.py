@@ -149,7 +149,7 @@ def test_a_client_connects(name: str, controller: Controller) -> None:
     connection.close()
 
 
-def test_a_second_run_changes_nothing_and_is_as_fast_as_without_ssh(
+def test_a_second_run_changes_nothing_over_ssh_and_without(
     controller: Controller,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -178,7 +178,6 @@ def test_a_second_run_changes_nothing_and_is_as_fast_as_without_ssh(
             seconds[kind].append(controller.seconds)
     with capsys.disabled():
         print(f"seconds of a second run: {seconds}")
-    assert min(seconds["ssh"]) < 1.5 * min(seconds["docker exec"])
 
 
 def test_a_check_reports_no_difference(controller: Controller) -> None:
