@@ -22,7 +22,7 @@ ALWAYS: Final = EARLIEST
 
 _COLUMNS: Final = "entity, since, room, zone, label, hold"
 _LIST: Final = f"SELECT {_COLUMNS} FROM sensors ORDER BY entity, since"  # noqa: S608  # constants
-_OF_ENTITY: Final = f"SELECT {_COLUMNS} FROM sensors WHERE entity = $1 ORDER BY since"  # noqa: S608
+_OF_ENTITY: Final = f"SELECT {_COLUMNS} FROM sensors WHERE entity = $1 ORDER BY since"  # noqa: S608  # constants
 _WRITE: Final = f"""
     INSERT INTO sensors ({_COLUMNS}) VALUES ($1, $2, $3, $4, $5, $6)
     ON CONFLICT (entity, since)

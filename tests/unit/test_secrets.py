@@ -4,11 +4,11 @@ import ctypes
 import json
 import os
 import re
+import select
 import stat
 import struct
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -123,7 +123,9 @@ def names_with_the_secret(command: list[str], directory: Path, environment: dict
             except BlockingIOError:
                 if not running:
                     break
-                time.sleep(0.001)
+                select.select(
+                    [descriptor], [], [], 0.1
+                )  # until there is an event; then look at the process again
                 continue
             offset = 0
             while offset < len(events):

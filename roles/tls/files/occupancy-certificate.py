@@ -12,7 +12,6 @@ No CA is deleted: a clock that was wrong for a while does no damage.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
@@ -364,11 +363,11 @@ def end(certificate: x509.Certificate) -> datetime:
 
 def moment(certificate: x509.Certificate, name: str) -> datetime:
     """A date of a certificate; releases of cryptography before 42 know those without a time zone only."""
-    with contextlib.suppress(AttributeError):
+    if hasattr(certificate, f"{name}_utc"):
         aware: datetime = getattr(certificate, f"{name}_utc")
         return aware
     naive: datetime = getattr(certificate, name)
-    return naive.replace(tzinfo=timezone.utc)  # noqa: UP017
+    return naive.replace(tzinfo=timezone.utc)  # noqa: UP017 - Python 3.10 has no UTC
 
 
 def pem(certificate: x509.Certificate) -> str:
