@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sqlalchemy import text
 
-from occupancy_db.backup import contents, pruning
+from occupancy_db.backup import contents, erasures, pruning
 from occupancy_db.backup.configuration import BackupSettings
 from occupancy_db.backup.copying import dumped_definitions, left_behind
 from occupancy_db.backup.files import replace
@@ -155,6 +155,9 @@ async def make_set(
                 database_bytes=server.database_bytes,
                 contents=saved,
                 before_restore_of=before_restore_of,
+                erasures=[
+                    one for one in await erasures.known(store, settings.database, backup) if one.complete
+                ],
             )
             replace(partial / MANIFEST, manifest.seal())
             await sign(partial, backup)

@@ -9,12 +9,13 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from occupancy_db.backup.contents import Contents
 from occupancy_db.errors import DatabaseError, ExitCode
+from occupancy_db.history.selection import Selection
 
-FORMAT = 2
+FORMAT = 3
 """Format of the manifest. A new field is a new format, because of the seal."""
 
-FORMATS = (1, FORMAT)
-"""Formats that this release reads. Format 1, of release 0.1.0, has no large objects."""
+FORMATS = (1, 2, FORMAT)
+"""Formats that this release reads. Format 1, of release 0.1.0, has no large objects, and 2 no erasures."""
 
 DUMP, GLOBALS, MANIFEST, SIGNATURE, VERIFIED, PINNED, DAMAGED, MADE_AHEAD = (
     "db.dump", "globals.sql", "manifest.json", "manifest.json.minisig", "verified.json", "pinned", "damaged",
@@ -64,6 +65,24 @@ class FileFacts(BaseModel):
     sha256: Sha256
 
 
+class Erasure(BaseModel):
+    """Data that were removed at the request of a person.
+
+    Attributes:
+        id: Made for this erasure, to recognise it in other sets.
+        at: When it was asked for.
+        selection: What was removed.
+        complete: Whether all of it was removed; an erasure that was interrupted is not.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    id: str
+    at: AwareDatetime
+    selection: Selection
+    complete: bool
+
+
 class Manifest(SealedFile):
     """What a set contains, recorded when it was made.
 
@@ -83,6 +102,7 @@ class Manifest(SealedFile):
         database_bytes: Size of the database in bytes.
         contents: Content of the database in the snapshot that was dumped.
         before_restore_of: Id of the set that then replaced this database; None for any other backup.
+        erasures: What had been erased when the set was made, and is thus not in it.
     """
 
     format: int
@@ -100,6 +120,7 @@ class Manifest(SealedFile):
     database_bytes: int
     contents: Contents
     before_restore_of: str | None = None
+    erasures: list[Erasure] = []
 
 
 class Verified(SealedFile):

@@ -3,13 +3,18 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from pathlib import Path
 
 from occupancy_db.backup.configuration import BackupSettings
+from occupancy_db.backup.manifest import Verified
 from occupancy_db.backup.sets import AHEAD, BackupSet, SetState
 from occupancy_db.errors import DatabaseError, ExitCode
 
 GAP = timedelta(days=35)
 """A larger distance between two sets means that the clock may have jumped, or that the host was off."""
+
+FORESEEN = timedelta(days=3 * 366)
+"""How far ahead the removal of sets is calculated."""
 
 _PERIODS: list[tuple[str, Callable[[datetime], object]]] = [
     ("hourly", lambda at: (at.date(), at.hour)),
@@ -106,3 +111,40 @@ def _require_steady_clock(
             "No set was removed. If the clock is right now, run 'occupancy-db clock confirm'; "
             "otherwise correct the clock.",
         )
+
+
+def expiry(sets: Sequence[BackupSet], keep: BackupSettings, now: datetime) -> dict[str, datetime | None]:
+    """Return when each set is removed at the latest, if a set is made and verified every day from now on.
+
+    Args:
+        sets: All sets of the database.
+        keep: For how many periods of each kind sets are kept.
+        now: The current time, with a time zone.
+
+    Returns:
+        By id; None for a set that is kept until somebody decides, or for more than FORESEEN.
+
+    Raises:
+        DatabaseError: the clock contradicts the sets.
+    """
+    wanted = {backup.id for backup in sets}
+    ends: dict[str, datetime | None] = dict.fromkeys(wanted)
+    left, at = list(sets), now
+    # An hourly set would take the place of another one sooner.
+    while at < now + FORESEEN and any(_will_go(backup) for backup in left if backup.id in wanted):
+        left.append(_later_set(at))
+        kept = {verdict.backup.id for verdict in plan(left, keep, at, confirmed_at=now) if verdict.keep}
+        ends |= {backup.id: at for backup in left if backup.id in wanted and backup.id not in kept}
+        left = [backup for backup in left if backup.id in kept]
+        at += timedelta(days=1)
+    return ends
+
+
+def _will_go(backup: BackupSet) -> bool:
+    return backup.pinned is None and backup.state is not SetState.DAMAGED and not backup.ahead
+
+
+def _later_set(at: datetime) -> BackupSet:
+    """A verified set that will be made."""
+    verified = Verified(manifest="0" * 64, verified_at=at, seconds=0, rows=0)
+    return BackupSet(Path(f"later-{at:%Y%m%dT%H%M%SZ}"), "", at, None, verified, None, None)

@@ -8,7 +8,7 @@ from alembic.util import CommandError
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from occupancy_db.backup import contents, create
+from occupancy_db.backup import contents, create, erasures
 from occupancy_db.backup.configuration import BackupSettings, as_user, in_database
 from occupancy_db.backup.copying import compare, grant, restore_copy
 from occupancy_db.backup.exchange import (
@@ -27,7 +27,7 @@ from occupancy_db.backup.sets import BackupSet, SetState, Store
 from occupancy_db.backup.signatures import require_signature
 from occupancy_db.connection import connect
 from occupancy_db.errors import DatabaseError, ExitCode
-from occupancy_db.history import clock, upkeep
+from occupancy_db.history import clock, erase, upkeep
 from occupancy_db.history.policy import RetentionSettings
 from occupancy_db.months import MARGIN
 from occupancy_db.schema import privileges, runner
@@ -152,6 +152,12 @@ async def restore(
         with progress.phase("prepare") as notes:
             migrated = await _prepare(restored, backup, names.live, notes)
             notes += [f"applied {revision}" for revision in migrated.applied]
+        with progress.phase("erase") as notes:
+            known = await erasures.known(store, names.live, backup)
+            for one in known:
+                if one.id not in {erased.id for erased in chosen.manifest.erasures}:
+                    rows = await erase.erase(as_user(restored, OWNER, backup), one.selection)
+                    notes.append(f"{sum(rows.values()):,} rows of {one.selection}")
         with progress.phase("try"):
             for user in USERS:
                 await privileges.verify_privileges(as_user(restored, user, backup))
@@ -160,6 +166,7 @@ async def restore(
             safety = await _save_live(settings, backup, progress, set_id)
         with progress.phase("exchange"):
             renames = await _make_live(settings, names, chosen)
+            erasures.record(store, names.live, [one.model_copy(update={"complete": True}) for one in known])
         with progress.phase("look again"):
             await _verify_exchange(settings, backup, names, renames, migrated.after)
     return Restoration(

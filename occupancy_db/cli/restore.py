@@ -13,9 +13,7 @@ from occupancy_db.settings import Settings
 
 Confirm = Annotated[
     str | None,
-    typer.Option(
-        metavar="DATABASE", help="The name of the database; required, because its sessions are ended."
-    ),
+    typer.Option(metavar="DATABASE", help="The name of the database; required."),
 ]
 
 
@@ -41,7 +39,7 @@ def restore(
     The set is restored to another database and checked there. The last step exchanges the two databases; a
     failure before it leaves the live database untouched. The replaced database is kept for a day.
     """
-    settings = _confirmed(confirm)
+    settings = confirmed(confirm, "this replaces the database")
     done = asyncio.run(
         restoring.restore(
             settings,
@@ -66,7 +64,7 @@ def restore(
 
 def restore_rollback(confirm: Confirm = None, json: Json = False) -> None:
     """Undo the last restore by exchanging the databases."""
-    settings = _confirmed(confirm)
+    settings = confirmed(confirm, "this replaces the database")
     done = asyncio.run(restoring.rollback(settings, BackupSettings(), out.step))
     out.result(
         {"database": settings.database, **done.as_dict()},
@@ -87,13 +85,22 @@ def restore_cleanup(json: Json = False) -> None:
     )
 
 
-def _confirmed(confirm: str | None) -> Settings:
+def confirmed(confirm: str | None, what: str) -> Settings:
+    """The settings, if the operator has named the database.
+
+    Args:
+        confirm: The name that the operator has given.
+        what: What the command does, as a clause that the name of the database follows.
+
+    Raises:
+        DatabaseError: no name or another one was given.
+    """
     settings = Settings()
     if confirm != settings.database:
         given = "was not given" if confirm is None else f"names {confirm}"
         raise DatabaseError(
             ExitCode.REFUSED,
-            f"this replaces the database {settings.database}, and --confirm {given}",
+            f"{what} {settings.database}, and --confirm {given}",
             f"Repeat the command with --confirm {settings.database}.",
         )
     return settings

@@ -199,6 +199,19 @@ async def sum_hours(connection: AsyncConnection, retry: LockRetry, now: datetime
         DatabaseError: a lock was not obtained in time; queries count the hours that are not summed up.
     """
     await retry(connection.execute, _CLOSE, {"now": now})
+    return await sum_marked_hours(connection, retry)
+
+
+async def sum_marked_hours(connection: AsyncConnection, retry: LockRetry) -> int:
+    """Sum up the closed hours whose readings have changed, and return how many were summed up.
+
+    Args:
+        connection: A connection in autocommit mode, under the maintenance lock.
+        retry: Calls a function again while other sessions hold locks.
+
+    Raises:
+        DatabaseError: a lock was not obtained in time; queries count the hours that are not summed up.
+    """
     hours, refreshed = 0, HOURS_AT_ONCE
     # Until few are left, and not until none is left: a client that writes late readings always marks another.
     while refreshed == HOURS_AT_ONCE:

@@ -150,7 +150,7 @@ HOURS = """
 
 def user_of(arguments: tuple[str, ...]) -> str:
     """The user of the service that /usr/local/bin/occupancy-db runs a command in."""
-    return "occupancy_restore" if arguments[0].startswith("restore") else "occupancy_backup"
+    return "occupancy_restore" if arguments[0].startswith(("restore", "erase")) else "occupancy_backup"
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,116 @@
+"""What belongs to a room, a zone or a sensor, in a range of time: the rows of each table that name it."""
+
+from typing import Any, Self
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, model_validator
+
+ROWS = {
+    "sensor_readings": "timestamp",
+    "hourly.history": "hour",
+    "room_transitions": "timestamp",
+    "predictions": "prediction_made_at",
+    "sensors": "since",
+}
+"""The tables that hold data of people, and their columns of time. The other sums are made of the readings."""
+
+# The hours of readings that retention has removed name a place, and not the sensor that was there.
+_PLACES_OF_ENTITY = """EXISTS (
+    SELECT FROM (
+        SELECT room, zone, since, lead(since) OVER (ORDER BY since) AS until
+        FROM public.sensors WHERE entity = :entity
+    ) AS place
+    WHERE (place.room, place.zone) = (history.room, history.zone)
+      AND place.since < history.hour + interval '1 hour'
+      AND (place.until IS NULL OR place.until > history.hour)
+)"""
+
+
+class Selection(BaseModel):
+    """A room, a zone, a sensor, or what belongs to all of those that are given; in a range of time.
+
+    Attributes:
+        room: Name of the room.
+        zone: Name of the zone, in the room if there is one, and otherwise in any.
+        entity: Home Assistant entity id, the ``source_entity`` of readings.
+        since: Begin of the range; None for all before its end.
+        until: End of the range, which is not included; None for all since its begin.
+
+    Raises:
+        ValueError: nothing is selected, or the range is empty.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    room: str | None = None
+    zone: str | None = None
+    entity: str | None = None
+    since: AwareDatetime | None = None
+    until: AwareDatetime | None = None
+
+    @model_validator(mode="after")
+    def _selects(self) -> Self:
+        if not (self.room or self.zone or self.entity):
+            raise ValueError("a room, a zone or an entity must be given")
+        if self.since and self.until and self.since >= self.until:
+            raise ValueError("the range of time is empty: its end is not later than its begin")
+        return self
+
+    @property
+    def is_ranged(self) -> bool:
+        """Whether a range of time is given."""
+        return self.since is not None or self.until is not None
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The parameters of the conditions."""
+        return self.model_dump(exclude_none=True)
+
+    def condition(self, table: str) -> str | None:
+        """The condition of the rows of a table, with named parameters.
+
+        Args:
+            table: A key of ROWS.
+
+        Returns:
+            None if no row of the table belongs to the selection, or none can be told apart by it.
+        """
+        match table:
+            case "sensor_readings":
+                found = self._equal(room="room", zone="zone", entity="source_entity")
+            case "hourly.history":
+                found = self._equal(room="room", zone="zone")
+                if self.entity:
+                    found.append(_PLACES_OF_ENTITY)
+            case "sensors":
+                # A sensor keeps its place if only a part of its time there is selected.
+                if self.is_ranged:
+                    return None
+                found = self._equal(room="room", zone="zone", entity="entity")
+            case _:
+                # They name rooms: those of a zone or a sensor cannot be told from others of the room.
+                if self.zone or self.entity:
+                    return None
+                found = ["room = :room"] if table == "predictions" else [":room IN (from_room, to_room)"]
+        return " AND ".join(found + self._range(table))
+
+    def _equal(self, **columns: str) -> list[str]:
+        return [f"{column} = :{name}" for name, column in columns.items() if getattr(self, name)]
+
+    def _range(self, table: str) -> list[str]:
+        column = ROWS[table]
+        # Of the sums of an hour nothing can be taken: an hour that the range touches belongs to it.
+        end = f"{column} + interval '1 hour' >" if table == "hourly.history" else f"{column} >="
+        return [
+            *([f"{end} :since"] if self.since else []),
+            *([f"{column} < :until"] if self.until else []),
+        ]
+
+    def __str__(self) -> str:
+        """The selection in words."""
+        named = [f"{kind} {value}" for kind in ("room", "zone", "entity") if (value := getattr(self, kind))]
+        times = [
+            f"{word} {at:%Y-%m-%d %H:%M:%S %Z}"
+            for word, at in (("from", self.since), ("to", self.until))
+            if at
+        ]
+        return " ".join([", ".join(named), *times])
