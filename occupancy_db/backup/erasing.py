@@ -10,11 +10,9 @@ from occupancy_db.backup.exchange import DatabaseNames, administration, drop_dat
 from occupancy_db.backup.manifest import Erasure
 from occupancy_db.backup.progress import Announce, Progress
 from occupancy_db.backup.sets import BackupSet, Store
-from occupancy_db.driver import connect_driver
 from occupancy_db.errors import DatabaseError, ExitCode
 from occupancy_db.history import erase
-from occupancy_db.history.selection import Selection
-from occupancy_db.rooms import load_rooms
+from occupancy_db.history.selection import Selection, require_room
 from occupancy_db.schema.privileges import BACKUP_USER, OWNER
 from occupancy_db.settings import Settings
 
@@ -85,7 +83,7 @@ async def preview(
         DatabaseError: there is no such room, or no connection.
     """
     owner = as_user(settings, OWNER, backup)
-    await _require_room(owner, selection)
+    await require_room(owner, selection)
     sets = Store(backup.dir).sets(settings.database)
     return await erase.count(owner, selection), await _holding(settings, backup, sets)
 
@@ -117,7 +115,7 @@ async def run(
     store = Store(backup.dir)
     progress = Progress(store, names.live, announce)
     owner = as_user(settings, OWNER, backup)
-    await _require_room(owner, selection)
+    await require_room(owner, selection)
     async with store.lock(_LOCK_WAIT):
         known = await erasures.known(store, names.live, backup)
         erasure = erasures.begin(known, selection)
@@ -171,16 +169,3 @@ async def _holding(settings: Settings, backup: BackupSettings, sets: list[Backup
             raise
         ends = {}  # retention removes nothing until the clock is confirmed
     return [HoldingSet(one.id, ends.get(one.id), one.pinned) for one in sets]
-
-
-async def _require_room(settings: Settings, selection: Selection) -> None:
-    if selection.room is None:
-        return
-    async with connect_driver(settings, "occupancy-db erase", {}) as connection:
-        rooms = await load_rooms(connection)
-    if selection.room not in rooms:
-        raise DatabaseError(
-            ExitCode.USAGE,
-            f"{selection.room!r} is not a room of {settings.database}",
-            "See 'occupancy-db rooms list'. Nothing was changed.",
-        )

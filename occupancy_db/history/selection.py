@@ -4,6 +4,11 @@ from typing import Any, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, model_validator
 
+from occupancy_db.driver import connect_driver
+from occupancy_db.errors import DatabaseError, ExitCode
+from occupancy_db.rooms import load_rooms
+from occupancy_db.settings import Settings
+
 ROWS = {
     "sensor_readings": "timestamp",
     "hourly.history": "hour",
@@ -114,3 +119,25 @@ class Selection(BaseModel):
             if at
         ]
         return " ".join([", ".join(named), *times])
+
+
+async def require_room(settings: Settings, selection: Selection) -> None:
+    """Refuse a selection of a room that the database does not have.
+
+    Args:
+        settings: The database.
+        selection: The selection. Zones and sensors of earlier times are not known, so any is accepted.
+
+    Raises:
+        DatabaseError: there is no such room, or no connection.
+    """
+    if selection.room is None:
+        return
+    async with connect_driver(settings, "occupancy-db") as connection:
+        rooms = await load_rooms(connection)
+    if selection.room not in rooms:
+        raise DatabaseError(
+            ExitCode.USAGE,
+            f"{selection.room!r} is not a room of {settings.database}",
+            "See 'occupancy-db rooms list'. Nothing was changed.",
+        )

@@ -16,7 +16,10 @@ from tests.waiting import wait_for
 
 prepared, backup_host = hosts.prepared, hosts.backup_host
 
-READING = "INSERT INTO sensor_readings (timestamp, room, zone, state, source_entity) VALUES ({}, '{}', '{}', true, '{}')"
+READING = (
+    "INSERT INTO sensor_readings (timestamp, room, zone, state, source_entity) "
+    "VALUES ({}, '{}', '{}', true, '{}')"
+)
 # Each place of a database where a room is named
 OF_ROOM = {
     "readings": "SELECT count(*) FROM sensor_readings WHERE room = '{}'",
@@ -121,7 +124,8 @@ def test_a_sensor_that_moved_is_erased_in_all_of_its_places(backup_host: BackupH
     # What retention has removed: the sums name places only.
     history = (
         "INSERT INTO hourly.history "
-        "(hour, room, zone, reading_count, confidence_sum, first_reading, last_reading) VALUES ('{0}', '{1}', 'chair', 1, 1, '{0}', '{0}')"
+        "(hour, room, zone, reading_count, confidence_sum, first_reading, last_reading) "
+        "VALUES ('{0}', '{1}', 'chair', 1, 1, '{0}', '{0}')"
     )
     hours = [("2019-05-01", "office"), ("2021-05-01", "office"), ("2021-05-01", "bedroom")]
     for hour, room in hours:
@@ -152,7 +156,7 @@ def test_a_zone_leaves_what_names_rooms_only(backup_host: BackupHost) -> None:
     assert "room_transitions and predictions are kept" in shown
     done = erase(backup_host, "--room", "office", "--zone", zone)
     assert done["rows"][LIVE]["sensor_readings"]
-    left = f"SELECT count(*) FROM sensor_readings WHERE (room, zone) = ('office', '{zone}')"  # noqa: S608
+    left = f"SELECT count(*) FROM sensor_readings WHERE (room, zone) = ('office', '{zone}')"
     assert backup_host.query(left) == [(0,)]
     assert backup_host.query("SELECT count(*) FROM room_transitions") == transitions
 

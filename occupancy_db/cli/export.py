@@ -1,0 +1,31 @@
+"""``occupancy-db export``."""
+
+import asyncio
+import sys
+
+from occupancy_db.cli import selection as selected
+from occupancy_db.errors import DatabaseError, ExitCode
+from occupancy_db.history import export as exporting
+from occupancy_db.settings import Settings
+
+
+def export(
+    room: selected.Room = None,
+    zone: selected.Zone = None,
+    entity: selected.Entity = None,
+    since: selected.From = None,
+    until: selected.To = None,
+) -> None:
+    """Write all data of a room, a zone or a sensor to standard output, as a ZIP archive of CSV files.
+
+    It contains what 'erase' with the same options removes: a file for each table. The file of the readings
+    can be imported.
+    """
+    selection = selected.selection(room, zone, entity, since, until)
+    if sys.stdout.isatty():
+        raise DatabaseError(
+            ExitCode.USAGE, "a terminal cannot show an archive", "Write it to a file, as in … > office.zip."
+        )
+    rows = asyncio.run(exporting.export(Settings(), selection, sys.stdout.buffer))
+    for table, number in rows.items():
+        print(f"{number:,} rows of {table}", file=sys.stderr)
