@@ -7,7 +7,7 @@ from typing import Any
 from occupancy_db.backup import create, erasures, pruning
 from occupancy_db.backup.configuration import BackupSettings, as_user, in_database
 from occupancy_db.backup.exchange import DatabaseNames, administration, drop_database, find_databases
-from occupancy_db.backup.manifest import Erasure
+from occupancy_db.backup.manifest import Erasure, Manifest
 from occupancy_db.backup.progress import Announce, Progress
 from occupancy_db.backup.sets import BackupSet, Store
 from occupancy_db.errors import DatabaseError, ExitCode
@@ -124,12 +124,11 @@ async def run(
         async with administration(settings) as connection:
             await drop_database(connection, names.restoring)  # of an interrupted restore
             existing = await find_databases(connection, names)
-        rows: dict[str, dict[str, int]] = {}
-        for name in (names.live, names.replaced):
-            if name in existing:
-                with progress.phase(f"erase in {name}") as notes:
-                    rows[name] = await erase.erase(in_database(owner, name), selection)
-                    notes.append(f"{sum(rows[name].values()):,} rows removed")
+        rows = {}
+        for name in sorted(existing.keys() - {names.restoring}):
+            with progress.phase(f"erase in {name}") as notes:
+                rows[name] = await erase.erase(in_database(owner, name), selection)
+                notes.append(f"{sum(rows[name].values()):,} rows removed")
         erasure = erasure.model_copy(update={"complete": True})
         erasures.record(store, names.live, [*others, erasure])
         new, removed = None, []
@@ -139,6 +138,31 @@ async def run(
                 removed = _remove_sets(store, erasures.sets_with(store.sets(names.live), erasure), notes)
         left = erasures.sets_with(store.sets(names.live), erasure)
         return Erased(erasure, rows, new, removed, await _holding(settings, backup, left))
+
+
+async def repeat(
+    restored: Settings, backup: BackupSettings, manifest: Manifest, notes: list[str]
+) -> list[Erasure]:
+    """Erase from a restored database what its set still contains.
+
+    Args:
+        restored: The restored database, as its owner.
+        backup: Where the sets are; the caller holds the lock of the store.
+        manifest: The manifest of the set.
+        notes: Takes a line for each erasure.
+
+    Returns:
+        The record after this restore: all erasures are complete.
+
+    Raises:
+        DatabaseError: the record is damaged, or the removal failed.
+    """
+    known = await erasures.known(Store(backup.dir), manifest.database, backup)
+    for one in known:
+        if one.id not in {earlier.id for earlier in manifest.erasures}:
+            rows = await erase.erase(restored, one.selection)
+            notes.append(f"{sum(rows.values()):,} rows of {one.selection}")
+    return [one.model_copy(update={"complete": True}) for one in known]
 
 
 async def _new_set(settings: Settings, backup: BackupSettings, progress: Progress, erasure: Erasure) -> str:

@@ -8,7 +8,7 @@ from alembic.util import CommandError
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from occupancy_db.backup import contents, create, erasures
+from occupancy_db.backup import contents, create, erasing, erasures
 from occupancy_db.backup.configuration import BackupSettings, as_user, in_database
 from occupancy_db.backup.copying import compare, grant, restore_copy
 from occupancy_db.backup.exchange import (
@@ -27,7 +27,7 @@ from occupancy_db.backup.sets import BackupSet, SetState, Store
 from occupancy_db.backup.signatures import require_signature
 from occupancy_db.connection import connect
 from occupancy_db.errors import DatabaseError, ExitCode
-from occupancy_db.history import clock, erase, upkeep
+from occupancy_db.history import clock, upkeep
 from occupancy_db.history.policy import RetentionSettings
 from occupancy_db.months import MARGIN
 from occupancy_db.schema import privileges, runner
@@ -140,33 +140,26 @@ async def restore(
     async with store.lock(_LOCK_WAIT):
         with progress.phase("choose") as notes:
             chosen = await _choose(settings, backup, names, name, unsigned)
-            notes += [chosen.backup_set.id, *store.foreign(names.live)]
-        set_id = chosen.backup_set.id
+            set_id = chosen.backup_set.id
+            notes += [set_id, *store.foreign(names.live)]
         with progress.phase("restore"):
             await _restore_beside_live(settings, names, chosen)
         restored = in_database(settings, names.restoring)
         with progress.phase("compare") as notes:
-            reader = as_user(restored, BACKUP_USER, backup)  # the user who may read everything
+            reader = as_user(restored, BACKUP_USER, backup)
             found = await compare(reader, chosen.backup_set, chosen.manifest.contents)
             notes.append(f"{found.rows:,} rows")
         with progress.phase("prepare") as notes:
             migrated = await _prepare(restored, backup, names.live, notes)
-            notes += [f"applied {revision}" for revision in migrated.applied]
-        with progress.phase("erase") as notes:
-            known = await erasures.known(store, names.live, backup)
-            for one in known:
-                if one.id not in {erased.id for erased in chosen.manifest.erasures}:
-                    rows = await erase.erase(as_user(restored, OWNER, backup), one.selection)
-                    notes.append(f"{sum(rows.values()):,} rows of {one.selection}")
+            erased = await erasing.repeat(as_user(restored, OWNER, backup), backup, chosen.manifest, notes)
         with progress.phase("try"):
             for user in USERS:
                 await privileges.verify_privileges(as_user(restored, user, backup))
-        safety = None
-        if names.live in chosen.existing and safety_backup:
-            safety = await _save_live(settings, backup, progress, set_id)
+        saved = names.live in chosen.existing and safety_backup
+        safety = await _save_live(settings, backup, progress, set_id) if saved else None
         with progress.phase("exchange"):
             renames = await _make_live(settings, names, chosen)
-            erasures.record(store, names.live, [one.model_copy(update={"complete": True}) for one in known])
+            erasures.record(store, names.live, erased)
         with progress.phase("look again"):
             await _verify_exchange(settings, backup, names, renames, migrated.after)
     return Restoration(
@@ -316,6 +309,7 @@ async def _prepare(restored: Settings, backup: BackupSettings, live: str, notes:
     """Bring a restored database to this release: schema, partitions, privileges, statistics."""
     owner = as_user(restored, OWNER, backup)
     migrated = await runner.upgrade(owner)
+    notes += [f"applied {revision}" for revision in migrated.applied]
     await clock.carry(in_database(owner, live), owner)
     try:
         policy = RetentionSettings()

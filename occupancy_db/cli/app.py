@@ -45,7 +45,7 @@ COMMANDS = {
     "restore-rollback": ("restore", "restore_rollback", "Undo the last restore by exchanging the databases."),
     "restore-cleanup": ("restore", "restore_cleanup", "Drop databases that a restore replaced or left."),
     "erase": ("erase", "erase", "Remove all data of a room, a zone or a sensor."),
-    "export": ("export", "export", "Write all data of a room, a zone or a sensor as CSV files."),
+    "export": ("export", "export", "Write all data of a room, a zone or a sensor as a ZIP archive."),
     "import": ("import_readings", "import_readings", "Import sensor readings from CSV or NDJSON files."),
     "seed": ("seed", "seed", "Fill a development database with generated data."),
     "reset": ("reset", "reset", "Drop everything that the migrations created, and create it again."),

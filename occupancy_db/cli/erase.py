@@ -35,7 +35,7 @@ def erase(
     confirm: Confirm = None,
     json: Json = False,
 ) -> None:
-    """Remove all data of a room, a zone or a sensor, in a range of time or for ever.
+    """Remove all data of a room, a zone or a sensor.
 
     Readings, hourly sums, transitions, predictions and the places of sensors are removed. The erasure is
     recorded beside the backup sets: every restore of a set that was made before applies it again.

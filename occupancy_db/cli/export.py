@@ -4,6 +4,7 @@ import asyncio
 import sys
 
 from occupancy_db.cli import selection as selected
+from occupancy_db.cli.output import Json, out
 from occupancy_db.errors import DatabaseError, ExitCode
 from occupancy_db.history import export as exporting
 from occupancy_db.settings import Settings
@@ -15,11 +16,12 @@ def export(
     entity: selected.Entity = None,
     since: selected.From = None,
     until: selected.To = None,
+    json: Json = False,
 ) -> None:
-    """Write all data of a room, a zone or a sensor to standard output, as a ZIP archive of CSV files.
+    """Write all data of a room, a zone or a sensor as a ZIP archive.
 
-    It contains what 'erase' with the same options removes: a file for each table. The file of the readings
-    can be imported.
+    The archive goes to standard output. It has a CSV file for each table, with the rows that 'erase' with the
+    same options removes. The file of the readings can be imported.
     """
     selection = selected.selection(room, zone, entity, since, until)
     if sys.stdout.isatty():
@@ -27,5 +29,5 @@ def export(
             ExitCode.USAGE, "a terminal cannot show an archive", "Write it to a file, as in … > office.zip."
         )
     rows = asyncio.run(exporting.export(Settings(), selection, sys.stdout.buffer))
-    for table, number in rows.items():
-        print(f"{number:,} rows of {table}", file=sys.stderr)
+    if not out.json:
+        print(*(f"{number:,} rows of {table}" for table, number in rows.items()), sep="\n", file=sys.stderr)

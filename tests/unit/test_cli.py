@@ -242,6 +242,8 @@ INTERFACE = {
     "cleanup": ("--months --transitions-months --predictions-months --dry-run --no-dry-run --lock-wait"),
     "partitions status": "--months-ahead --months-back",
     "partitions maintain": "--months-ahead --months-back --dry-run --lock-wait",
+    "erase": "--room --zone --entity --from --to --dry-run --from-backups --confirm",
+    "export": "--room --zone --entity --from --to",
     "clock status": "",
     "clock confirm": "--by",
     "rooms list": "",
