@@ -107,11 +107,14 @@ class Definitions:
         return ((one, _month(one, of_index)) for one in self.entries)
 
     def foreign_owners(self) -> list[str]:
-        """Name the objects that do not belong to the owner of the database."""
+        """Name the objects that do not belong to the owner of the database.
+
+        Privileges have the owner of their object, which is named itself unless it is one of the system.
+        """
         return sorted(
             f"{one.title} of {one.owner}"
             for one in self.entries
-            if one.owner not in {"-", "", OWNER} and one.key[0] != "DEFAULT ACL"
+            if one.owner not in {"-", "", OWNER} and one.key[0] not in {"ACL", "DEFAULT ACL"}
         )
 
     def foreign_defaults(self) -> list[str]:

@@ -73,6 +73,12 @@ def test_what_cannot_be_restored_is_named_by_the_backup(
     assert backup_host.databases() == {LIVE}
 
 
+def test_privileges_on_functions_of_the_system_are_not_named(backup_host: BackupHost) -> None:
+    backup_host.cluster.execute("REVOKE EXECUTE ON FUNCTION lo_creat(int) FROM PUBLIC", database=LIVE)
+    made = backup_host.backup("create")
+    assert (made.returncode, "a restore" in made.stdout) == (0, False), made.stdout + made.stderr
+
+
 # What the owner creates comes back, or is named: a query whose answer must be the same after a restore.
 OWNED = {
     "settings of the database": (
