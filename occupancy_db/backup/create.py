@@ -155,9 +155,7 @@ async def make_set(
                 database_bytes=server.database_bytes,
                 contents=saved,
                 before_restore_of=before_restore_of,
-                erasures=[
-                    one for one in await erasures.known(store, settings.database, backup) if one.complete
-                ],
+                erasures=await erasures.complete(store, settings.database, backup),
             )
             replace(partial / MANIFEST, manifest.seal())
             await sign(partial, backup)

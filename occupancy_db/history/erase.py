@@ -123,7 +123,9 @@ async def _delete_readings(session: UpkeepSession, selection: Selection) -> int:
     """Delete the readings in the order of time, and return their number."""
     condition = selection.condition("sensor_readings")
     # Each step looks at the readings from the end of the step before, and none at readings that arrive later.
-    bounds = text(f"SELECT min(timestamp), max(timestamp) FROM sensor_readings WHERE {condition}")  # noqa: S608
+    bounds = text(
+        f"SELECT min(timestamp), max(timestamp) FROM sensor_readings WHERE {condition}"  # noqa: S608  # constants
+    )
     step_end = text(f"""
         SELECT max(timestamp) FROM (
             SELECT timestamp FROM sensor_readings
@@ -131,9 +133,9 @@ async def _delete_readings(session: UpkeepSession, selection: Selection) -> int:
             ORDER BY timestamp LIMIT {ROWS_AT_ONCE}
         ) AS step
     """)  # noqa: S608  # constants
-    delete = text(
-        f"DELETE FROM sensor_readings WHERE {condition} AND timestamp >= :start AND timestamp <= :end"  # noqa: S608
-    )
+    delete = text(f"""
+        DELETE FROM sensor_readings WHERE {condition} AND timestamp >= :start AND timestamp <= :end
+    """)  # noqa: S608  # constants
     found = (await session.retry(session.guard.execute, bounds, selection.parameters)).one()
     rows, start = 0, found.min
     while start is not None:
