@@ -128,8 +128,8 @@ def authorities(directory: Path) -> list[Authority]:
         try:
             certificate = x509.load_pem_x509_certificate(path.read_bytes())
             key = serialization.load_pem_private_key(path.with_suffix(".key").read_bytes(), None)
-            if key.public_key() != certificate.public_key():
-                raise ValueError("the key is that of another certificate")
+            if key.public_key().public_numbers() != certificate.public_key().public_numbers():
+                raise ValueError("the key is that of another certificate")  # cryptography 38 compares no keys
         except (OSError, ValueError) as error:
             advice = "Bring both back from a copy, or move them away: a new CA is made then, for all clients"
             sys.exit(f"The CA {path} and its key cannot be used: {error}. {advice}.")
