@@ -39,7 +39,7 @@ def test_a_token_that_rclone_renews_is_kept(host: Host) -> None:
     nowhere = f"HTTPS_PROXY=http://127.0.0.1:9 RCLONE_RETRIES=1 RCLONE_LOW_LEVEL_RETRIES=1 {job}"
     for _ in range(2):  # the token service answers once
         run = host.run(nowhere)
-        assert run.rc == 1
+        assert run.rc != 0
         assert "127.0.0.1:9: connect: connection refused" in run.stderr
         assert '"refresh_token":"the-second"' in host.file(own).content_string
     assert "refresh_token=the-first" in host.file("/run/asked").content_string
