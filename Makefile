@@ -12,6 +12,12 @@ ROUNDS ?= 5
 # Further arguments for ansible-playbook: make up ANSIBLE_ARGS="--inventory inventories/home --ask-become-pass"
 ANSIBLE_ARGS ?=
 
+# Ansible passes over the ansible.cfg of such a directory, and finds neither roles nor inventory.
+ifneq ($(shell find . -maxdepth 0 -perm -o=w),)
+$(error Every user of this machine can write to $(CURDIR), so Ansible does not use its ansible.cfg. Nothing was changed. Run \
+  `chmod o-w .`, or clone again into a directory of Linux, like ~: on a disk of Windows (/mnt/c in WSL) modes cannot be changed)
+endif
+
 BIN := .venv/bin
 UV := $(or $(shell command -v uv),.cache/uv/bin/uv)
 MANAGE := $(BIN)/python scripts/manage_db.py

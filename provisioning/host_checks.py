@@ -16,9 +16,10 @@ MAJOR = "16"
 """The major version of PostgreSQL."""
 
 FOREIGN_FILE_SYSTEMS = frozenset(
-    {"exfat", "vfat", "msdos", "ntfs", "ntfs3", "fuseblk", "cifs", "smb3", "drvfs"}
+    {"9p", "cifs", "drvfs", "exfat", "msdos", "ntfs", "ntfs3", "smb3", "vboxsf", "vfat"}
 )
-"""File systems without the owners of files or without the guarantees that PostgreSQL needs."""
+"""File systems without the owners of files or without the guarantees that PostgreSQL needs. Disks of Windows
+are 9p in WSL 2 and drvfs in WSL 1."""
 
 IDENTIFIER = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 """A name of a database or user that needs no quotes."""
@@ -112,6 +113,38 @@ def renamed(request: Request) -> str:
     )
 
 
+def _file_system(request: Request) -> str:
+    """Why the data cannot be on the file system of their directory; empty if they can.
+
+    NFS is not refused where it is mounted with `hard`, which is all that PostgreSQL requires of it:
+    https://www.postgresql.org/docs/16/creating-cluster.html#CREATING-CLUSTER-NFS
+    """
+    host, kind = request.host, request.host["file_system"]
+    options = host.get("mount_options", "").split(",")
+    if kind in FOREIGN_FILE_SYSTEMS:
+        why = "has no owners or modes of files that PostgreSQL could rely on"
+    elif kind.startswith("fuse"):
+        why = "is served by a program and does not guarantee that what PostgreSQL has written is kept"
+    elif kind in ("tmpfs", "ramfs"):
+        why = "is memory, whose contents end with the host's next start"
+    elif kind == "overlay" and not host["kernel"]["container"]:
+        why = (
+            "shows the changes of this start only, as overlayroot and live systems do (on a Raspberry Pi, "
+            "raspi-config switches it off)"
+        )
+    elif kind.startswith("nfs") and {"soft", "softerr"} & set(options):
+        return (
+            f"{request['occupancy_data_dir']} is on NFS that is mounted with soft: a pause of its server "
+            "would damage the data. Mount it with hard, and let that server export it with sync."
+        )
+    else:
+        return ""
+    return (
+        f"{request['occupancy_data_dir']} is on {kind}, which {why}: choose a directory on ext4, XFS or "
+        "Btrfs (occupancy_data_dir)."
+    )
+
+
 def check_host(request: Request) -> list[str]:
     """The machine: distribution, memory, disk, cluster and port."""
     host, data_dir, problem = request.host, request["occupancy_data_dir"], Problems()
@@ -120,11 +153,7 @@ def check_host(request: Request) -> list[str]:
         f"{host['distribution']} {host['distribution_version']} is not supported: use Debian 12 or 13, "
         "or Ubuntu 22.04 or 24.04.",
     )
-    problem(
-        host["file_system"] in FOREIGN_FILE_SYSTEMS,
-        f"{data_dir} is on {host['file_system']}, which has no owners or modes of files that PostgreSQL "
-        "could rely on: choose a directory on ext4, XFS or Btrfs (occupancy_data_dir).",
-    )
+    problem(said := _file_system(request), said)
     problem(
         not host["memory_controller"],
         "The kernel cannot limit memory, so that the limit of the server's container would have no effect: "

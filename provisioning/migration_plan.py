@@ -11,6 +11,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
+
+from occupancy_db.schema.revisions import is_unverified
+
+DEFAULTS = Path(__file__).parents[1] / "roles/migrations/defaults/main.yml"
+"""The defaults of role migrations, whose variables determine the batches."""
+
 
 def release_revisions(root: Path) -> list[str]:
     """The revisions of the checkout in `root`, the oldest first."""
@@ -32,6 +39,26 @@ def read_outcome(code: int, stdout: str, stderr: str) -> dict[str, Any]:
         if line.startswith('{"error":'):
             error: dict[str, Any] = json.loads(line)["error"]
             return error
+    return {}
+
+
+def find_present(server: Mapping[str, Any] | None, release: Sequence[str]) -> dict[str, Any]:
+    """Return the result of `occupancy-db migrate` where it would do nothing; empty if it must be asked.
+
+    Args:
+        server: The state of the server that the probe of role occupancy has read; None if it did not answer.
+        release: The release's revisions.
+    """
+    match (server or {}).get("revisions"):
+        case [[revision, comment]] if revision == release[-1] and not is_unverified(comment):
+            return {
+                "from": revision,
+                "to": revision,
+                "applied": [],
+                "ahead": [],
+                "phases": {},
+                "slowest_lock_ms": 0,
+            }
     return {}
 
 
@@ -87,24 +114,31 @@ def plan(said: Mapping[str, Any], brought: bool, release: Sequence[str]) -> dict
     }
 
 
-def batch_sizes(
-    groups: Mapping[str, Sequence[str]], group: str, variables: Mapping[str, Any], default: Any
-) -> Any:
-    """How many hosts a play takes at once: the variable migrations_serial of the group's first host.
-
-    A play has no host whose variables it could take.
+def online_hosts(group: str, groups: Mapping[str, Sequence[str]]) -> str:
+    """The pattern of the hosts of a play: those of a group, without the ones that reach.yml has left out.
 
     Args:
+        group: The inventory group.
         groups: The inventory's groups.
-        group: The group of the play.
+    """
+    return f"{group}:&occupancy_online" if "occupancy_online" in groups else group
+
+
+def batch_sizes(group: str, groups: Mapping[str, Sequence[str]], variables: Mapping[str, Any]) -> Any:
+    """How many hosts a play takes at once: the variable migrations_serial of the group's first host.
+
+    A play has no host whose variables it could take, and no defaults of roles.
+
+    Args:
+        group: The inventory group of the play.
+        groups: The inventory's groups.
         variables: The hosts' variables.
-        default: The default of the role migrations.
     """
     first = next(iter(groups.get(group, ())), "localhost")
     try:
         return variables[first]["migrations_serial"]
     except KeyError:
-        return default
+        return yaml.safe_load(DEFAULTS.read_text())["migrations_serial"]
 
 
 def stop_reason(play: Sequence[str], left: Sequence[str], allowed: int) -> str:

@@ -92,6 +92,7 @@ class FilterModule:
             "images_refresh": images_refresh,
             "images_refused_built": images_refused_built,
             "offline_problem": migration_plan.offline_problem,
+            "online_hosts": migration_plan.online_hosts,
             "only_migrations": run_tags.only_migrations,
             "migrations_and_others": run_tags.migrations_and_others,
             "stop_reason": migration_plan.stop_reason,

@@ -3,10 +3,13 @@
 import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from occupancy_db.errors import ExitCode
+from occupancy_db.schema.position import chain
+from provisioning import migration_plan
 from tests.database.chain import run, schema
 from tests.database.cluster import SUPERUSER_PASSWORD
 from tests.database.conftest import HEAD, Database
@@ -37,13 +40,19 @@ def test_the_probe_of_a_host_reads_rooms_and_labels(
     (tmp_path / "postgresql").symlink_to(database.cluster.directory)
     monkeypatch.setenv("PGPORT", str(database.cluster.port))
     monkeypatch.setenv("PGPASSWORD", SUPERUSER_PASSWORD)
-    request = {"run_dir": str(tmp_path), "database": database.name}
+    request = {"run_dir": str(tmp_path)}
+
+    def facts(name: str) -> dict[str, Any]:
+        found: dict[str, Any] = probe.schema_facts(lambda statement: probe.query(request, name, statement))
+        return found
+
     answer(database, "rooms", "add", "kitchen", "attic", "--label", "Küche", "--label", "")
-    found = probe.room_facts(request)
-    assert found == {**dict.fromkeys(SIX), "kitchen": "Küche", "attic": None}
+    found = facts(database.name)
+    assert found["rooms"] == {**dict.fromkeys(SIX), "kitchen": "Küche", "attic": None}
+    assert migration_plan.find_present(found, chain())["to"] == chain()[-1]
     run(database, "ALTER TABLE rooms RENAME TO moved", "CREATE VIEW rooms AS SELECT * FROM moved")
-    assert probe.room_facts(request) == dict.fromkeys(found)  # no view is read
-    assert probe.room_facts(request | {"database": "postgres"}) == {}
+    assert facts(database.name)["rooms"] == dict.fromkeys(found["rooms"])  # no view is read
+    assert facts("postgres") == {"rooms": {}, "sensors": [], "revisions": []}
 
 
 def test_seed_leaves_out_rows_of_a_retired_room(database: Database) -> None:

@@ -16,7 +16,7 @@ import yaml
 from provisioning import migration_plan, restarts
 
 ROOT = Path(__file__).parents[2]
-PARTS = ("batches", "provision")
+PARTS = ("batches", "provision", "rotate")
 """The playbooks whose play takes the hosts in batches: migrations, and everything that restarts a server."""
 
 
@@ -38,9 +38,30 @@ def test_hosts_that_are_offline_have_a_budget_of_their_own() -> None:
 def test_the_first_host_determines_the_size_of_the_batches() -> None:
     groups = {"occupancy": ["one", "two"]}
     variables = {"one": {"migrations_serial": [2, "50%"]}, "two": {}}
-    assert migration_plan.batch_sizes(groups, "occupancy", variables, [1]) == [2, "50%"]
-    assert migration_plan.batch_sizes(groups, "occupancy", {"one": {}}, [1]) == [1]
-    assert migration_plan.batch_sizes({}, "homes", {}, [1]) == [1]
+    assert migration_plan.batch_sizes("occupancy", groups, variables) == [2, "50%"]
+    assert migration_plan.batch_sizes("occupancy", groups, {"one": {}}) == [1, 5, 10]
+    assert migration_plan.batch_sizes("homes", {}, {}) == [1, 5, 10]
+
+
+def test_a_play_leaves_out_the_hosts_that_did_not_answer() -> None:
+    assert migration_plan.online_hosts("homes", {"homes": ["one", "two"]}) == "homes"
+    assert (
+        migration_plan.online_hosts("homes", {"homes": [], "occupancy_online": []})
+        == "homes:&occupancy_online"
+    )
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "playbooks").glob("*.yml")), ids=lambda path: path.stem)
+def test_a_play_that_may_restart_servers_takes_the_hosts_in_batches(path: Path) -> None:
+    for play in yaml.safe_load(path.read_text()):
+        roles = {
+            one["ansible.builtin.import_role"]["name"]
+            for one in play.get("tasks", [])
+            if "ansible.builtin.import_role" in one
+        }
+        if roles & {"postgres", "docker_engine"} and path.stem != "images":  # the controller's own play
+            assert {"serial"} < play.keys(), play["name"]
+            assert "| online_hosts(" in play["hosts"]
 
 
 # Runs
@@ -67,9 +88,10 @@ def batches(
         "failed_when": "fails | default(false)",
     }
     play |= {"tasks": [*ends, own], "become": False}
-    play["vars"] |= {
+    play["vars"] = play.get("vars", {}) | {
         "batches_always": True,
-        "migrations_max_failures": "{{ defaults.migrations_max_failures }}",
+        **yaml.safe_load(migration_plan.DEFAULTS.read_text()),  # of the role, whose tasks are left out
+        **variables,
     }
     (place / f"playbooks/{playbook}.yml").write_text(yaml.safe_dump([play]))
     run = "- import_playbook: reach.yml\n- import_playbook: " + playbook + ".yml\n"

@@ -72,7 +72,7 @@ def bundle(request: dict[str, Any]) -> list[x509.Certificate]:
 def test_a_new_host_gets_a_ca_and_a_certificate_and_then_nothing(request_: dict[str, Any]) -> None:
     assert job.converge(request_, NOW) == [
         "a CA was created",
-        "a server certificate was issued: there was none",
+        "a server certificate was issued: there was none that can be read",
         f"{request_['dir']}/tls/ca.crt was written",
     ]
     assert job.converge(request_, NOW) == []
@@ -144,7 +144,7 @@ def test_the_job_runs_from_its_file_and_says_that_no_server_answers(
     file = tmp_path / "request.json"
     file.write_text(json.dumps(request_))
     done = subprocess.run([sys.executable, SCRIPT, file], capture_output=True, text=True, check=True)
-    assert "<5>a server certificate was issued: there was none\n" in done.stdout
+    assert "<5>a server certificate was issued: there was none that can be read\n" in done.stdout
     assert "days left: 824 of the server's certificate, 3649 of the CA\n" in done.stdout
     assert "<4>the server does not answer, and loads the certificate when it starts" in done.stdout
 

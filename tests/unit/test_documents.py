@@ -365,6 +365,7 @@ OF_POSTGRESQL = {
 def test_messages_in_troubleshooting_are_those_of_the_product() -> None:
     folders = ("occupancy_db", "provisioning", "playbooks", "roles")
     sources = [path for folder in folders for path in (ROOT / folder).rglob("*.*") if path.suffix in SOURCES]
+    sources.append(ROOT / "Makefile")
     text = " ".join(re.sub(r"[\"'\s{}]+", " ", path.read_text()) for path in sources)
     cells = re.findall(r"^\| ([^|]+) \|", (ROOT / "docs/troubleshooting.md").read_text(), re.MULTILINE)
     quoted = [code for cell in cells for code in re.findall(r"`([^`]+)`", cell)]

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+from occupancy_db.release.results import Deployment
 from playbooks.filter_plugins import playbooks
 from provisioning import migration_plan, run_tags, sudo
 
@@ -111,6 +112,18 @@ def test_the_tag_migrate_selects_the_plays_of_the_playbook_migrate() -> None:
         "Leave a run with the tag migrate to batches.yml"
         in site["Provision PostgreSQL for the occupancy system"]
     )
+
+
+@pytest.mark.parametrize(
+    ("playbook", "tag"),
+    [
+        ("site", "postgres"),
+        *((name, f"rotate-{what}") for name in ("site", "rotate") for what in ("tls", "passwords")),
+    ],
+)
+def test_what_may_stop_an_application_ends_with_its_gate(playbook: str, tag: str) -> None:
+    tasks = [task for part in plays(run(playbook, "--tags", tag, "--list-tasks")).values() for task in part]
+    assert any("Write and read as the application" in task for task in tasks)
 
 
 def test_skip_tags_migrations_skips_no_other_role() -> None:
@@ -269,6 +282,30 @@ def test_revisions_are_compared_without_the_image(revision: str | None, pending:
     found = migration_plan.plan({"revision": revision}, False, RELEASE)
     assert (found["from"], found["pending"], found["to"]) == (revision or "", pending, to)
     assert bool(found["problems"]) == (revision == "004_four")
+
+
+@pytest.mark.parametrize(
+    "server",
+    [
+        None,
+        {},
+        {"revisions": []},
+        {"revisions": [["002_two", None]]},
+        {"revisions": [["003_three", None], ["004_branch", None]]},
+        {"revisions": [["004_four", "001_one (expand), 004_four (expand)"]]},
+        {"revisions": [["003_three", "003_three (expand); unproved"]]},
+    ],
+)
+def test_the_tools_are_asked_unless_the_probe_has_found_the_newest_revision(
+    server: dict[str, Any] | None,
+) -> None:
+    assert migration_plan.find_present(server, RELEASE) == {}
+
+
+def test_the_tools_are_not_started_for_nothing() -> None:
+    found = migration_plan.find_present({"revisions": [["003_three", "003_three (expand)"]]}, RELEASE)
+    said = Deployment("", "003_three", "003_three", [], [], {}).as_dict()
+    assert found == {name: said[name] for name in found}
 
 
 def test_an_error_is_found_among_the_lines_of_docker() -> None:

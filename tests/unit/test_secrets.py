@@ -10,6 +10,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,8 @@ def test_no_secret_goes_through_a_module_that_writes_temporary_files(path: Path)
             str(task.get("ansible.builtin.copy", "")),
         )
         assert not (modules and (task.get("no_log") or secret)), task.get("name")
+        # It reads and writes all of a file, for one block of it.
+        assert "blockinfile" not in modules, task.get("name")
 
 
 def test_modules_get_their_arguments_without_a_file() -> None:
@@ -79,6 +82,31 @@ def test_a_block_replaces_the_former_one_and_keeps_the_other_lines(tmp_path: Pat
     assert write(path, "PASSWORD=\\1 $x\n", marker=MARKER) == "changed"
     assert path.read_text() == f"{block}OWN=2\n"
     assert write(path, "PASSWORD=\\1 $x\n", marker=MARKER) == ""
+
+
+def test_a_blank_text_removes_the_block_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / ".env"
+    path.write_text("OWN=1\n")
+    path.chmod(0o644)
+    assert write(path, "\n", marker=MARKER) == ""
+    assert stat.S_IMODE(path.stat().st_mode) == 0o644  # there is no block: the file is not the product's
+    write(path, "PASSWORD=x\n", marker=MARKER)
+    assert write(path, "\n", "check", marker=MARKER) == "changed"
+    assert "PASSWORD=x" in path.read_text()
+    assert write(path, "\n", marker=MARKER) == "changed"
+    assert path.read_text() == "OWN=1\n"
+    assert write(path, "\n", marker=MARKER) == ""
+
+
+def test_runs_at_once_do_not_damage_each_others_file(tmp_path: Path) -> None:
+    path = tmp_path / ".env"
+    blocks = {f"# {{mark}} {number}": f"NUMBER={number}\n" * 20_000 for number in range(4)}
+    with ThreadPoolExecutor() as pool:
+        assert (
+            list(pool.map(lambda one: write(path, one[1], marker=one[0]), blocks.items())) == ["changed"] * 4
+        )
+    for marker, text in blocks.items():
+        assert f"{marker.format(mark='BEGIN')}\n{text}{marker.format(mark='END')}\n" in path.read_text()
 
 
 def test_a_link_is_followed(tmp_path: Path) -> None:

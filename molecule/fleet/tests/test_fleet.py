@@ -1,4 +1,8 @@
-"""A release comes to three hosts in use, in this order: planned, stopped by a failure, continued, rolled back."""
+"""A release comes to three hosts in use, in this order: planned, stopped by a failure, continued, rolled back.
+
+Most of the time of this scenario goes into runs of playbooks: each run shows as much as it can. Where the
+batches do not matter, EVERY takes all hosts at once.
+"""
 
 from __future__ import annotations
 
@@ -26,6 +30,9 @@ CANARY, *REST = NAMES
 NEXT = "801_add_expected_vacancy"
 NEXT_VERSION = "0.2.0"
 ENTITY = "binary_sensor.fleet"
+EVERY = ["100%"]
+REFUSING = "ALTER TABLE sensor_readings ADD CONSTRAINT nothing CHECK (false) NOT VALID"
+"""The application cannot write."""
 
 
 class Fleet:
@@ -136,18 +143,17 @@ def test_each_host_has_the_rooms_of_its_variables(fleet: Fleet) -> None:
         [],
     ]
     assert rooms(fleet) == expected
-    # A room of the command line, beside the host's own, on one host; a second run changes nothing.
+    # A room of the command line, beside the host's own, on one host. The next run changes nothing: the inventory
+    # does not bring back what was retired meanwhile.
     chosen: dict[str, Any] = {"occupancy_rooms": ["kitchen", {"name": "-o", "label": "Option"}]}
     for number in (1, 0):
         run = run_playbook("site.yml", "--limit", f"localhost,{CANARY}", **chosen)
         assert run.returncode == 0, run.stdout[-6000:] + run.stderr[-2000:]
         assert recap(run, "changed") == {CANARY: number}
-    expected[0].append(("-o", "Option"))
-    assert rooms(fleet) == expected
-    # The inventory adds and does not bring back.
-    fleet.hosts[CANARY].check_output("occupancy-db rooms retire kitchen </dev/null")
-    run = run_playbook("site.yml", "--limit", f"localhost,{CANARY}")
-    assert recap(run, "changed") == {CANARY: 0}
+        if number:
+            expected[0].append(("-o", "Option"))
+            assert rooms(fleet) == expected
+            fleet.hosts[CANARY].check_output("occupancy-db rooms retire kitchen </dev/null")
     with pytest.raises(psycopg2.errors.CheckViolation, match='room "kitchen" was retired on'):
         fleet.servers[CANARY].query("occupancy_app", INSERT.replace("'office'", "'kitchen'") % f"'{ENTITY}'")
 
@@ -218,28 +224,22 @@ def test_the_next_run_migrates_all_hosts_and_no_write_is_lost(
     assert "occupancy-ops:0.0.9" not in images[1]
 
 
-def test_hosts_that_have_the_release_are_not_changed(fleet: Fleet) -> None:
-    run = fleet.migrate()
-    assert run.returncode == 0, run.stdout[-6000:]
-    assert recap(run, "changed") == dict.fromkeys(NAMES, 0)
-    assert table(run) == {name: [NEXT, NEXT, "", "0 ms", "was there already, serves"] for name in NAMES}
-    # A check by the release before: its images are still on the hosts.
-    check = fleet.migrate("--check", root=ROOT)
-    assert check.returncode == 0, check.stdout[-6000:]
-    assert {row[4] for row in table(check).values()} == {f"nothing to do, ahead of this release by {NEXT}"}
-
-
-def test_hosts_return_to_the_previous_release_with_a_newer_schema(fleet: Fleet) -> None:
-    run = fleet.migrate(root=ROOT)
+def test_one_command_takes_all_hosts_back_to_the_previous_release(fleet: Fleet) -> None:
+    run = run_playbook("site.yml", migrations_serial=EVERY)
     assert run.returncode == 0, run.stdout[-6000:]
     ahead = f"serves, ahead of this release by {NEXT}"
     assert table(run) == {name: [NEXT, NEXT, "", "0 ms", ahead] for name in NAMES}
     assert fleet.tools() == ["0.1.0"] * 3
-    host, server = fleet.hosts[CANARY], fleet.servers[CANARY]
-    server.query("occupancy_app", INSERT % f"'{ENTITY}'")
+    assert fleet.revisions() == [NEXT] * 3
+    for server in fleet.servers.values():
+        server.query("occupancy_app", INSERT % f"'{ENTITY}'")
+    host = fleet.hosts[CANARY]
     assert "ahead of this release" in host.check_output("occupancy-db current </dev/null")
     host.check_output("occupancy-job maintain 600 occupancy-db partitions maintain")
     host.check_output("occupancy-db backup create </dev/null")
+    check = fleet.migrate("--check", "--limit", CANARY, root=ROOT)
+    assert check.returncode == 0, check.stdout[-6000:]
+    assert table(check)[CANARY][4] == f"nothing to do, ahead of this release by {NEXT}"
 
 
 def test_a_host_is_not_handed_over_if_its_application_cannot_write(fleet: Fleet) -> None:
@@ -268,39 +268,42 @@ def test_an_unreachable_host_does_not_affect_the_others(fleet: Fleet) -> None:
     assert f"1 of 3 hosts are offline ({REST[0]})" in " ".join(refused.stdout.split())
     assert fleet.tools() == [NEXT_VERSION, "0.1.0", "0.1.0"]
 
-    run = fleet.migrate("--inventory", str(inventory))
-    assert run.returncode == 4, run.stdout[-6000:]
-    assert [row[4] for row in table(run).values()][1:] == ["unreachable", "was there already, serves"]
-    assert fleet.tools() == [NEXT_VERSION, "0.1.0", NEXT_VERSION]
-
-    # An older release was copied to the host, and was refused.
+    # An older release was copied to the canary, and was refused.
     environment = fleet.hosts[CANARY].file("/opt/occupancy/.env")
     fleet.hosts[CANARY].check_output("sed -i /RELEASE_IMAGE/s/0.2.0/0.1.0/ /opt/occupancy/.env")
-    assert fleet.migrate().returncode == 0
-    assert fleet.tools() == [NEXT_VERSION] * 3
+    run = fleet.migrate("--inventory", str(inventory))
+    assert run.returncode == 4, run.stdout[-6000:]
+    there = "was there already, serves"
+    assert [row[4] for row in table(run).values()] == [there, "unreachable", there]
+    assert fleet.tools() == [NEXT_VERSION, "0.1.0", NEXT_VERSION]
     assert "RELEASE_IMAGE=occupancy-ops:0.2.0-" in environment.content_string
+
+
+def test_a_host_that_has_the_release_is_not_changed(fleet: Fleet) -> None:
+    run = fleet.migrate("--limit", CANARY)
+    assert run.returncode == 0, run.stdout[-6000:]
+    assert recap(run, "changed") == {CANARY: 0}
+    assert table(run) == {CANARY: [NEXT, NEXT, "", "0 ms", "was there already, serves"]}
 
 
 def test_everything_that_restarts_a_server_comes_in_stages(fleet: Fleet) -> None:
     run = run_playbook("site.yml", "--tags", "migrate,backup", root=fleet.release)
     assert run.returncode == 2
     assert "Run with the tag migrate first" in run.stdout
-    for name in REST:
-        fleet.hosts[name].check_output("occupancy-db rollback </dev/null")
-    assert fleet.revisions() == [NEXT, HEAD, HEAD]
+    fleet.hosts[REST[1]].check_output("occupancy-db rollback </dev/null")
+    assert fleet.revisions() == [NEXT, NEXT, HEAD]
     started = fleet.started()
     settings = {"postgres_settings": {"max_locks_per_transaction": 200}}
 
     # The plan: which servers would restart, and why
-    check = run_playbook("site.yml", "--check", root=fleet.release, **settings)
+    check = run_playbook("site.yml", "--check", root=fleet.release, migrations_serial=EVERY, **settings)
     assert check.returncode == 0, check.stdout[-6000:]
     for row in table(check).values():
         assert re.search(r"max_locks_per_transaction: \w+ → 200", row[4]), row
     assert fleet.started() == started
 
     # The application of the canary cannot write after the restart: no other server is restarted.
-    refusing = "ALTER TABLE sensor_readings ADD CONSTRAINT nothing CHECK (false) NOT VALID"
-    fleet.servers[CANARY].query("occupancy", refusing)
+    fleet.servers[CANARY].query("occupancy", REFUSING)
     run = run_playbook("site.yml", "--tags", "postgres", root=fleet.release, **settings)
     fleet.servers[CANARY].query("occupancy", "ALTER TABLE sensor_readings DROP CONSTRAINT nothing")
     assert run.returncode == 2, run.stdout[-6000:]
@@ -308,21 +311,28 @@ def test_everything_that_restarts_a_server_comes_in_stages(fleet: Fleet) -> None
     assert [table(run)[name][5] for name in REST] == ["not begun"] * 2
     assert [new > old for new, old in zip(fleet.started(), started, strict=True)] == [True, False, False]
 
+    # One command: the canary has all, the second host gets the tools, the third one the migration, both a restart.
     run = run_playbook("site.yml", root=fleet.release, **settings)
     assert run.returncode == 0, run.stdout[-6000:]
-    assert [row[5] for row in table(run).values()] == ["was there already, serves", *["migrated, serves"] * 2]
+    assert [row[5] for row in table(run).values()] == [*["was there already, serves"] * 2, "migrated, serves"]
     assert all(new > old for new, old in zip(fleet.started(), started, strict=True))
     assert fleet.revisions() == [NEXT] * 3
+    assert fleet.tools() == [NEXT_VERSION] * 3
 
 
-def test_one_command_takes_all_hosts_to_a_release_and_one_takes_them_back(fleet: Fleet) -> None:
-    for root, version in ((ROOT, "0.1.0"), (fleet.release, NEXT_VERSION)):
-        run = run_playbook("site.yml", root=root)
-        assert run.returncode == 0, run.stdout[-6000:]
-        assert fleet.tools() == [version] * 3
-        assert fleet.revisions() == [NEXT] * 3
-        for server in fleet.servers.values():
-            server.query("occupancy_app", INSERT % f"'{ENTITY}'")
+def test_a_rotation_comes_in_stages(fleet: Fleet) -> None:
+    state = "sha256sum /opt/occupancy/tls/server.pem"
+    before, started = [host.check_output(state) for host in fleet.hosts.values()], fleet.started()
+    fleet.servers[CANARY].query("occupancy", REFUSING)
+    # The setting waits for a restart, which must not come to all servers at once.
+    waiting = {"postgres_settings": {"max_locks_per_transaction": 300}}
+    run = run_playbook("rotate.yml", "--tags", "rotate-tls", root=fleet.release, **waiting)
+    assert run.returncode == 2, run.stdout[-6000:]
+    assert 'violates check constraint "nothing"' in table(run)[CANARY][-1], run.stdout[-6000:]
+    assert [table(run)[name][-1] for name in REST] == ["not begun"] * 2
+    after = [host.check_output(state) for host in fleet.hosts.values()]
+    assert [new != old for new, old in zip(after, before, strict=True)] == [True, False, False]
+    assert fleet.started()[1:] == started[1:]
 
 
 def test_a_host_without_a_cluster_is_refused(fleet: Fleet) -> None:

@@ -12,11 +12,17 @@ setting() { sed -n "s/^OCCUPANCY_$1=//p" /opt/occupancy/.env; }
 data=$(setting DATA_DIR) ops=$(setting OPS_UID)
 set_name="$(setting DATABASE)-[0-9]{8}T[0-9]{6}Z-[0-9a-f]{6}"
 
-# rclone writes renewed tokens into its configuration, so it gets a copy of the file that Ansible wrote.
-scratch=$(mktemp --directory /run/occupancy/offsite.XXXXXX)
-trap 'rm -rf "$scratch"' EXIT
-cp /opt/occupancy/rclone.conf "$scratch/rclone.conf"
-export RCLONE_CONFIG=$scratch/rclone.conf
+# rclone writes the tokens that it renews into its configuration, and a service may accept the one before no more. So it has a copy of
+# Ansible's file for its own, which stays until that file changes. `of` names the file that the copy was made of.
+given=/opt/occupancy/rclone.conf own=/opt/occupancy/rclone
+digest=$(sha256sum <"$given")
+if [[ ! -s $own/rclone.conf || $(cat "$own/of" 2>/dev/null) != "$digest" ]]; then
+  [[ -d $own ]] || mkdir --mode=0700 "$own"
+  cp --preserve=mode "$given" "$own/new"
+  mv "$own/new" "$own/rclone.conf"
+  echo "$digest" >"$own/of"
+fi
+export RCLONE_CONFIG=$own/rclone.conf
 
 # The sets are read as their owner, because a set could be a link to files that only root may read.
 as_owner() { setpriv --reuid="$ops" --regid="$ops" --clear-groups "$@"; }

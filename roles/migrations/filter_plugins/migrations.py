@@ -33,6 +33,7 @@ class FilterModule:
             "migrations_outcome": outcome,
             "migrations_problem": problem,
             "migrations_plan": migration_plan.plan,
+            "migrations_present": migration_plan.find_present,
             "migrations_missing_rooms": rooms.missing,
             "migrations_rooms_arguments": rooms.arguments,
             "migrations_missing_sensors": sensors.missing,

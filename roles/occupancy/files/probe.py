@@ -20,6 +20,7 @@ import stat
 import struct
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,19 +30,12 @@ DISTRIBUTIONS = {"debian": "Debian", "raspbian": "Debian", "ubuntu": "Ubuntu"}
 SSL_REQUEST = struct.pack("!II", 8, 80877103)
 """PostgreSQL's SSLRequest message."""
 
-ROOMS = """
-    SELECT enumlabel::text,
-           EXISTS (SELECT FROM pg_class WHERE oid = to_regclass('public.rooms') AND relkind = 'r')
-    FROM pg_enum WHERE enumtypid = to_regtype('public.room_type')
-"""
-"""The rooms of a database, and whether it has the table of their labels."""
-
+ROOMS = "SELECT enumlabel::text FROM pg_enum WHERE enumtypid = to_regtype('public.room_type')"
 LABELS = "SELECT room, label FROM public.rooms WHERE label IS NOT NULL"
-"""The labels of rooms. The superuser reads a table only: a view would run functions of its owner."""
-
 SENSORS = "SELECT DISTINCT entity FROM public.sensors"
-HAS_SENSORS = "SELECT FROM pg_class WHERE oid = to_regclass('public.sensors') AND relkind = 'r'"
-"""The entities of sensors, and whether the database has the table of them."""
+REVISIONS = "SELECT version_num::text, obj_description(tableoid, 'pg_class') FROM public.alembic_version"
+TABLES = "SELECT relname::text FROM pg_class WHERE relkind = 'r' AND relnamespace = to_regnamespace('public')"
+"""What the database holds. The superuser reads tables only: a view would run functions of its owner."""
 
 
 def main() -> None:
@@ -107,6 +101,8 @@ def machine_facts(data_dir: Path) -> dict[str, Any]:
     device = directory.stat().st_dev
     # A partition's disk is the directory above it. An overlay has none.
     block = Path(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}").resolve()
+    mount = run("findmnt", "-nro", "FSTYPE,OPTIONS", "-T", str(directory)) or ""
+    kind, _, options = mount.strip().partition(" ")
     rotational = read(block / "queue/rotational") or read(block.parent / "queue/rotational")
     return {
         "memory_mb": int(memory[1]) // 1024 if memory else 0,
@@ -116,7 +112,8 @@ def machine_facts(data_dir: Path) -> dict[str, Any]:
         # As df rounds them
         "disk_mb": -(-disk.total // 2**20),
         "free_mb": -(-disk.free // 2**20),
-        "file_system": (run("findmnt", "-no", "FSTYPE", "-T", str(directory)) or "").strip(),
+        "file_system": kind,
+        "mount_options": options,
         "default_ipv4": default_ipv4(),
         "architecture": (run("dpkg", "--print-architecture") or "").strip(),
         "service_mgr": "systemd" if Path("/run/systemd/system").is_dir() else read("/proc/1/comm").strip(),
@@ -339,12 +336,10 @@ def server_facts(request: dict[str, Any]) -> dict[str, Any]:
         (state,) = query(request, "postgres", request["server_query"])[0]
     except psycopg2.Error as error:
         return {"server": None, "server_error": str(error).strip()}
-    state["rooms"], state["sensors"] = {}, []
+    state |= {"rooms": {}, "sensors": [], "revisions": []}
     if request["database"] in state["databases"]:
         with contextlib.suppress(psycopg2.Error):  # it is being replaced by a restore
-            state["rooms"] = room_facts(request)
-            if query(request, request["database"], HAS_SENSORS):
-                state["sensors"] = [entity for (entity,) in query(request, request["database"], SENSORS)]
+            state |= schema_facts(lambda statement: query(request, request["database"], statement))
     for name, role in state["roles"].items():
         role["password_is_kept"] = matches(
             read(Path(request["dir"]) / "secrets" / name), role.pop("secret") or ""
@@ -352,11 +347,15 @@ def server_facts(request: dict[str, Any]) -> dict[str, Any]:
     return {"server": state, "server_error": ""}
 
 
-def room_facts(request: dict[str, Any]) -> dict[str, str | None]:
-    """The label of each room of the product's database, None for a room without; nothing without a schema."""
-    rows = query(request, request["database"], ROOMS)
-    labels = dict(query(request, request["database"], LABELS)) if any(table for _, table in rows) else {}
-    return {name: labels.get(name) for name, _ in rows}
+def schema_facts(ask: Callable[[str], list[tuple[Any, ...]]]) -> dict[str, Any]:
+    """The rooms with their labels (None without), the sensors, and the revisions with Alembic's comment."""
+    tables = {name for (name,) in ask(TABLES)}
+    labels = dict(ask(LABELS)) if "rooms" in tables else {}
+    return {
+        "rooms": {name: labels.get(name) for (name,) in ask(ROOMS)},
+        "sensors": [entity for (entity,) in ask(SENSORS)] if "sensors" in tables else [],
+        "revisions": ask(REVISIONS) if "alembic_version" in tables else [],
+    }
 
 
 def query(request: dict[str, Any], database: str, statement: str) -> list[tuple[Any, ...]]:

@@ -12,6 +12,7 @@ No CA is deleted: a clock that was wrong for a while does no damage.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
@@ -38,6 +39,7 @@ HANDOVER_DAYS = 90
 RFC 5280 does not count a certificate of the same name as one; clients that do need the new ca.crt by then."""
 
 CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
+Validity = tuple[datetime, datetime]
 EARLIER = timedelta(days=1)
 """Certificates start earlier than now, for clients whose clocks are behind."""
 
@@ -61,6 +63,8 @@ def main(argument: str) -> int:
     request = json.loads(argument if by_role else Path(argument).read_text(encoding="utf-8"))
     now = datetime.now(timezone.utc)  # noqa: UP017 - Python 3.10 has no UTC
     result: dict[str, Any] = {"changed": [], "warnings": [], "ca": ""}
+    if (cas := Path(request["dir"], "ca")).is_dir():  # not in a check of a new host
+        fcntl.flock(os.open(cas, os.O_RDONLY), fcntl.LOCK_EX)  # role and job follow each other
     if by_role and request["operator"]:
         result["changed"] = install(request, json.loads(sys.stdin.read()))
     elif not request["operator"]:
@@ -118,11 +122,17 @@ def converge(request: dict[str, Any], now: datetime) -> list[str]:
 
 
 def authorities(directory: Path) -> list[Authority]:
-    """The CAs of the host, the one that ends last at the end."""
+    """The CAs of the host, the one that ends last at the end. Ends the program if one cannot be used."""
     found = []
     for path in directory.glob("ca*.crt"):
-        certificate = x509.load_pem_x509_certificate(path.read_bytes())
-        key = serialization.load_pem_private_key(path.with_suffix(".key").read_bytes(), None)
+        try:
+            certificate = x509.load_pem_x509_certificate(path.read_bytes())
+            key = serialization.load_pem_private_key(path.with_suffix(".key").read_bytes(), None)
+            if key.public_key().public_numbers() != certificate.public_key().public_numbers():
+                raise ValueError("the key is that of another certificate")  # cryptography 38 compares no keys
+        except (OSError, ValueError) as error:
+            advice = "Bring both back from a copy, or move them away: a new CA is made then, for all clients"
+            sys.exit(f"The CA {path} and its key cannot be used: {error}. {advice}.")
         found.append(Authority(certificate, key))
     return sorted(found, key=lambda each: end(each.certificate))
 
@@ -140,12 +150,7 @@ def create_authority(request: dict[str, Any], valid: list[Authority], now: datet
 
 
 def sign_authority(
-    name: x509.Name,
-    key: Any,
-    length: int,
-    validity: tuple[datetime, datetime],
-    signer: Authority,
-    issuer: x509.Name,
+    name: x509.Name, key: Any, length: int, validity: Validity, signer: Authority, issuer: x509.Name
 ) -> x509.Certificate:
     """The certificate of a CA; `length` is how many CAs may follow it."""
     usage = dict.fromkeys(
@@ -159,7 +164,7 @@ def sign_authority(
 
 
 def certificate_builder(
-    subject: x509.Name, issuer: x509.Name, key: Any, signing_key: Any, validity: tuple[datetime, datetime]
+    subject: x509.Name, issuer: x509.Name, key: Any, signing_key: Any, validity: Validity
 ) -> x509.CertificateBuilder:
     """What every certificate has. Two CAs of one name differ by the identifiers of their keys."""
     identifier = x509.AuthorityKeyIdentifier.from_issuer_public_key(signing_key)
@@ -186,9 +191,10 @@ def keep_authority(directory: Path, authority: Authority, now: datetime) -> None
 def outdated(request: dict[str, Any], signer: Authority, others: int, now: datetime) -> str:
     """Why the server's certificate must be issued, or the empty string."""
     path = Path(request["dir"]) / "tls/server.pem"
-    if not path.exists():
-        return "there was none"
-    leaf, *chain = certificates(path.read_text(encoding="utf-8"))
+    try:
+        leaf, *chain = certificates(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return "there was none that can be read"
     left = end(leaf) - now
     status = path.stat()
     if not issued_by(leaf, signer):
@@ -290,15 +296,12 @@ def report(request: dict[str, Any], now: datetime) -> dict[str, Any]:
 
 def metric_text(ends: dict[str, datetime], days: dict[str, int]) -> str:
     """The metrics: the end, which does not age with the file, and the days that are left."""
-    values = {
-        "occupancy_tls_not_after_timestamp_seconds": (
-            "End of the certificate.",
-            {name: int(moment.timestamp()) for name, moment in ends.items()},
-        ),
-        "occupancy_tls_days_left": ("Days until then at the last run of the job.", days),
-    }
+    seconds = {name: int(moment.timestamp()) for name, moment in ends.items()}
     lines = []
-    for name, (meaning, found) in values.items():
+    for name, meaning, found in (
+        ("occupancy_tls_not_after_timestamp_seconds", "End of the certificate.", seconds),
+        ("occupancy_tls_days_left", "Days until then at the last run of the job.", days),
+    ):
         lines += [f"# HELP {name} {meaning}", f"# TYPE {name} gauge"]
         lines += [f'{name}{{certificate="{which}"}} {value}' for which, value in found.items()]
     return "\n".join(lines) + "\n"
@@ -363,11 +366,9 @@ def end(certificate: x509.Certificate) -> datetime:
 
 def moment(certificate: x509.Certificate, name: str) -> datetime:
     """A date of a certificate; releases of cryptography before 42 know those without a time zone only."""
-    if hasattr(certificate, f"{name}_utc"):
-        aware: datetime = getattr(certificate, f"{name}_utc")
-        return aware
-    naive: datetime = getattr(certificate, name)
-    return naive.replace(tzinfo=timezone.utc)  # noqa: UP017 - Python 3.10 has no UTC
+    zoned = hasattr(certificate, f"{name}_utc")
+    found: datetime = getattr(certificate, f"{name}_utc" if zoned else name)
+    return found.replace(tzinfo=timezone.utc)  # noqa: UP017 - Python 3.10 has no UTC
 
 
 def pem(certificate: x509.Certificate) -> str:
