@@ -26,6 +26,12 @@ IDENTIFIER = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 IMAGES_MB = 700
 """Disk space that the images of a release may take, with the archive that they are copied in."""
 
+CONTAINER = "occupancy-postgres-1"
+"""The name of the server's container, as in compose/compose.yaml."""
+
+OURS = "/opt/occupancy"
+"""The directory of the product's Compose project, by which its containers are known."""
+
 INTERVAL = re.compile(r"0|[1-9][0-9]{0,8}ms|[1-9][0-9]{0,5}s|[1-9][0-9]{0,3}min|[1-9][0-9]{0,2}h|[1-9]d")
 """A time as a setting of the server accepts it: about 24 days at most."""
 
@@ -107,7 +113,8 @@ def renamed(request: Request) -> str:
     return (
         f"The database of this host is {former}, and an occupancy_database of the name {wanted} would be "
         "empty. To rename it, stop its clients, then run on the host: "
-        "sudo docker exec --user 999 occupancy-postgres-1 psql --host /var/run/postgresql --dbname postgres "
+        "sudo docker exec --user 999 "
+        f"{CONTAINER} psql --host /var/run/postgresql --dbname postgres "
         f"--command 'ALTER DATABASE {former} RENAME TO {wanted}'."
     )
 
@@ -162,15 +169,28 @@ def check_host(request: Request) -> list[str]:
         "To create an empty cluster instead, remove /opt/occupancy/initialised.",
     )
     problem(said := renamed(request), said)
-    owners = (
-        f"container {', '.join(host['containers'])}" if host["containers"] else ", ".join(listening(request))
-    )
-    problem(
-        owners and not host["ours"],
-        f"Port {request['occupancy_port']} is in use by {owners}: stop that program, or choose another "
-        "occupancy_port.",
-    )
+    _check_containers(request, problem)
     return problem.found
+
+
+def _check_containers(request: Request, problem: Problems) -> None:
+    """The server's container can have its name and its port."""
+    port, containers = request["occupancy_port"], request.host["containers"]
+    strangers = [each for each in containers if each["project.working_dir"] != OURS]
+    for each in strangers:
+        place = f"its Compose project is in {each['project.working_dir']}" if each["project.working_dir"] else "it is of no Compose project"
+        problem(
+            each["name"] == CONTAINER,
+            f"A container {CONTAINER} is here already and is not this product's ({place}): the server's "
+            "needs this name. Give that one another (docker rename, container_name).",
+        )
+    published = [each for each in containers if f":{port}->" in each["ports"]]
+    names = ", ".join(each["name"] for each in published)
+    owners = f"container {names}" if names else ", ".join(listening(request))
+    problem(
+        owners and all(each in strangers for each in published),
+        f"Port {port} is in use by {owners}: stop that program, or choose another occupancy_port.",
+    )
 
 
 def networks(cidrs: Iterable[str]) -> Iterator[IPv4Network | IPv6Network | None]:

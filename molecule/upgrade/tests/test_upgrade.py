@@ -40,6 +40,14 @@ ROWS = """
     SELECT now() - n * interval '1 minute', 'office', 'bedroom' FROM generate_series(1, 50) AS n
 """
 ENTITY = "binary_sensor.upgrade"
+
+# An application's Compose project in a directory of that name: its name is that of the product's project in release 0.1.0.
+FOREIGN = "docker compose --project-directory /home/operator/occupancy"
+FOREIGN_FILE = """
+services:
+  app: {{image: {image}, entrypoint: [sleep, infinity], init: true}}
+"""
+FOREIGN_STATE = "docker inspect --format '{{.Id}} {{.State.StartedAt}}' occupancy-app-1"
 TABLES = ("sensor_readings", "room_transitions", "predictions")
 
 # The columns of the release before; a migration may add others.
@@ -64,6 +72,7 @@ class Before:
     ca: str
     backup: str
     readings: int
+    foreign: str
 
 
 before = Before()
@@ -141,6 +150,14 @@ def test_the_host_of_the_release_before_is_in_use(host: Host, release: Path, sup
     (before.backup,) = sets(host)
     assert sets(host) == {before.backup: "verified"}
 
+    image = host.check_output("docker inspect --format '{{.Config.Image}}' occupancy-postgres-1")
+    file = FOREIGN_FILE.format(image=image)
+    host.check_output(
+        "mkdir --parents /home/operator/occupancy && echo %s >/home/operator/occupancy/compose.yaml", file
+    )
+    host.check_output(f"{FOREIGN} up --detach")
+    before.foreign = host.check_output(FOREIGN_STATE)
+
 
 def test_the_upgrade_brings_the_schema_to_head_while_the_application_writes(
     application: Application, superuser: Superuser
@@ -162,6 +179,18 @@ def test_the_upgrade_brings_the_schema_to_head_while_the_application_writes(
         "refused",
     )
     assert [error for error in application.failures if not any(words in error for words in lost)] == []
+
+
+def test_a_project_with_the_former_name_and_the_product_leave_each_other_alone(
+    host: Host, superuser: Superuser
+) -> None:
+    assert host.check_output(FOREIGN_STATE) == before.foreign
+    started = superuser("SELECT pg_postmaster_start_time()")
+    host.check_output(f"{FOREIGN} up --detach --remove-orphans")
+    assert superuser("SELECT pg_postmaster_start_time()") == started
+    assert host.check_output(FOREIGN_STATE) == before.foreign
+    label = "docker inspect --format '{{index .Config.Labels \"com.docker.compose.project\"}}' occupancy-postgres-1"
+    assert host.check_output(label) == "occupancy-database"
 
 
 def test_all_rows_are_unchanged(superuser: Superuser, application: Application) -> None:

@@ -6,16 +6,16 @@ set -euo pipefail
 umask 022
 job=$1 limit=$2
 shift 2
-export OCCUPANCY_JOB=$job # occupancy-db names its container after it
 setting() { sed -n "s/^OCCUPANCY_$1=//p" /opt/occupancy/.env; }
 data=$(setting DATA_DIR) ops=$(setting OPS_UID)
+export OCCUPANCY_CONTAINER=$(setting PROJECT)-$job # occupancy-db gives its container this name
 metrics=$data/metrics/occupancy_$job.prom
 
 # A container continues to run when the client that started it is killed. The time limits keep an engine that hangs from
 # blocking the job. Usually the container does not exist any more, so errors of docker are ignored.
 end_container() {
-  timeout 30 docker stop -t 15 "occupancy-$job" || true
-  timeout 30 docker rm --force "occupancy-$job" || true
+  timeout 30 docker stop -t 15 "$OCCUPANCY_CONTAINER" || true
+  timeout 30 docker rm --force "$OCCUPANCY_CONTAINER" || true
 } >/dev/null 2>&1
 
 metric() { printf '# HELP %s %s\n# TYPE %s gauge\n%s{job="%s"} %s\n' "$1" "$2" "$1" "$1" "$job" "$3"; }

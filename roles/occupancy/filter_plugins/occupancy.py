@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from provisioning import convergence, preflight, restarts
+from provisioning import convergence, preflight, project, restarts
 from provisioning.variables import load_specs
 
 
@@ -18,6 +18,7 @@ class FilterModule:
         """The functions by filter name."""
         return {
             "occupancy_problems": problems,
+            "occupancy_former": project.former,
             "occupancy_differing": convergence.differing,
             "occupancy_restart_reasons": restarts.reasons,
         }
