@@ -31,5 +31,9 @@ def former(host: Mapping[str, Any], directory: str, name: str) -> dict[str, list
     used = {network for each in host["containers"] if each not in found for network in each["networks"]}
     return {
         "containers": [each["name"] for each in found],
-        "networks": [network for network, of in host["networks"].items() if of in projects - {""} and network not in used],
+        "networks": [
+            network
+            for network, of in host["networks"].items()
+            if of in projects - {""} and network not in used
+        ],
     }

@@ -75,6 +75,9 @@ def test_uninstall_keeps_data_unless_they_are_confirmed(
     assert changed(run_playbook("uninstall.yml")) > 0
     assert everything(host) == KEPT
     assert changed(run_playbook("uninstall.yml")) == 0
+    renamed = play("--tags", "postgres,access", occupancy_database="another")
+    assert renamed.returncode != 0
+    assert "ALTER DATABASE occupancy RENAME TO another" in " ".join(renamed.stdout.split())
     assert changed(play(access_app_env_file=str(login))) > 0
     assert "PGPASSWORD=" in login.read_text()
     assert superuser(COUNT) == rows != "0"

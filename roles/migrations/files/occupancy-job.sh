@@ -8,7 +8,8 @@ job=$1 limit=$2
 shift 2
 setting() { sed -n "s/^OCCUPANCY_$1=//p" /opt/occupancy/.env; }
 data=$(setting DATA_DIR) ops=$(setting OPS_UID)
-export OCCUPANCY_CONTAINER=$(setting PROJECT)-$job # occupancy-db gives its container this name
+OCCUPANCY_CONTAINER=$(setting PROJECT)-$job
+export OCCUPANCY_CONTAINER # occupancy-db gives its container this name
 metrics=$data/metrics/occupancy_$job.prom
 
 # A container continues to run when the client that started it is killed. The time limits keep an engine that hangs from

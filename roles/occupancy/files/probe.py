@@ -221,8 +221,8 @@ def read_container(shown: dict[str, str]) -> dict[str, Any]:
 def container_facts(request: dict[str, Any], containers: list[dict[str, Any]]) -> dict[str, Any]:
     """Whether the server's container runs, and has the project's present configuration, image and name."""
     for found in containers:
-        # Another project may have the same name, but not the same directory.
-        if (found["project.working_dir"], found["service"], found["oneoff"]) != (request["dir"], "postgres", "False"):
+        server = (found["project.working_dir"], found["service"], found["oneoff"])  # names are not unique
+        if server != (request["dir"], "postgres", "False"):
             continue
         compose = ("docker", "compose", "--project-directory", request["dir"])
         hashed = run(*compose, "config", "--hash", "postgres")

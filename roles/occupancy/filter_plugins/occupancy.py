@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from provisioning import convergence, preflight, project, restarts
+from provisioning import convergence, preflight, project, restarts, run_tags
 from provisioning.variables import load_specs
 
 
@@ -19,6 +19,8 @@ class FilterModule:
         return {
             "occupancy_problems": problems,
             "occupancy_former": project.former,
+            "occupancy_tunes_alone": run_tags.tunes_alone,
+            "occupancy_tuned": convergence.tuned,
             "occupancy_differing": convergence.differing,
             "occupancy_restart_reasons": restarts.reasons,
         }
