@@ -70,6 +70,7 @@ def test_the_facts_of_this_machine_are_one_json_object(tmp_path: Path) -> None:
         "port": "many",  # preflight judges it, not the probe
         "initialised": str(tmp_path / "opt/initialised"),
         "packages": ["no-such-package"],
+        "ids": [0, 4_000_000_000],
         "units": {"no-such-unit": "/nonexistent"},
         "files": [str(tmp_path / "*")],
         "server_query": "",
@@ -77,6 +78,7 @@ def test_the_facts_of_this_machine_are_one_json_object(tmp_path: Path) -> None:
     said = run_probe(request)
     assert said.returncode == 0, said.stderr
     facts = json.loads(said.stdout)
+    assert facts["accounts"] == {"0": "root", "4000000000": ""}
     assert facts["memory_mb"] > 100
     assert facts["cores"] >= 1
     assert facts["disk_mb"] >= facts["free_mb"] > 0

@@ -20,11 +20,12 @@ Superuser = Callable[..., str]
 EVERYTHING = """
     ls -d /opt/occupancy/* /opt/occupancy /var/lib/occupancy/* /var/lib/occupancy /run/occupancy \
         /etc/cron.d/occupancy-* /usr/local/bin/occupancy-* /etc/*/occupancy* /etc/apt/*/occupancy* 2>/dev/null
-    docker ps --all --quiet
+    docker ps --all --quiet; getent passwd | sed -n "s/^occupancy-.*/account/p"
 """
 KEPT = {
     "/opt/occupancy", "/opt/occupancy/ca", "/opt/occupancy/initialised", "/opt/occupancy/secrets",
     "/opt/occupancy/signing", "/opt/occupancy/tls", "/var/lib/occupancy", "/var/lib/occupancy/backups", "/var/lib/occupancy/pgdata",
+    "account",
 }  # fmt: skip
 COUNT = "SELECT count(*) FROM sensor_readings"
 

@@ -156,6 +156,9 @@ def test_the_host_of_the_release_before_is_in_use(host: Host, release: Path, sup
         "mkdir --parents /home/operator/occupancy && echo %s >/home/operator/occupancy/compose.yaml", file
     )
     host.check_output(f"{FOREIGN} up --detach")
+    host.check_output(
+        "useradd --system --uid 999 homeassistant"
+    )  # as its manual says, on a host without system accounts
     before.foreign = host.check_output(FOREIGN_STATE)
 
 
@@ -191,6 +194,25 @@ def test_a_project_with_the_former_name_and_the_product_leave_each_other_alone(
     assert host.check_output(FOREIGN_STATE) == before.foreign
     label = "docker inspect --format '{{index .Config.Labels \"com.docker.compose.project\"}}' occupancy-postgres-1"
     assert host.check_output(label) == "occupancy-database"
+
+
+def test_an_account_with_the_id_of_the_servers_user_is_kept_out(host: Host) -> None:
+    attempt = "import psycopg2; psycopg2.connect(host='/run/occupancy/postgresql', user='postgres', dbname='postgres')"
+    as_account = "setpriv --reuid=999 --clear-groups"
+    assert host.check_output(f"{as_account} id --user --name") == "homeassistant"
+    for command in (
+        "/usr/bin/python3 -c %s",
+        "cat /opt/occupancy/secrets/occupancy",
+        "ls /var/lib/occupancy/pgdata",
+        "cat /var/lib/occupancy/pgdata/PG_VERSION",
+    ):
+        done = host.run(f"{as_account} {command}", *([attempt] if "%s" in command else []))
+        assert done.rc != 0
+        assert "Permission denied" in done.stderr
+    # Its programs find the CA where those of other accounts do.
+    assert host.check_output(f"{as_account} cat /opt/occupancy/tls/ca.crt").startswith("-----BEGIN")
+    assert host.run("setpriv --reuid=nobody --clear-groups ls /var/lib/occupancy/metrics").rc == 0
+    assert host.check_output("getent passwd 10001").startswith("occupancy-tools:")
 
 
 def test_all_rows_are_unchanged(superuser: Superuser, application: Application) -> None:

@@ -23,11 +23,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-DISTRIBUTIONS = {"debian": "Debian", "raspbian": "Debian", "ubuntu": "Ubuntu"}
-"""Ansible's names of the distributions, by ID of os-release."""
-
-SSL_REQUEST = struct.pack("!II", 8, 80877103)
-"""PostgreSQL's SSLRequest message."""
+DISTRIBUTIONS = {"debian": "Debian", "raspbian": "Debian", "ubuntu": "Ubuntu"}  # by ID of os-release
+SSL_REQUEST = struct.pack("!II", 8, 80877103)  # PostgreSQL's message
 
 ROOMS = """
     SELECT enumlabel::text,
@@ -39,12 +36,11 @@ ROOMS = """
 LABELS = "SELECT room, label FROM public.rooms WHERE label IS NOT NULL"
 """The labels of rooms. The superuser reads a table only: a view would run functions of its owner."""
 
-COMPOSE = ("project", "project.working_dir", "service", "oneoff", "config-hash", "image")
-"""The labels of Compose that are read from a container."""
-
 SENSORS = "SELECT DISTINCT entity FROM public.sensors"
 HAS_SENSORS = "SELECT FROM pg_class WHERE oid = to_regclass('public.sensors') AND relkind = 'r'"
 """The entities of sensors, and whether the database has the table of them."""
+
+COMPOSE = ("project", "project.working_dir", "service", "oneoff", "config-hash", "image")  # labels
 
 
 def main() -> None:
@@ -59,6 +55,10 @@ def main() -> None:
         **distribution_facts(),
         **cluster_facts(request),
         **engine_facts(request),
+        "accounts": {
+            str(uid): (run("getent", "passwd", str(uid)) or "").split(":")[0] for uid in request["ids"]
+        },
+        "subuid": read("/etc/subuid"),
         "engine_kind": engine_kind(),
         **tls_facts(request),
         **server_facts(request),

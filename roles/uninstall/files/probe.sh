@@ -1,5 +1,6 @@
 #!/bin/sh
-# Prints the objects of the product on this host, one per line: "container NAME", "network NAME", "image NAME", "file PATH".
+# Prints the objects of the product on this host, one per line: "container NAME", "network NAME", "image NAME", "account NAME",
+# "file PATH".
 # Arguments: the directory and the name of the Compose project, then paths to look for. Reads only.
 set -eu
 directory=$1 project=$2
@@ -19,6 +20,10 @@ if command -v docker >/dev/null && docker version >/dev/null 2>&1; then
   done
   docker image ls --filter reference=occupancy-ops --filter reference=occupancy-postgres --format 'image {{.Repository}}:{{.Tag}}'
 fi
+# The accounts of role occupancy
+for account in occupancy-server occupancy-tools; do
+  if getent passwd "$account" | grep -q ':/nonexistent:/usr/sbin/nologin$'; then echo "account $account"; fi
+done
 for path; do
   if [ -e "$path" ] || [ -L "$path" ]; then echo "file $path"; fi
 done
