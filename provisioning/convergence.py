@@ -64,11 +64,10 @@ def tuned(
     names = {file["path"].rsplit("/", 1)[-1]: file for file in files}
     found = [names["postgresql.conf"]] if "postgresql.conf" in names else []
     if ".env" in names:
-        pairs = [line.partition("=") for line in names[".env"]["text"].splitlines()]
         lines = [
-            name + mark + (value if name in TUNED else present.get(name, ""))
-            for name, mark, value in pairs
-            if not mark or name.startswith("#") or name in present
+            line if line.startswith("#") or name in TUNED else f"{name}={present[name]}"
+            for line in names[".env"]["text"].splitlines()
+            if line.startswith("#") or (name := line.partition("=")[0]) in present
         ]
         found.append({**names[".env"], "text": "\n".join(lines) + "\n"})
     return found

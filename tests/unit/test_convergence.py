@@ -154,7 +154,7 @@ def test_the_tag_tuning_writes_the_settings_and_limits_alone() -> None:
     files = [
         {
             "path": "/opt/occupancy/.env",
-            "text": "# why\nOCCUPANCY_PORT=5433\nOCCUPANCY_CPUS=2\nOCCUPANCY_NEW=1\n",
+            "text": "# 1 = 2\nOCCUPANCY_PORT=5433\nOCCUPANCY_CPUS=2\nOCCUPANCY_NEW=1\n",
         },
         {"path": "/opt/occupancy/compose.yaml", "text": "new"},
         {"path": "/opt/occupancy/postgresql/postgresql.conf", "text": "work_mem = 4MB"},
@@ -163,7 +163,7 @@ def test_the_tag_tuning_writes_the_settings_and_limits_alone() -> None:
     present = {"OCCUPANCY_PORT": "5432", "OCCUPANCY_CPUS": "1"}
     tuned = {file["path"]: file["text"] for file in convergence.tuned(files, present, ["tuning", "tls"])}
     assert tuned == {
-        "/opt/occupancy/.env": "# why\nOCCUPANCY_PORT=5432\nOCCUPANCY_CPUS=2\n",
+        "/opt/occupancy/.env": "# 1 = 2\nOCCUPANCY_PORT=5432\nOCCUPANCY_CPUS=2\n",
         "/opt/occupancy/postgresql/postgresql.conf": "work_mem = 4MB",
     }
     for tags in (["all"], ["postgres"], ["postgres", "tuning"]):

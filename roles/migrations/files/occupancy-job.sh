@@ -22,12 +22,14 @@ end_container() {
 metric() { printf '# HELP %s %s\n# TYPE %s gauge\n%s{job="%s"} %s\n' "$1" "$2" "$1" "$1" "$job" "$3"; }
 
 # Copy the metrics of backups. The file is read as the tools' user and up to 1 MB only: that user could have replaced it with a
-# link to a file that only root may read, with a pipe, or with a file without end.
+# link to a file that only root may read, with a pipe, or with a file without end. From its directory: role occupancy may keep an
+# account with this id out of those above it.
 collect() {
-  local from=$data/backups/.backup.prom to=$data/metrics/occupancy_backups.prom
-  [[ -e $from ]] || return 0
+  local to=$data/metrics/occupancy_backups.prom
+  cd "$data/backups" || return 0
+  [[ -e .backup.prom ]] || return 0
   # If the file cannot be read, the metrics of the previous run stay.
-  timeout 10 setpriv --reuid="$ops" --regid="$ops" --clear-groups head --bytes 1M "$from" >"$to.$job" || true
+  timeout 10 setpriv --reuid="$ops" --regid="$ops" --clear-groups head --bytes 1M .backup.prom >"$to.$job" || true
   if [[ -s $to.$job ]]; then mv "$to.$job" "$to"; else rm "$to.$job"; fi
 }
 
