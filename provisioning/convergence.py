@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from provisioning import env_file
+from provisioning import env_file, run_tags
 
 ENV_PASSWORDS = {"POSTGRES_PASSWORD": "POSTGRES_USER", "PGPASSWORD": "PGUSER"}
 """The variables of a .env file that hold a password, and the user's name beside each."""
@@ -21,6 +21,9 @@ ENV_BLOCK = re.compile(r"^# BEGIN (written by the access role.*)\n((?:.*\n)*?)# 
 
 OPTIONAL_FLAGS = ("CREATEDB", "CREATEROLE", "REPLICATION", "BYPASSRLS")
 """Attributes of users that only those have whose `flags` name them."""
+
+TUNED = frozenset({"OCCUPANCY_MEMORY", "OCCUPANCY_CPUS", "OCCUPANCY_SHM"})
+"""The variables of the Compose project that are a part of the plan of role tuning."""
 
 AT_LEAST = {"vm.nr_hugepages"}
 """Kernel settings of which other programs may need more: a higher value is accepted."""
@@ -44,6 +47,43 @@ def differing(
         if present.get(wanted["path"]) != state:
             found.append(wanted)
     return found
+
+
+def tuned(
+    files: Iterable[Mapping[str, Any]], present: Mapping[str, str], tags: Iterable[str]
+) -> list[Mapping[str, Any]]:
+    """The files of the server that a run writes: with the tag tuning alone only the plan of role tuning.
+
+    Args:
+        files: As for `differing`.
+        present: The variables of the host's .env file, by name.
+        tags: The tags of the run.
+    """
+    if not present or not run_tags.tunes_alone(tags):
+        return list(files)
+    names = {file["path"].rsplit("/", 1)[-1]: file for file in files}
+    found = [names["postgresql.conf"]] if "postgresql.conf" in names else []
+    if ".env" in names:
+        lines = [
+            line if line.startswith("#") or name in TUNED else f"{name}={present[name]}"
+            for line in names[".env"]["text"].splitlines()
+            if line.startswith("#") or (name := line.partition("=")[0]) in present
+        ]
+        found.append({**names[".env"], "text": "\n".join(lines) + "\n"})
+    return found
+
+
+def keep_differing(wanted: Mapping[str, object], present: Mapping[str, str]) -> dict[str, object]:
+    """The numbers of backup sets to keep that a host does not have, by kind.
+
+    Args:
+        wanted: The numbers by kind, as in the names of the variables.
+        present: The variables of the host's .env file; empty where the host had none.
+    """
+    names = {kind: f"OCCUPANCY_BACKUP_KEEP_{kind}" for kind in wanted}
+    return {
+        kind: number for kind, number in wanted.items() if present and present.get(names[kind]) != str(number)
+    }
 
 
 def logins(
@@ -99,7 +139,7 @@ def _differs(login: Mapping[str, Any], role: Mapping[str, Any] | None) -> bool:
 
 
 def outdated_passwords(
-    names: Iterable[str], kept: Mapping[str, Mapping[str, Any]], passwords: Mapping[str, str], rotate: bool
+    names: Iterable[str], kept: Mapping[str, Mapping[str, Any]], passwords: Mapping[str, str]
 ) -> list[str]:
     """The users whose password file must be written.
 
@@ -107,17 +147,25 @@ def outdated_passwords(
         names: All users.
         kept: The facts of the password files by user.
         passwords: The passwords of the inventory by user.
-        rotate: Whether generated passwords are replaced.
     """
     found = []
     for name in names:
-        if name not in kept:
-            found.append(name)
-        elif name not in passwords:
-            found += [name] if rotate else []
-        elif hashlib.sha256(passwords[name].encode()).hexdigest() != kept[name]["sha256"]:
+        if name not in kept or (
+            name in passwords and hashlib.sha256(passwords[name].encode()).hexdigest() != kept[name]["sha256"]
+        ):
             found.append(name)
     return found
+
+
+def generated_passwords(kept: Iterable[str], passwords: Mapping[str, str], roles: Iterable[str]) -> list[str]:
+    """The users whose password a rotation replaces: those of the server with one that the product made.
+
+    Args:
+        kept: The users with a password file.
+        passwords: The passwords of the inventory by user.
+        roles: The server's roles.
+    """
+    return [name for name in kept if name in roles and name not in passwords]
 
 
 def memberships(wanted: Iterable[Mapping[str, Any]], roles: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -133,6 +181,20 @@ def memberships(wanted: Iterable[Mapping[str, Any]], roles: Mapping[str, Any]) -
         for login in wanted
         if "member_of" in login
         and set(roles.get(login["name"], {}).get("member_of", ())) != set(login["member_of"])
+    ]
+
+
+def limits(wanted: Iterable[Mapping[str, Any]], roles: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The users that exist and have another connection limit than they should.
+
+    Args:
+        wanted: As `logins` returns them.
+        roles: The server's roles by name.
+    """
+    return [
+        login
+        for login in wanted
+        if login["name"] in roles and roles[login["name"]]["limit"] != login["limit"]
     ]
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_network
 
-from provisioning import rooms, sensors
+from provisioning import rooms, run_tags, sensors
 from provisioning.request import Problems, Request
 
 SUPPORTED = {"Debian": ("12", "13"), "Ubuntu": ("22.04", "24.04")}
@@ -26,6 +26,12 @@ IDENTIFIER = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 
 IMAGES_MB = 700
 """Disk space that the images of a release may take, with the archive that they are copied in."""
+
+CONTAINER = "occupancy-postgres-1"
+"""The name of the server's container, as in compose/compose.yaml."""
+
+OURS = "/opt/occupancy"
+"""The directory of the product's Compose project, by which its containers are known."""
 
 INTERVAL = re.compile(r"0|[1-9][0-9]{0,8}ms|[1-9][0-9]{0,5}s|[1-9][0-9]{0,3}min|[1-9][0-9]{0,2}h|[1-9]d")
 """A time as a setting of the server accepts it: about 24 days at most."""
@@ -89,12 +95,13 @@ def _check_addresses(request: Request, problem: Problems) -> None:
 
 
 def _brings_images(request: Request) -> bool:
-    """Whether the run brings the images of a release that the host does not have.
+    """Whether the run brings images of a release that the host does not have.
 
     The images of an engine that is stopped, by a full disk for instance, are not known.
     """
     tag, images = re.compile(rf":{re.escape(request.version)}(-|$)"), request.host["images"]
-    return bool(images) and not any(tag.search(image) for image in images)
+    missing = bool(images) and not any(tag.search(image) for image in images)
+    return missing and run_tags.brings_images(request.tags)
 
 
 def renamed(request: Request) -> str:
@@ -102,14 +109,39 @@ def renamed(request: Request) -> str:
     host, wanted = request.host, request["occupancy_database"]
     former = host["project"].get("OCCUPANCY_DATABASE", "")  # in the last run
     databases = (host["server"] or {"databases": {}})["databases"]
-    usable = all(IDENTIFIER.fullmatch(name) for name in (former, wanted))  # the answer is a command
-    if not host["cluster_version"] or former == wanted or wanted in databases or not usable:
+    if not host["cluster_version"] or former == wanted:
+        return ""
+    found = [former] if former else owned(databases, wanted, request["occupancy_test_database"])
+    return rename(found, wanted) if wanted not in databases else ""
+
+
+def owned(databases: Mapping[str, Mapping[str, str]], wanted: str, test: str) -> list[str]:
+    """The databases of the product's owner that may be the one with the rows; none if `wanted` exists.
+
+    Args:
+        databases: The databases of the server by name.
+        wanted: The database of the inventory.
+        test: That of the application's tests.
+    """
+    return [
+        name
+        for name, database in databases.items()
+        if wanted not in databases
+        and database.get("owner") == "occupancy"
+        and name != test
+        and not name.endswith(("_restoring", "_replaced"))
+    ]
+
+
+def rename(found: Sequence[str], wanted: str) -> str:
+    """How the database of a host gets the name of the inventory; empty if there is none, or for odd names."""
+    if not found or not all(IDENTIFIER.fullmatch(name) for name in (found[0], wanted)):  # it is a command
         return ""
     return (
-        f"The database of this host is {former}, and an occupancy_database of the name {wanted} would be "
-        "empty. To rename it, stop its clients, then run on the host: "
-        "sudo docker exec --user 999 occupancy-postgres-1 psql --host /var/run/postgresql --dbname postgres "
-        f"--command 'ALTER DATABASE {former} RENAME TO {wanted}'."
+        f"The database of this host is {found[0]}, and an occupancy_database of the name {wanted} would be "
+        "empty. To rename it, stop its clients, then run on the host: sudo docker exec --user 999 "
+        f"{CONTAINER} psql --host /var/run/postgresql --dbname postgres "
+        f"--command 'ALTER DATABASE {found[0]} RENAME TO {wanted}'."
     )
 
 
@@ -175,8 +207,8 @@ def check_host(request: Request) -> list[str]:
     problem(
         host["cluster_version"] and _brings_images(request) and host["free_mb"] < IMAGES_MB,
         f"{host['free_mb']} MB are free for {data_dir}, and the images of this release take up to "
-        f"{IMAGES_MB}. Free some first: a playbook of the release that is on the host removes old rows and "
-        "sets.",
+        f"{IMAGES_MB}. Free some first: --tags retention with fewer retention_months, then sudo occupancy-db "
+        "cleanup --no-dry-run on the host.",
     )
     problem(
         host["cluster_version"] not in ("", MAJOR),
@@ -191,15 +223,32 @@ def check_host(request: Request) -> list[str]:
         "To create an empty cluster instead, remove /opt/occupancy/initialised.",
     )
     problem(said := renamed(request), said)
-    owners = (
-        f"container {', '.join(host['containers'])}" if host["containers"] else ", ".join(listening(request))
-    )
-    problem(
-        owners and not host["ours"],
-        f"Port {request['occupancy_port']} is in use by {owners}: stop that program, or choose another "
-        "occupancy_port.",
-    )
+    _check_containers(request, problem)
     return problem.found
+
+
+def _check_containers(request: Request, problem: Problems) -> None:
+    """The server's container can have its name and its port."""
+    port, containers = request["occupancy_port"], request.host["containers"]
+    strangers = [each for each in containers if each["project.working_dir"] != OURS]
+    for each in strangers:
+        place = (
+            f"its Compose project is in {each['project.working_dir']}"
+            if each["project.working_dir"]
+            else "it is of no Compose project"
+        )
+        problem(
+            each["name"] == CONTAINER,
+            f"A container {CONTAINER} is here already and is not this product's ({place}): the server's "
+            "needs this name. Give that one another (docker rename, container_name).",
+        )
+    published = [each for each in containers if f":{port}->" in each["ports"]]
+    names = ", ".join(each["name"] for each in published)
+    owners = f"container {names}" if names else ", ".join(listening(request))
+    problem(
+        owners and all(each in strangers for each in published),
+        f"Port {port} is in use by {owners}: stop that program, or choose another occupancy_port.",
+    )
 
 
 def networks(cidrs: Iterable[str]) -> Iterator[IPv4Network | IPv6Network | None]:

@@ -3,15 +3,32 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-ROLES = (
-    "access", "backup", "docker_engine", "migrations", "postgres", "retention", "tls", "tuning",
-)  # fmt: skip
-"""Each selects a role of playbooks/site.yml."""
+ROLES: dict[str, str] = {
+    "access": "users, passwords, databases, privileges; the CA and the `.env` files on the controller",
+    "backup": "keys, schedules, numbers of sets and copies elsewhere; then takes a verified backup",
+    "docker_engine": "the Docker Engine, if it is missing or stopped",
+    "migrations": "the same as `migrate`",
+    "postgres": "configuration, container, unit and image of the server, which may restart",
+    "retention": "the policy and schedules of the upkeep, which runs once",
+    "tls": "the certificate and the schedule of its renewal; the server reloads",
+    "tuning": "kernel, the server's settings and limits, connection limits of users; the server may restart",
+}
+"""What each tag changes that selects a role of playbooks/site.yml."""
 
-JOBS = ("migrate", "restore", "restore-rollback", "rotate-passwords", "rotate-signing", "rotate-tls")
-"""Each selects a task for an operator."""
+JOBS: dict[str, str] = {
+    "migrate": "the files of the release on the host, and the schema",
+    "restore": "the contents of the database",
+    "restore-rollback": "the contents of the database",
+    "rotate-passwords": "the generated passwords, in the `.env` files on the controller, too",
+    "rotate-signing": "the key that signs backup sets",
+    "rotate-tls": "the same as `tls`, with a new certificate in any case",
+}
+"""What each tag changes that selects a task for an operator."""
+
+IMAGES = frozenset({"all", "migrate", "migrations", "postgres", "tagged", "tuning"})
+"""The tags of a run that brings images to the hosts. The others work with what a host has."""
 
 SPECIAL = ("all", "always", "never", "tagged", "untagged")
 """Tags of Ansible."""
@@ -40,6 +57,24 @@ def unknown(tags: Sequence[str]) -> str:
         return ""
     text = "; ".join(problems)
     return f"{text[0].upper()}{text[1:]}. The tags are {', '.join(sorted((*ROLES, *JOBS)))}."
+
+
+def brings_images(tags: Sequence[str]) -> bool:
+    """Whether a run brings the images of this release to the hosts.
+
+    Args:
+        tags: The tags of --tags.
+    """
+    return bool(IMAGES & set(tags))
+
+
+def tunes_alone(tags: Iterable[str]) -> bool:
+    """Whether a run changes the server for the tag tuning only.
+
+    Args:
+        tags: The tags of --tags.
+    """
+    return "tuning" in (given := set(tags)) and not given & {"all", "postgres", "tagged"}
 
 
 def only_migrations(tags: Sequence[str]) -> bool:

@@ -85,6 +85,7 @@ class FilterModule:
     def filters(self) -> dict[str, Any]:
         """Return them."""
         return {
+            "brings_images": run_tags.brings_images,
             "batch_sizes": migration_plan.batch_sizes,
             "images_are_copied": images_are_copied,
             "images_are_needed": images_are_needed,

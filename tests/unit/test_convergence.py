@@ -123,12 +123,52 @@ KEPT = {name: {"sha256": hashlib.sha256(b"old password").hexdigest()} for name i
 
 
 def test_missing_and_changed_passwords_are_written() -> None:
-    assert convergence.outdated_passwords(["a", "b", "c"], KEPT, {"a": "old password"}, rotate=False) == ["c"]
-    assert convergence.outdated_passwords(["a", "b"], KEPT, {"a": "new password"}, rotate=False) == ["a"]
+    assert convergence.outdated_passwords(["a", "b", "c"], KEPT, {"a": "old password"}) == ["c"]
+    assert convergence.outdated_passwords(["a", "b"], KEPT, {"a": "new password"}) == ["a"]
 
 
 def test_a_rotation_replaces_generated_passwords_only() -> None:
-    assert convergence.outdated_passwords(["a", "b"], KEPT, {"a": "old password"}, rotate=True) == ["b"]
+    assert convergence.generated_passwords(KEPT, {"a": "old password"}, ["a", "b", "c"]) == ["b"]
+
+
+def test_a_rotation_leaves_users_alone_that_the_server_does_not_have() -> None:
+    assert convergence.generated_passwords(KEPT, {}, ["a"]) == ["a"]
+
+
+def test_connection_limits_are_compared_for_the_users_that_exist() -> None:
+    roles = server()
+    roles["occupancy_app"]["limit"] = 1
+    assert names(convergence.limits(LOGINS, roles)) == ["occupancy_app"]
+    del roles["occupancy_app"]
+    assert convergence.limits(LOGINS, roles) == []
+
+
+def test_numbers_of_backup_sets_are_compared_with_those_of_the_host() -> None:
+    wanted = {"DAILY": 7, "LAST": "3"}
+    present = {"OCCUPANCY_BACKUP_KEEP_DAILY": "7", "OCCUPANCY_BACKUP_KEEP_LAST": "2"}
+    assert convergence.keep_differing(wanted, present) == {"LAST": "3"}
+    assert convergence.keep_differing(wanted, {}) == {}  # a new host, for which role postgres writes them
+
+
+def test_the_tag_tuning_writes_the_settings_and_limits_alone() -> None:
+    files = [
+        {
+            "path": "/opt/occupancy/.env",
+            "text": "# 1 = 2\nOCCUPANCY_PORT=5433\nOCCUPANCY_CPUS=2\nOCCUPANCY_NEW=1\n",
+        },
+        {"path": "/opt/occupancy/compose.yaml", "text": "new"},
+        {"path": "/opt/occupancy/postgresql/postgresql.conf", "text": "work_mem = 4MB"},
+        {"path": "/opt/occupancy/postgresql/pg_hba.conf", "text": "new"},
+    ]
+    present = {"OCCUPANCY_PORT": "5432", "OCCUPANCY_CPUS": "1"}
+    tuned = {file["path"]: file["text"] for file in convergence.tuned(files, present, ["tuning", "tls"])}
+    assert tuned == {
+        "/opt/occupancy/.env": "# 1 = 2\nOCCUPANCY_PORT=5432\nOCCUPANCY_CPUS=2\n",
+        "/opt/occupancy/postgresql/postgresql.conf": "work_mem = 4MB",
+    }
+    for tags in (["all"], ["postgres"], ["postgres", "tuning"]):
+        assert convergence.tuned(files, present, tags) == files
+    assert convergence.tuned(files, {}, ["tuning"]) == files  # a host that was never provisioned
 
 
 def kernel(container: str = "", **setting: Any) -> dict[str, Any]:

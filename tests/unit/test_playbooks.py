@@ -85,6 +85,62 @@ def test_every_tag_is_known_and_every_known_tag_selects_a_task() -> None:
     assert used - set(run_tags.SPECIAL) == set(run_tags.ROLES) | set(run_tags.JOBS)
 
 
+SELECTED = {
+    "access": {"access"},
+    "backup": {"backup: signing", "backup"},
+    "docker_engine": {"docker_engine: check", "docker_engine"},
+    "migrate": {"migrations"},
+    "migrations": {"migrations"},
+    "postgres": {"tuning: codec", "postgres", "migrations: serves"},
+    "restore": {"backup: restore"},
+    "restore-rollback": {"backup: restore"},
+    "retention": {"retention"},
+    "rotate-passwords": {"access: rotate"},
+    "rotate-signing": {"backup: signing"},
+    "rotate-tls": {"tls", "postgres: certificate"},
+    "tls": {"tls", "postgres: certificate"},
+    "tuning": {"tuning: codec", "tuning: host", "postgres", "migrations: serves", "access: limits"},
+}
+"""The roles, or files of their tasks, that each tag selects beside preflight, packages and directories."""
+
+
+@pytest.mark.parametrize("playbook", ["provision", "rotate"])
+def test_a_tag_selects_its_own_tasks_and_no_others(playbook: str) -> None:
+    found: dict[str, set[str]] = {}
+    (play,) = (
+        play for play in yaml.safe_load((ROOT / f"playbooks/{playbook}.yml").read_text()) if "tasks" in play
+    )
+    for task in play["tasks"]:
+        role = task.get("ansible.builtin.import_role") or task.get("ansible.builtin.include_role")
+        for tag in set(task["tags"]) - {"never"} if role and task.get("when") is not False else ():
+            part = role.get("tasks_from", "main.yml").removesuffix(".yml")
+            found.setdefault(tag, set()).add(role["name"] + (f": {part}" if part != "main" else ""))
+    always = found.pop("always")
+    assert always <= {"occupancy: preflight", "occupancy: converge", "container_images"}
+    assert found == {tag: SELECTED[tag] for tag in found}
+    assert set(found) == set(SELECTED) if playbook == "provision" else set(found) <= set(SELECTED)
+
+
+def test_what_a_tag_changes_is_documented() -> None:
+    rows = re.findall(r"^\| `([a-z_-]+)` \| (.+) \|$", (ROOT / "docs/hosts.md").read_text(), re.MULTILINE)
+    assert {tag: text for tag, text in rows if tag in run_tags.ROLES | run_tags.JOBS} == (
+        run_tags.ROLES | run_tags.JOBS
+    )
+
+
+@pytest.mark.parametrize(
+    ("tags", "brought"),
+    [
+        (("all",), True),
+        (("postgres",), True),
+        (("backup", "retention"), False),
+        (("rotate-tls",), False),
+    ],
+)
+def test_images_are_brought_where_the_tags_need_them(tags: tuple[str, ...], brought: bool) -> None:
+    assert run_tags.brings_images(tags) == brought
+
+
 def test_the_tag_of_a_role_is_its_name() -> None:
     # The roles occupancy and container_images always run; site.yml does not contain uninstall.
     roles = {path.name for path in (ROOT / "roles").iterdir()} - {

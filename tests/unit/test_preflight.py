@@ -22,13 +22,20 @@ HOST: dict[str, Any] = {
     "initialised": True,
     "project": {},
     "server": None,
-    "listeners": ["127.0.0.1:5432 users:((docker-proxy,pid=7,fd=4))"],
-    "containers": ["occupancy-postgres-1"],
-    "ours": True,
+    "listeners": [],
+    "containers": [
+        {
+            "name": "occupancy-postgres-1",
+            "ports": "127.0.0.1:5432->5432/tcp",
+            "project.working_dir": "/opt/occupancy",
+        },
+        {"name": "occupancy-app-1", "ports": "", "project.working_dir": "/home/me/occupancy"},
+    ],
     "file_system": "ext4",
     "memory_controller": True,
     "images": ["postgres:16", "occupancy-ops:0.1.0-0a1b2c3d4e5f"],
 }
+STRANGER = {"name": "other", "ports": "0.0.0.0:5432->5432/tcp", "project.working_dir": "/srv/other"}
 AGE = "age1" + "q" * 58
 OFFSITE = {
     "backup_offsite_remote": "store:backups",
@@ -82,7 +89,7 @@ def test_the_defaults_pass() -> None:
     assert problems() == []
 
 
-NEW = {"cluster_version": "", "initialised": False, "ours": False, "containers": [], "listeners": []}
+NEW = {"cluster_version": "", "initialised": False, "containers": [], "listeners": []}
 HOME = {"OCCUPANCY_DATABASE": "home"}
 HOSTS = [
     (
@@ -109,6 +116,15 @@ HOSTS = [
         {"free_mb": 0, "images": []},  # its engine is stopped
     ),
     (
+        {
+            "containers": [
+                {"name": "occupancy-postgres-1", "ports": "", "project.working_dir": "/home/me/occupancy"}
+            ]
+        },
+        "is not this product's (its Compose project is in /home/me/occupancy)",
+        {"containers": [{"name": "other", "ports": "", "project.working_dir": ""}], "listeners": []},
+    ),
+    (
         {"cluster_version": "15"},
         "holds a cluster of PostgreSQL 15",
         {"cluster_version": "", "initialised": False},
@@ -125,19 +141,19 @@ HOSTS = [
     ),
     ({"cluster_version": ""}, "holds none: is its disk mounted", {"cluster_version": "16"}),
     (
-        {"ours": False, "containers": ["other"]},
+        {"containers": [STRANGER]},
         "Port 5432 is in use by container other",
-        {"ours": False, "containers": [], "listeners": []},
+        {"listeners": ["127.0.0.1:5432 users:((docker-proxy,pid=7,fd=4))"]},  # of the product's container
     ),
     (
-        {"ours": False, "containers": []},
+        {"containers": [], "listeners": ["127.0.0.1:5432 users:((docker-proxy,pid=7,fd=4))"]},
         "in use by 127.0.0.1:5432 users:((docker-proxy",
-        {"ours": False, "containers": [], "listeners": ["10.0.0.1:5432 users:((x"]},
+        {"containers": [], "listeners": ["10.0.0.1:5432 users:((x"]},
     ),
     (
-        {"ours": False, "containers": [], "listeners": ["*:5432 users:((x"]},
+        {"containers": [], "listeners": ["*:5432 users:((x"]},
         "in use by *:5432",
-        {"ours": False, "containers": [], "listeners": None},
+        {"containers": [], "listeners": None},
     ),
 ]
 

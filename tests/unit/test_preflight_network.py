@@ -36,7 +36,7 @@ def test_listen_addresses_are_refused_or_accepted(bad: object, says: str, good: 
     ],
 )
 def test_a_port_is_in_use_on_any_of_the_addresses(addresses: object, listener: str, refused: bool) -> None:
-    host: dict[str, Any] = {"ours": False, "containers": [], "listeners": [listener]}
+    host: dict[str, Any] = {"containers": [], "listeners": [listener]}
     assert bool(problems(host=host, occupancy_listen_address=addresses)) is refused
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import trustme
 
+from provisioning import project
 from provisioning.variables import ROLES
 
 SCRIPT = ROLES / "occupancy/files/probe.py"
@@ -69,6 +70,7 @@ def test_the_facts_of_this_machine_are_one_json_object(tmp_path: Path) -> None:
         "port": "many",  # preflight judges it, not the probe
         "initialised": str(tmp_path / "opt/initialised"),
         "packages": ["no-such-package"],
+        "ids": [0, 4_000_000_000],
         "units": {"no-such-unit": "/nonexistent"},
         "files": [str(tmp_path / "*")],
         "server_query": "",
@@ -76,6 +78,7 @@ def test_the_facts_of_this_machine_are_one_json_object(tmp_path: Path) -> None:
     said = run_probe(request)
     assert said.returncode == 0, said.stderr
     facts = json.loads(said.stdout)
+    assert facts["accounts"] == {"0": "root", "4000000000": ""}
     assert facts["memory_mb"] > 100
     assert facts["cores"] >= 1
     assert facts["disk_mb"] >= facts["free_mb"] > 0
@@ -161,12 +164,14 @@ info*) {info} ;;
 "compose version"*) {compose} ;;
 "buildx version"*) {buildx} ;;
 "ps "*) cat {listed} ;;
+"network ls "*) printf 'bridge=\\noccupancy=occupancy\\noccupancy_default=occupancy\\n' ;;
 "images "*) printf 'occupancy-ops:1\\n<none>:<none>\\n' ;;
 "compose --project-directory"*) echo postgres {hashed} ;;
 "image inspect"*) echo {image} ;;
 esac"""
 LABELS = (
-    "com.docker.compose.project=occupancy,com.docker.compose.service=postgres,com.docker.compose.oneoff=False,"
+    "com.docker.compose.project=occupancy-database,com.docker.compose.project.working_dir=/opt/occupancy,"
+    "com.docker.compose.service=postgres,com.docker.compose.oneoff=False,"
     "com.docker.compose.config-hash=abc,com.docker.compose.image=sha256:1"
 )
 CONTAINER = {
@@ -175,6 +180,14 @@ CONTAINER = {
     "State": "running",
     "Image": "occupancy-postgres:1",
     "Labels": LABELS,
+    "Networks": "occupancy",
+}
+FORMER = CONTAINER | {"Labels": LABELS.replace("project=occupancy-database", "project=occupancy")}
+OTHER = CONTAINER | {
+    "Names": "occupancy-app-1",
+    "Ports": "",
+    "Labels": FORMER["Labels"].replace("/opt/", "/home/me/"),
+    "Networks": "occupancy_default",
 }
 
 
@@ -191,7 +204,9 @@ def docker(programs: Any, tmp_path: Path, *containers: dict[str, str], **answers
     }
     good["compose"] = "echo v2"
     programs("docker", DOCKER.format(listed=listed, **(good | answers)))
-    facts: dict[str, Any] = probe.engine_facts({"port": 5432, "dir": str(tmp_path)})
+    facts: dict[str, Any] = probe.engine_facts(
+        {"port": 5432, "dir": "/opt/occupancy", "project": "occupancy-database"}
+    )
     return facts
 
 
@@ -199,10 +214,42 @@ def test_an_engine_with_the_servers_container(programs: Any, tmp_path: Path) -> 
     assert docker(programs, tmp_path, CONTAINER) == {
         "engine": "27.1",
         "images": ["occupancy-ops:1"],
-        "containers": ["occupancy-postgres-1"],
-        "ours": True,
-        "container": {"running": True, "current": True},
+        "containers": [
+            {
+                "name": "occupancy-postgres-1",
+                "ports": "127.0.0.1:5432->5432/tcp",
+                "networks": ["occupancy"],
+                "running": True,
+                "source": "occupancy-postgres:1",
+                "project": "occupancy-database",
+                "project.working_dir": "/opt/occupancy",
+                "service": "postgres",
+                "oneoff": "False",
+                "config-hash": "abc",
+                "image": "sha256:1",
+            }
+        ],
+        "networks": {"bridge": "", "occupancy": "occupancy", "occupancy_default": "occupancy"},
+        "container": {"running": True, "current": True, "project": "occupancy-database"},
     }
+
+
+def test_the_container_under_the_former_name_of_the_project_is_found_beside_those_of_others(
+    programs: Any, tmp_path: Path
+) -> None:
+    facts = docker(programs, tmp_path, OTHER, FORMER)
+    assert facts["container"] == {"running": True, "current": False, "project": "occupancy"}
+    # The network of the application stays.
+    found = project.former(facts, "/opt/occupancy", "occupancy-database")
+    assert found == {"containers": ["occupancy-postgres-1"], "networks": ["occupancy"]}
+
+
+def test_a_job_that_runs_under_the_former_name_of_the_project_is_left_alone(
+    programs: Any, tmp_path: Path
+) -> None:
+    job = FORMER | {"Labels": FORMER["Labels"].replace("oneoff=False", "oneoff=True")}
+    facts = docker(programs, tmp_path, job, CONTAINER)
+    assert project.former(facts, "/opt/occupancy", "occupancy-database") == {"containers": [], "networks": []}
 
 
 @pytest.mark.parametrize("answer", [{"info": "exit 1"}, {"compose": "exit 1"}])
@@ -228,13 +275,8 @@ def test_a_container_that_differs_from_the_project(
     answers: dict[str, str],
     container: dict[str, bool],
 ) -> None:
-    assert docker(programs, tmp_path, CONTAINER | changes, **answers)["container"] == container
-
-
-def test_a_port_of_another_project_is_not_ours(programs: Any, tmp_path: Path) -> None:
-    other = {**CONTAINER, "Names": "other", "Labels": "com.docker.compose.project=other"}
-    facts = docker(programs, tmp_path, other)
-    assert (facts["containers"], facts["ours"]) == (["other"], False)
+    found = docker(programs, tmp_path, CONTAINER | changes, **answers)["container"]
+    assert found | {"project": ""} == container | {"project": ""}
 
 
 def test_listeners_are_named_with_their_process(programs: Any) -> None:

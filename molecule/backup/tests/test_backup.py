@@ -24,7 +24,6 @@ IDENTITY = "AGE-SECRET-KEY-1GFS3JDAUYTFRX00HVMQSG8M852WZXM573UN6T08N2QV6S2ENKJFQ
 REMOTE_SECRET = "the-password-of-the-remote"
 
 INVENTORY = {
-    "occupancy_test_database": "occupancy_test",
     "backup_offsite_remote": "store:/srv/elsewhere",
     "backup_offsite_config": f"[store]\ntype = local\npass = {REMOTE_SECRET}\n",
     "backup_offsite_age_recipients": [RECIPIENT],
@@ -120,9 +119,20 @@ def test_the_tag_backup_installs_the_jobs_and_makes_a_backup(
     host.check_output(
         "(python3 -c %s >/dev/null 2>&1 &); until [ -e /run/upgrades ]; do sleep 0.1; done", UPGRADE
     )
-    run = play("--tags", "access,backup", "--diff", "-v", **INVENTORY, backup_schedule="* * * * *")
+    started = superuser("SELECT pg_postmaster_start_time()")
+    run = play(
+        "--tags", "access,backup", "--diff", "-v",
+        **INVENTORY, backup_schedule="* * * * *", backup_keep_last=4, postgres_settings={"max_worker_processes": 9},
+    )  # fmt: skip
     assert changed(run) > 0
     assert host.file("/run/upgraded").exists  # the installation of rclone has waited
+    # A setting that is pending stays so: nothing restarts before a backup.
+    assert superuser("SELECT pg_postmaster_start_time()") == started
+    assert (
+        "max_worker_processes = '9'"
+        not in host.file("/opt/occupancy/postgresql/postgresql.conf").content_string
+    )
+    assert "OCCUPANCY_BACKUP_KEEP_LAST=4" in host.file("/opt/occupancy/.env").content_string
     assert "is verified" in run.stdout
     assert REMOTE_SECRET not in run.stdout + run.stderr
     assert len(verified(host)) == 1

@@ -20,11 +20,12 @@ Superuser = Callable[..., str]
 EVERYTHING = """
     ls -d /opt/occupancy/* /opt/occupancy /var/lib/occupancy/* /var/lib/occupancy /run/occupancy \
         /etc/cron.d/occupancy-* /usr/local/bin/occupancy-* /etc/*/occupancy* /etc/apt/*/occupancy* 2>/dev/null
-    docker ps --all --quiet
+    docker ps --all --quiet; getent passwd | sed -n "s/^occupancy-.*/account/p"
 """
 KEPT = {
     "/opt/occupancy", "/opt/occupancy/ca", "/opt/occupancy/initialised", "/opt/occupancy/secrets",
     "/opt/occupancy/signing", "/opt/occupancy/tls", "/var/lib/occupancy", "/var/lib/occupancy/backups", "/var/lib/occupancy/pgdata",
+    "account",
 }  # fmt: skip
 COUNT = "SELECT count(*) FROM sensor_readings"
 
@@ -75,6 +76,9 @@ def test_uninstall_keeps_data_unless_they_are_confirmed(
     assert changed(run_playbook("uninstall.yml")) > 0
     assert everything(host) == KEPT
     assert changed(run_playbook("uninstall.yml")) == 0
+    renamed = play("--tags", "postgres,access", occupancy_database="another")
+    assert renamed.returncode != 0
+    assert "ALTER DATABASE occupancy RENAME TO another" in " ".join(renamed.stdout.split())
     assert changed(play(access_app_env_file=str(login))) > 0
     assert "PGPASSWORD=" in login.read_text()
     assert superuser(COUNT) == rows != "0"

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import psycopg2
 import pytest
@@ -42,6 +43,20 @@ def served_serial(server: Server) -> str:
         text=True,
     )
     return shown.stdout.strip()
+
+
+# Of all roles; each is for another tag than the test's.
+PENDING: dict[str, Any] = {
+    "occupancy_users": [{"name": "grafana", "role": "occupancy_readonly"}],
+    "occupancy_allowed_cidrs": ["10.215.16.0/24"],
+    "retention_months": 6,
+    "backup_schedule": "",
+    "occupancy_application_idle_in_transaction": "14min",
+}
+STATE = """
+    sha256sum /etc/cron.d/* /opt/occupancy/secrets/* /opt/occupancy/*.env /opt/occupancy/*.json /opt/occupancy/*.yaml
+    sha256sum /opt/occupancy/postgresql/pg_*; grep -v '^#\\|MEMORY\\|CPUS\\|SHM' /opt/occupancy/.env
+"""
 
 
 def started(superuser: Callable[[str], str]) -> str:
@@ -158,7 +173,7 @@ def login(file: Path, server: Server) -> list[str]:
 
 
 def test_the_application_gets_a_login_that_follows_its_password(
-    play: Play, server: Server, tmp_path: Path
+    play: Play, server: Server, superuser: Callable[[str], str], tmp_path: Path
 ) -> None:
     file, secret = tmp_path / "app.env", 'it\'s $5 # "odd" \\ ${HOME} ü '
     chosen = {"access_app_env_file": str(file), "access_passwords": {"occupancy_app": secret}}
@@ -175,7 +190,8 @@ def test_the_application_gets_a_login_that_follows_its_password(
         f"POSTGRES_{name}" for name in ("HOST", "PORT", "DB", "USER", "PASSWORD")
     }
     assert changed(play("--tags", "access", **chosen), server) == 0
-    run = play("--tags", "access,rotate-passwords", access_app_env_file=str(file))
+    run = play("--tags", "rotate-passwords", access_app_env_file=str(file), **PENDING)
+    assert superuser("SELECT count(*) FROM pg_roles WHERE rolname = 'grafana'") == "0"
     assert users_with_new_passwords(run) == set(server.passwords)
     assert login(file, server) == ["occupancy_app"]
 
@@ -192,12 +208,15 @@ def test_a_run_that_was_interrupted_before_the_reload_is_completed_by_the_next(
 
 
 def test_a_setting_that_needs_a_restart_restarts_the_server(
-    play: Play, server: Server, superuser: Callable[[str], str]
+    play: Play, server: Server, host: Host, superuser: Callable[[str], str]
 ) -> None:
+    state = host.check_output(STATE)
     for settings, expected in [({"max_worker_processes": 9}, "9"), ({}, "8")]:  # set, and removed
         before = started(superuser)
-        run = play("--tags", "postgres", postgres_settings=settings)
+        run = play("--tags", "tuning", postgres_settings=settings, **PENDING)
         assert changed(run, server) > 0
+        assert host.check_output(STATE) == state
+        assert superuser("SELECT count(*) FROM pg_roles WHERE rolname = 'grafana'") == "0"
         assert "ALTER SYSTEM" not in run.stdout
         assert superuser("SHOW max_worker_processes") == expected
         assert started(superuser) != before
@@ -240,10 +259,17 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[st
 
 
 def test_an_operators_certificate_is_served_and_removed(
-    play: Play, server: Server, authority: Callable[..., dict[str, str]]
+    play: Play,
+    server: Server,
+    host: Host,
+    superuser: Callable[[str], str],
+    authority: Callable[..., dict[str, str]],
 ) -> None:
-    own = authority(server.name)
-    assert changed(play("--tags", "tls", **own), server) > 0
+    own, state, before = authority(server.name), host.check_output(STATE), started(superuser)
+    settings = {"max_worker_processes": 9}  # for another tag, as PENDING
+    assert changed(play("--tags", "tls", **own, postgres_settings=settings, **PENDING), server) > 0
+    assert (host.check_output(STATE), started(superuser)) == (state, before)
+    assert superuser("SHOW max_worker_processes") == "8"
     options = {"host": server.name, "hostaddr": server.address, "sslrootcert": own["tls_ca_certificate"]}
     assert server.query("occupancy_app", "SELECT 1", **options) == [(1,)]
     assert changed(play("--tags", "tls"), server) > 0

@@ -192,12 +192,10 @@ def test_a_job_that_exceeds_its_time_ends_with_its_container_and_session(
     )
     host.check_output("printf %%s %s > /run/too-long.py", wait)
     compose = "docker compose --project-directory /opt/occupancy run --rm --no-deps -T"
-    command = (
-        f'{compose} --name "occupancy-$OCCUPANCY_JOB" --entrypoint python3 ops -c "$(cat /run/too-long.py)"'
-    )
+    command = f'{compose} --name "$OCCUPANCY_CONTAINER" --entrypoint python3 ops -c "$(cat /run/too-long.py)"'
     host.check_output("printf %%s %s > /run/too-long.sh", command)
     sessions = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'too long'"
-    containers = "docker ps --all --quiet --filter name=occupancy-probe"
+    containers = "docker ps --all --quiet --filter name=occupancy-database-probe"
 
     def ended() -> bool:
         return bool(host.run("flock --nonblock /run/occupancy/probe.lock true").rc == 0)

@@ -189,9 +189,16 @@ def test_a_client_of_another_network_is_refused(server: Server) -> None:
 def test_only_root_is_the_superuser_on_the_socket(host: Host) -> None:
     attempt = "import psycopg2; psycopg2.connect(host='/run/occupancy/postgresql', user='postgres', dbname='postgres')"
     assert host.run("/usr/bin/python3 -c %s", attempt).rc == 0
-    refused = host.run("setpriv --reuid=nobody --clear-groups /usr/bin/python3 -c %s", attempt)
-    assert refused.rc != 0
-    assert "Peer authentication failed" in refused.stderr
+    # 999 is postgres in the container, and 10001 the user of the tools.
+    for user in ("nobody", "999", "10001"):
+        refused = host.run(f"setpriv --reuid={user} --clear-groups /usr/bin/python3 -c %s", attempt)
+        assert refused.rc != 0
+        assert "Permission denied" in refused.stderr
+        secrets = host.run(f"setpriv --reuid={user} --clear-groups cat /opt/occupancy/secrets/occupancy")
+        assert (secrets.rc, secrets.stdout) == (1, "")
+    for uid, name in (("999", "occupancy-server"), ("10001", "occupancy-tools")):
+        account = host.check_output(f"getent passwd {uid}").split(":")
+        assert (account[0], account[5:]) == (name, ["/nonexistent", "/usr/sbin/nologin"])
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ docker exec occupancy-hub sh -euc "docker tag occupancy-official:16 $mirror && d
 docker exec occupancy-hub cat /etc/docker-registry/ca.crt | docker exec --interactive occupancy-pull sh -euc \
   'mkdir -p /etc/docker/certs.d/occupancy-hub:5443; cat > /etc/docker/certs.d/occupancy-hub:5443/ca.crt'
 docker save "$built" | docker exec --interactive occupancy-ce docker load --quiet
-docker exec --interactive occupancy-ce sh -euc 'mkdir -p /srv/homeassistant; cat > /srv/homeassistant/compose.yaml' <<EOF
+docker exec --interactive occupancy-ce sh -euc 'mkdir -p /srv/occupancy; cat > /srv/occupancy/compose.yaml' <<EOF
 services:
   homeassistant:
     image: $built

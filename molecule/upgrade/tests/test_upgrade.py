@@ -40,6 +40,14 @@ ROWS = """
     SELECT now() - n * interval '1 minute', 'office', 'bedroom' FROM generate_series(1, 50) AS n
 """
 ENTITY = "binary_sensor.upgrade"
+
+# An application's Compose project in a directory of that name: its name is that of the product's project in release 0.1.0.
+FOREIGN = "docker compose --project-directory /home/operator/occupancy"
+FOREIGN_FILE = """
+services:
+  app: {{image: {image}, entrypoint: [sleep, infinity], init: true}}
+"""
+FOREIGN_STATE = "docker inspect --format '{{.Id}} {{.State.StartedAt}}' occupancy-app-1"
 TABLES = ("sensor_readings", "room_transitions", "predictions")
 
 # The columns of the release before; a migration may add others.
@@ -64,6 +72,7 @@ class Before:
     ca: str
     backup: str
     readings: int
+    foreign: str
 
 
 before = Before()
@@ -141,6 +150,17 @@ def test_the_host_of_the_release_before_is_in_use(host: Host, release: Path, sup
     (before.backup,) = sets(host)
     assert sets(host) == {before.backup: "verified"}
 
+    image = host.check_output("docker inspect --format '{{.Config.Image}}' occupancy-postgres-1")
+    file = FOREIGN_FILE.format(image=image)
+    host.check_output(
+        "mkdir --parents /home/operator/occupancy && echo %s >/home/operator/occupancy/compose.yaml", file
+    )
+    host.check_output(f"{FOREIGN} up --detach")
+    host.check_output(
+        "useradd --system --uid 999 homeassistant"
+    )  # as its manual says, on a host without system accounts
+    before.foreign = host.check_output(FOREIGN_STATE)
+
 
 def test_the_upgrade_brings_the_schema_to_head_while_the_application_writes(
     application: Application, superuser: Superuser
@@ -162,6 +182,37 @@ def test_the_upgrade_brings_the_schema_to_head_while_the_application_writes(
         "refused",
     )
     assert [error for error in application.failures if not any(words in error for words in lost)] == []
+
+
+def test_a_project_with_the_former_name_and_the_product_leave_each_other_alone(
+    host: Host, superuser: Superuser
+) -> None:
+    assert host.check_output(FOREIGN_STATE) == before.foreign
+    started = superuser("SELECT pg_postmaster_start_time()")
+    host.check_output(f"{FOREIGN} up --detach --remove-orphans")
+    assert superuser("SELECT pg_postmaster_start_time()") == started
+    assert host.check_output(FOREIGN_STATE) == before.foreign
+    label = "docker inspect --format '{{index .Config.Labels \"com.docker.compose.project\"}}' occupancy-postgres-1"
+    assert host.check_output(label) == "occupancy-database"
+
+
+def test_an_account_with_the_id_of_the_servers_user_is_kept_out(host: Host) -> None:
+    attempt = "import psycopg2; psycopg2.connect(host='/run/occupancy/postgresql', user='postgres', dbname='postgres')"
+    as_account = "setpriv --reuid=999 --clear-groups"
+    assert host.check_output(f"{as_account} id --user --name") == "homeassistant"
+    for command in (
+        "/usr/bin/python3 -c %s",
+        "cat /opt/occupancy/secrets/occupancy",
+        "ls /var/lib/occupancy/pgdata",
+        "cat /var/lib/occupancy/pgdata/PG_VERSION",
+    ):
+        done = host.run(f"{as_account} {command}", *([attempt] if "%s" in command else []))
+        assert done.rc != 0
+        assert "Permission denied" in done.stderr
+    # Its programs find the CA where those of other accounts do.
+    assert host.check_output(f"{as_account} cat /opt/occupancy/tls/ca.crt").startswith("-----BEGIN")
+    assert host.run("setpriv --reuid=nobody --clear-groups ls /var/lib/occupancy/metrics").rc == 0
+    assert host.check_output("getent passwd 10001").startswith("occupancy-tools:")
 
 
 def test_all_rows_are_unchanged(superuser: Superuser, application: Application) -> None:

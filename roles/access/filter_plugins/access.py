@@ -2,7 +2,12 @@
 
 from typing import Any
 
-from provisioning import convergence, env_file
+from provisioning import convergence, env_file, host_checks
+
+
+def misnamed(databases: dict[str, Any], wanted: str, test: str) -> str:
+    """What to do where the cluster has the rows under another name than `wanted`; empty where it has not."""
+    return host_checks.rename(host_checks.owned(databases, wanted, test), wanted)
 
 
 class FilterModule:
@@ -12,6 +17,9 @@ class FilterModule:
         """The functions by filter name."""
         return {
             "access_logins": convergence.logins,
+            "access_generated": convergence.generated_passwords,
+            "access_misnamed": misnamed,
+            "access_limits": convergence.limits,
             "access_outdated": convergence.outdated_passwords,
             "access_users": convergence.users,
             "access_memberships": convergence.memberships,

@@ -24,11 +24,12 @@ if [[ ! -s $own/rclone.conf || $(cat "$own/of" 2>/dev/null) != "$digest" ]]; the
 fi
 export RCLONE_CONFIG=$own/rclone.conf
 
-# The sets are read as their owner, because a set could be a link to files that only root may read.
-as_owner() { setpriv --reuid="$ops" --regid="$ops" --clear-groups "$@"; }
+# The sets are read as their owner, because a set could be a link to files that only root may read. In their directory, since role
+# occupancy may keep an account with this id out of those above it.
+as_owner() { (cd "$data/backups" && setpriv --reuid="$ops" --regid="$ops" --clear-groups "$@"); }
 
 # The sets that contain a file: verified.json, or damaged for sets that were found damaged later
-sets_here() { as_owner find "$data/backups" -mindepth 2 -maxdepth 2 -name "$1" -printf '%h\n' | sed -nE "s/.*\/($set_name)$/\1/p" | sort; }
+sets_here() { as_owner find . -mindepth 2 -maxdepth 2 -name "$1" -printf '%h\n' | sed -nE "s/.*\/($set_name)$/\1/p" | sort; }
 sets_there() { rclone lsf --files-only "$remote" | sed -nE "s/^($set_name)\.tar\.age$1$/\1/p" | sort; }
 
 # Names that are not in the future
@@ -36,7 +37,7 @@ past() { awk -F - -v now="$(date --utc +%Y%m%dT%H%M%SZ)" '$(NF - 1) <= now'; }
 
 copy() {
   local to=$remote/$1.tar.age sent received
-  sent=$({ as_owner tar --create --directory "$data/backups" "$1" | age "${recipients[@]}" | tee /dev/fd/3 \
+  sent=$({ as_owner tar --create "$1" | age "${recipients[@]}" | tee /dev/fd/3 \
     | rclone rcat "$to.partial"; } 3>&1 | sha256sum)
   received=$(rclone cat "$to.partial" | sha256sum)
   if [[ $sent != "$received" ]]; then
@@ -63,7 +64,7 @@ there=$(sets_there '')
 new=$(comm -23 <(echo "$here") <(printf '%s\n' "$there" "$damaged" | sort) | sort --reverse)
 gone=$(comm -13 <(echo "$here") <(echo "$there") | past | sort --reverse | tail --lines "+$((keep + 1))")
 for name in $new; do
-  if as_owner test -e "$data/backups/$name"; then copy "$name"; fi # retention may have removed the set meanwhile
+  if as_owner test -e "$name"; then copy "$name"; fi # retention may have removed the set meanwhile
 done
 for name in ${new:+$gone}; do
   rclone deletefile "$remote/$name.tar.age"

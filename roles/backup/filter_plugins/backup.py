@@ -1,10 +1,10 @@
-"""Filters of the role backup: provisioning.signing_keys, from a playbook."""
+"""Filters of the role backup: the keys that sign sets, and what differs on a host."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from provisioning import signing_keys
+from provisioning import convergence, signing_keys
 
 
 class FilterModule:
@@ -12,4 +12,7 @@ class FilterModule:
 
     def filters(self) -> dict[str, Any]:
         """Return them."""
-        return {"backup_public_keys": signing_keys.merge}
+        return {
+            "backup_keep_differing": convergence.keep_differing,
+            "backup_public_keys": signing_keys.merge,
+        }

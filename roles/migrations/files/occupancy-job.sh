@@ -6,27 +6,30 @@ set -euo pipefail
 umask 022
 job=$1 limit=$2
 shift 2
-export OCCUPANCY_JOB=$job # occupancy-db names its container after it
 setting() { sed -n "s/^OCCUPANCY_$1=//p" /opt/occupancy/.env; }
 data=$(setting DATA_DIR) ops=$(setting OPS_UID)
+OCCUPANCY_CONTAINER=$(setting PROJECT)-$job
+export OCCUPANCY_CONTAINER # occupancy-db gives its container this name
 metrics=$data/metrics/occupancy_$job.prom
 
 # A container continues to run when the client that started it is killed. The time limits keep an engine that hangs from
 # blocking the job. Usually the container does not exist any more, so errors of docker are ignored.
 end_container() {
-  timeout 30 docker stop -t 15 "occupancy-$job" || true
-  timeout 30 docker rm --force "occupancy-$job" || true
+  timeout 30 docker stop -t 15 "$OCCUPANCY_CONTAINER" || true
+  timeout 30 docker rm --force "$OCCUPANCY_CONTAINER" || true
 } >/dev/null 2>&1
 
 metric() { printf '# HELP %s %s\n# TYPE %s gauge\n%s{job="%s"} %s\n' "$1" "$2" "$1" "$1" "$job" "$3"; }
 
 # Copy the metrics of backups. The file is read as the tools' user and up to 1 MB only: that user could have replaced it with a
-# link to a file that only root may read, with a pipe, or with a file without end.
+# link to a file that only root may read, with a pipe, or with a file without end. From its directory: role occupancy may keep an
+# account with this id out of those above it.
 collect() {
-  local from=$data/backups/.backup.prom to=$data/metrics/occupancy_backups.prom
-  [[ -e $from ]] || return 0
+  local to=$data/metrics/occupancy_backups.prom
+  cd "$data/backups" || return 0
+  [[ -e .backup.prom ]] || return 0
   # If the file cannot be read, the metrics of the previous run stay.
-  timeout 10 setpriv --reuid="$ops" --regid="$ops" --clear-groups head --bytes 1M "$from" >"$to.$job" || true
+  timeout 10 setpriv --reuid="$ops" --regid="$ops" --clear-groups head --bytes 1M .backup.prom >"$to.$job" || true
   if [[ -s $to.$job ]]; then mv "$to.$job" "$to"; else rm "$to.$job"; fi
 }
 

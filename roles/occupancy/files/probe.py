@@ -24,11 +24,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-DISTRIBUTIONS = {"debian": "Debian", "raspbian": "Debian", "ubuntu": "Ubuntu"}
-"""Ansible's names of the distributions, by ID of os-release."""
-
-SSL_REQUEST = struct.pack("!II", 8, 80877103)
-"""PostgreSQL's SSLRequest message."""
+DISTRIBUTIONS = {"debian": "Debian", "raspbian": "Debian", "ubuntu": "Ubuntu"}  # by ID of os-release
+SSL_REQUEST = struct.pack("!II", 8, 80877103)  # PostgreSQL's message
 
 ROOMS = "SELECT enumlabel::text FROM pg_enum WHERE enumtypid = to_regtype('public.room_type')"
 LABELS = "SELECT room, label FROM public.rooms WHERE label IS NOT NULL"
@@ -36,6 +33,8 @@ SENSORS = "SELECT DISTINCT entity FROM public.sensors"
 REVISIONS = "SELECT version_num::text, obj_description(tableoid, 'pg_class') FROM public.alembic_version"
 TABLES = "SELECT relname::text FROM pg_class WHERE relkind = 'r' AND relnamespace = to_regnamespace('public')"
 """What the database holds. The superuser reads tables only: a view would run functions of its owner."""
+
+COMPOSE = ("project", "project.working_dir", "service", "oneoff", "config-hash", "image")  # labels
 
 
 def main() -> None:
@@ -50,6 +49,10 @@ def main() -> None:
         **distribution_facts(),
         **cluster_facts(request),
         **engine_facts(request),
+        "accounts": {
+            str(uid): (run("getent", "passwd", str(uid)) or "").split(":")[0] for uid in request["ids"]
+        },
+        "subuid": read("/etc/subuid"),
         "engine_kind": engine_kind(),
         **tls_facts(request),
         **server_facts(request),
@@ -164,21 +167,20 @@ def cluster_facts(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def engine_facts(request: dict[str, Any]) -> dict[str, Any]:
-    """The version of a usable engine (with Compose v2), its images and the containers."""
-    nothing = {"engine": "", "images": [], "containers": [], "ours": False, "container": {}}
+    """The version of a usable engine (with Compose v2), its images, containers and networks."""
     if shutil.which("docker") is None:
-        return nothing
+        return {"engine": "", "images": [], "containers": [], "networks": {}, "container": {}}
     version = run("docker", "info", "--format", "{{.ServerVersion}}")
     tools = version and run("docker", "compose", "version")
     listed = run("docker", "ps", "--all", "--format", "{{json .}}") or ""
-    containers = [json.loads(line) for line in listed.splitlines()]
-    published = [each for each in containers if f":{request['port']}->" in each["Ports"]]
+    containers = [read_container(json.loads(line)) for line in listed.splitlines()]
+    networks = run("docker", "network", "ls", "--format", '{{.Name}}={{.Label "com.docker.compose.project"}}')
     images = run("docker", "images", "--format", "{{.Repository}}:{{.Tag}}") or ""
     return {
         "engine": (version or "").strip() if tools else "",
         "images": [name for name in images.split() if "<none>" not in name],
-        "containers": [each["Names"] for each in published],
-        "ours": any(labels(each).get("com.docker.compose.project") == "occupancy" for each in published),
+        "containers": containers,
+        "networks": dict(line.split("=", 1) for line in (networks or "").splitlines()),
         "container": container_facts(request, containers),
     }
 
@@ -200,31 +202,32 @@ def engine_kind(
     return kinds
 
 
-def labels(container: dict[str, str]) -> dict[str, str]:
-    """The labels of a container as `docker ps` prints them."""
-    return dict(pair.split("=", 1) for pair in container["Labels"].split(",") if "=" in pair)
+def read_container(shown: dict[str, str]) -> dict[str, Any]:
+    """A container as `docker ps` prints it: the labels of Compose (each empty if there is none), and more."""
+    found = dict(pair.split("=", 1) for pair in shown["Labels"].split(",") if "=" in pair)
+    return {
+        **{name: found.get(f"com.docker.compose.{name}", "") for name in COMPOSE},
+        "name": shown["Names"],
+        "ports": shown["Ports"],
+        "networks": shown["Networks"].split(","),
+        "running": shown["State"] == "running",
+        "source": shown["Image"],
+    }
 
 
-def container_facts(request: dict[str, Any], containers: list[dict[str, str]]) -> dict[str, bool]:
-    """Whether the server's container runs, and has the project's present configuration and image."""
-    for container in containers:
-        found = labels(container)
-        wanted = ("occupancy", "postgres", "False")
-        if (
-            tuple(found.get(f"com.docker.compose.{key}") for key in ("project", "service", "oneoff"))
-            != wanted
-        ):
+def container_facts(request: dict[str, Any], containers: list[dict[str, Any]]) -> dict[str, Any]:
+    """Whether the server's container runs, and has the project's present configuration, image and name."""
+    for found in containers:
+        server = (found["project.working_dir"], found["service"], found["oneoff"])  # names are not unique
+        if server != (request["dir"], "postgres", "False"):
             continue
-        hashed = run(
-            "docker", "compose", "--project-directory", request["dir"], "config", "--hash", "postgres"
-        )
-        image = run("docker", "image", "inspect", "--format", "{{.Id}}", container["Image"])
-        return {
-            "running": container["State"] == "running",
-            "current": (hashed or "").split()[1:] == [found.get("com.docker.compose.config-hash")]
-            and (image or "").strip() == found.get("com.docker.compose.image"),
-        }
-    return {"running": False, "current": False}
+        compose = ("docker", "compose", "--project-directory", request["dir"])
+        hashed = run(*compose, "config", "--hash", "postgres")
+        image = (run("docker", "image", "inspect", "--format", "{{.Id}}", found["source"]) or "").strip()
+        wanted = ((hashed or "").split()[1:], image, request["project"])
+        current = wanted == ([found["config-hash"]], found["image"], found["project"])
+        return {"running": found["running"], "current": current, "project": found["project"]}
+    return {"running": False, "current": False, "project": ""}
 
 
 def tls_facts(request: dict[str, Any]) -> dict[str, Any]:
@@ -232,8 +235,7 @@ def tls_facts(request: dict[str, Any]) -> dict[str, Any]:
     directory = Path(request["dir"]) / "tls"
     served = ""
     if (directory / "ca.crt").exists():
-        # The server does not answer or has a certificate of another CA, or the port is no port.
-        with contextlib.suppress(OSError, OverflowError, ValueError):
+        with contextlib.suppress(OSError, OverflowError, ValueError):  # no answer, another CA, no port
             served = served_fingerprint(request["client_host"], int(request["port"]), directory / "ca.crt")
     return {
         "certificate": certificate(directory / "server.pem"),

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from provisioning import convergence, preflight, restarts
+from provisioning import accounts, convergence, preflight, project, restarts, run_tags
 from provisioning.variables import load_specs
 
 
@@ -18,6 +18,11 @@ class FilterModule:
         """The functions by filter name."""
         return {
             "occupancy_problems": problems,
+            "occupancy_foreign_accounts": accounts.foreign,
+            "occupancy_missing_accounts": accounts.missing,
+            "occupancy_former": project.former,
+            "occupancy_tunes_alone": run_tags.tunes_alone,
+            "occupancy_tuned": convergence.tuned,
             "occupancy_differing": convergence.differing,
             "occupancy_restart_reasons": restarts.reasons,
         }
