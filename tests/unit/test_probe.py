@@ -164,6 +164,7 @@ info*) {info} ;;
 "images "*) printf 'occupancy-ops:1\\n<none>:<none>\\n' ;;
 "compose --project-directory"*) echo postgres {hashed} ;;
 "image inspect"*) echo {image} ;;
+"network inspect"*) {network} ;;
 esac"""
 LABELS = (
     "com.docker.compose.project=occupancy,com.docker.compose.service=postgres,com.docker.compose.oneoff=False,"
@@ -188,6 +189,7 @@ def docker(programs: Any, tmp_path: Path, *containers: dict[str, str], **answers
         "buildx": "echo v0.1",
         "hashed": "abc",
         "image": "sha256:1",
+        "network": "exit 1",
     }
     good["compose"] = "echo v2"
     programs("docker", DOCKER.format(listed=listed, **(good | answers)))
@@ -202,7 +204,15 @@ def test_an_engine_with_the_servers_container(programs: Any, tmp_path: Path) -> 
         "containers": ["occupancy-postgres-1"],
         "ours": True,
         "container": {"running": True, "current": True},
+        "network": None,
     }
+
+
+@pytest.mark.parametrize(("answer", "owner"), [("exit 1", None), ("echo", "\n"), ("echo other", "other\n")])
+def test_the_owner_of_the_networks_name(
+    programs: Any, tmp_path: Path, answer: str, owner: str | None
+) -> None:
+    assert docker(programs, tmp_path, network=answer)["network"] == owner
 
 
 @pytest.mark.parametrize("answer", [{"info": "exit 1"}, {"compose": "exit 1"}])

@@ -164,8 +164,8 @@ def cluster_facts(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def engine_facts(request: dict[str, Any]) -> dict[str, Any]:
-    """The version of a usable engine (with Compose v2), its images and the containers."""
-    nothing = {"engine": "", "images": [], "containers": [], "ours": False, "container": {}}
+    """Version of a usable engine (with Compose v2), images, containers, owner of the network's name."""
+    nothing = {"engine": "", "images": [], "containers": [], "ours": False, "container": {}, "network": None}
     if shutil.which("docker") is None:
         return nothing
     version = run("docker", "info", "--format", "{{.ServerVersion}}")
@@ -174,12 +174,14 @@ def engine_facts(request: dict[str, Any]) -> dict[str, Any]:
     containers = [json.loads(line) for line in listed.splitlines()]
     published = [each for each in containers if f":{request['port']}->" in each["Ports"]]
     images = run("docker", "images", "--format", "{{.Repository}}:{{.Tag}}") or ""
+    project = '{{index .Labels "com.docker.compose.project"}}'
     return {
         "engine": (version or "").strip() if tools else "",
         "images": [name for name in images.split() if "<none>" not in name],
         "containers": [each["Names"] for each in published],
         "ours": any(labels(each).get("com.docker.compose.project") == "occupancy" for each in published),
         "container": container_facts(request, containers),
+        "network": run("docker", "network", "inspect", "--format", project, "occupancy"),
     }
 
 
