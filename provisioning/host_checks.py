@@ -57,6 +57,18 @@ def check_engine(request: Request) -> list[str]:
     ]
 
 
+def check_network(request: Request) -> list[str]:
+    """The Docker network of the server's name is the product's own."""
+    owner = request.host.get("networks", {}).get("occupancy")  # the label of its Compose project
+    if owner in (None, "occupancy-database", "occupancy"):  # the last one is the name in earlier releases
+        return []
+    project = f"the Compose project {owner}" if owner else "no Compose project"
+    return [
+        f"The Docker network occupancy of this host belongs to {project}, and the product makes one of this "
+        "name. Give it another name there, then remove it: sudo docker network rm occupancy."
+    ]
+
+
 def listen_addresses(request: Request) -> list[str]:
     """The addresses of occupancy_listen_address, which is one or a list."""
     given = request["occupancy_listen_address"]
@@ -64,8 +76,8 @@ def listen_addresses(request: Request) -> list[str]:
 
 
 def listening(request: Request) -> list[str]:
-    """The listeners on the port whose address overlaps with one of occupancy_listen_address."""
-    wanted = listen_addresses(request)
+    """The listeners on the port whose address overlaps with one that the server listens on."""
+    wanted = {*listen_addresses(request), "127.0.0.1"}  # where the host's own programs find it
     every = ("*:", "0.0.0.0:", "[::]:")  # as ss prints them
     ours = tuple(f"[{address}]:" if ":" in address else f"{address}:" for address in wanted)
     return [
@@ -301,7 +313,7 @@ def check_occupancy(request: Request) -> list[str]:
     _check_users(request, problem)
     problem.found += rooms.find_problems(request["occupancy_rooms"])
     problem.found += sensors.find_problems(request["occupancy_sensors"])
-    host = [*check_host(request), *check_engine(request)]
+    host = [*check_host(request), *check_engine(request), *check_network(request)]
     return [*host, *problem.found] if 1 <= port <= 65535 else [*problem.found, *host]
 
 

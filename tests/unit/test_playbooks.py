@@ -95,10 +95,10 @@ SELECTED = {
     "restore": {"backup: restore"},
     "restore-rollback": {"backup: restore"},
     "retention": {"retention"},
-    "rotate-passwords": {"access: rotate"},
+    "rotate-passwords": {"access: rotate", "migrations: serves"},
     "rotate-signing": {"backup: signing"},
-    "rotate-tls": {"tls", "postgres: certificate"},
-    "tls": {"tls", "postgres: certificate"},
+    "rotate-tls": {"tls", "postgres: certificate", "migrations: serves"},
+    "tls": {"tls", "postgres: certificate", "migrations: serves"},
     "tuning": {"tuning: codec", "tuning: host", "postgres", "migrations: serves", "access: limits"},
 }
 """The roles, or files of their tasks, that each tag selects beside preflight, packages and directories."""

@@ -33,6 +33,8 @@ def test_listen_addresses_are_refused_or_accepted(bad: object, says: str, good: 
         (["127.0.0.1", "192.168.1.7"], "192.168.1.8:5432 users:((x", False),
         (["127.0.0.1", "::1"], "[::1]:5432 users:((x", True),
         ("127.0.0.1", "[::1]:5432 users:((x", False),
+        # The host's own programs find the server there, whatever the list is.
+        ("192.168.1.7", "127.0.0.1:5432 users:((x", True),
     ],
 )
 def test_a_port_is_in_use_on_any_of_the_addresses(addresses: object, listener: str, refused: bool) -> None:
@@ -53,3 +55,16 @@ def test_an_engine_that_cannot_work_is_refused_with_the_reason(kind: str, says: 
     (said,) = problems(host={"engine_kind": [kind]})
     assert says in said
     assert problems(host={"engine_kind": []}) == []
+
+
+@pytest.mark.parametrize(
+    ("owner", "says"),
+    [("homeassistant", "the Compose project homeassistant"), ("", "no Compose project")],
+)
+def test_a_network_of_the_products_name_is_refused_unless_it_is_its_own(owner: str, says: str) -> None:
+    (said,) = problems(host={"networks": {"occupancy": owner}})
+    assert f"The Docker network occupancy of this host belongs to {says}" in said
+    assert "sudo docker network rm occupancy" in said
+    for name in ("occupancy-database", "occupancy"):
+        assert problems(host={"networks": {"occupancy": name}}) == []
+    assert problems(host={"networks": {"bridge": ""}}) == []
