@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,8 @@ def choose(
         ),
         present=request["present"],
         downloaded=bool(pull.get("changed")),
-        error="" if pull.get("image") else str(pull.get("msg", "no answer")),
+        # The module puts the address of the engine's API before the reason.
+        error="" if pull.get("image") else re.sub(r"http\S+: ", "", str(pull.get("msg", "no answer"))),
         refused=request["refused"],
     )
     return asdict(choice)
