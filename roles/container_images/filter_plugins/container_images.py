@@ -47,7 +47,7 @@ def choose(
         present=request["present"],
         downloaded=bool(pull.get("changed")),
         # The module puts the address of the engine's API before the reason.
-        error="" if pull.get("image") else re.sub(r"http\S+: ", "", str(pull.get("msg", "no answer"))),
+        error="" if pull.get("image") else re.sub(r"^.* for http\S+: ", "", str(pull.get("msg", "no answer"))),
         refused=request["refused"],
     )
     return asdict(choice)
