@@ -36,6 +36,9 @@ def choose(
         official: What the engine says of the image after it: one entry, or none.
         built: The name of the image that is built if there is no official one.
     """
+    # The module puts the address of the engine's API before the reason.
+    reason = re.sub(r"^.* for http\S+: ", "", str(pull.get("msg", "no answer")))
+    error = "" if pull.get("image") else reason
     choice = images.choose(
         request["reference"],
         official[0]["Id"] if official else "",
@@ -46,8 +49,7 @@ def choose(
         ),
         present=request["present"],
         downloaded=bool(pull.get("changed")),
-        # The module puts the address of the engine's API before the reason.
-        error="" if pull.get("image") else re.sub(r"^.* for http\S+: ", "", str(pull.get("msg", "no answer"))),
+        error=error,
         refused=request["refused"],
     )
     return asdict(choice)
