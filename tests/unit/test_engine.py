@@ -33,7 +33,7 @@ NO_ENGINE = {"daemon": "", "package": "", "unit": "inactive", "compose": "", "bu
 
 
 def test_a_running_engine_is_used_as_it_is() -> None:
-    assert verdict({}) == Verdict(images=("postgres:16", "postgres@sha256:0a"))
+    assert verdict({}) == Verdict(images=("postgres:16",))
     assert verdict({}).usable
 
 
