@@ -59,6 +59,10 @@ up: .venv/.synced ## Provision PostgreSQL on this machine (or ANSIBLE_ARGS="--in
 images: .venv/.synced ## Make the two images ready on this machine: found, pulled or built
 	@$(BIN)/ansible-playbook playbooks/images.yml $(ANSIBLE_ARGS)
 
+.PHONY: digests
+digests: .venv/.synced ## Record the digests of the PostgreSQL images in compose/digests.json (asks the registry)
+	@$(BIN)/ansible-playbook playbooks/digests.yml $(ANSIBLE_ARGS)
+
 ##@ The database (settings from the environment and .env)
 
 .PHONY: db-test db-init db-check db-migrate db-rollback db-current db-history db-reset db-rooms db-seed migrate-create

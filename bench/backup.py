@@ -19,10 +19,11 @@ from rich.table import Table
 
 from bench import loads
 from bench.place import machine, step, workplace
-from bench.server import MANIFEST, Server
+from bench.server import ROOT, Server
 from bench.timeseries import BYTES_PER_ROW, LIMITS, SETTINGS, STEP, Files, Sizes
 from bench.writers import INSERT, PAUSE
 from occupancy_db.history.upkeep import maintain
+from provisioning import images
 
 RESULTS = Path(__file__).parent / "results/backup.json"
 DATABASE = "occupancy"
@@ -52,7 +53,7 @@ class Tools:
 
     def __init__(self, server: Server, work: Path) -> None:
         """Create the volume, and the password files of the users."""
-        self.image: str = json.loads(MANIFEST.read_text(encoding="utf-8"))["ops"]["image"]
+        self.image: str = images.read_manifest(ROOT)["ops"]["image"]
         self._server = server
         self.passwords = {user: secrets.token_urlsafe(24) for user in USERS}
         self._secrets = work / "secrets"

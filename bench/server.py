@@ -1,6 +1,5 @@
 """A temporary server in a container with its own volume, TLS and SCRAM."""
 
-import json
 import secrets
 import ssl
 import subprocess
@@ -14,9 +13,9 @@ import asyncpg
 import trustme
 
 from occupancy_db.settings import Environment, Settings
+from provisioning import images
 
 ROOT = Path(__file__).parents[1]
-MANIFEST = ROOT / "dist/images/manifest.json"
 
 OWNER = "occupancy"
 
@@ -76,7 +75,7 @@ class Server:
             NoEngineError: no image was made ready, or no engine is running.
         """
         try:
-            self.image: str = json.loads(MANIFEST.read_text(encoding="utf-8"))["postgres"]["image"]
+            self.image: str = images.read_manifest(ROOT)["postgres"]["image"]
             _docker("image", "inspect", self.image)
         except (OSError, subprocess.CalledProcessError) as error:
             raise NoEngineError("no engine with the server's image: run 'make images' first") from error

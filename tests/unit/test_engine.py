@@ -110,6 +110,7 @@ version*) {version} ;;
 "compose version"*) echo 2.40.0 ;;
 "buildx version"*) exit 1 ;;
 "info"*) echo name=seccomp; {info} ;;
+"image ls --digests"*) echo image=postgres@sha256:0a; echo 'image=postgres@<none>' ;;
 "image ls"*) echo image=postgres:16; echo 'image=<none>:<none>' ;;
 esac"""
 
@@ -117,7 +118,7 @@ esac"""
 @pytest.mark.parametrize(
     ("version", "info", "expected"),
     [
-        ("echo 28.0.0", "exit 0", Verdict(images=("postgres:16",))),
+        ("echo 28.0.0", "exit 0", Verdict(images=("postgres:16", "postgres@sha256:0a"))),
         ("echo cannot connect >&2; exit 1", "exit 1", Verdict(start=True)),
     ],
 )

@@ -32,7 +32,20 @@ def checkout(tmp_path: Path) -> Path:
     return tmp_path
 
 
-CHOSEN = images.Postgres("occupancy-postgres:16-0123456789ab", "pulled from a registry")
+CHOSEN = images.Postgres("occupancy-postgres:16-0123456789ab-amd64", "pulled from a registry")
+
+
+@pytest.fixture(autouse=True)
+def on_amd64(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The controller is an x86 machine, whatever runs the tests."""
+    monkeypatch.setattr(images, "this_architecture", lambda: "amd64")
+
+
+def record(checkout: Path, manifest: dict[str, dict[str, str]], architecture: str = "amd64") -> None:
+    """Write the manifest of `architecture`."""
+    path = images.manifest_path(checkout, architecture)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(manifest))
 
 
 def test_no_image_is_made_if_all_exist(checkout: Path) -> None:
@@ -46,9 +59,7 @@ def test_no_image_is_made_if_all_exist(checkout: Path) -> None:
 
     second = images.plan(checkout, UV, [CHOSEN.image], chosen=CHOSEN)
     assert (second.choose_postgres, second.build_ops, second.write_manifest) == (False, True, True)
-    manifest = checkout / images.MANIFEST
-    manifest.parent.mkdir(parents=True)
-    manifest.write_text(json.dumps(second.manifest))
+    record(checkout, second.manifest)
 
     last = images.plan(checkout, UV, [CHOSEN.image, second.ops])
     assert last == replace(second, build_ops=False, write_manifest=False)
@@ -60,15 +71,18 @@ def test_no_image_is_made_if_all_exist(checkout: Path) -> None:
 def test_an_image_from_packages_is_chosen_again_when_its_packages_change(checkout: Path) -> None:
     built = images.plan(checkout, UV, []).built
     choice = images.choose(
-        images.REFERENCE, "", built, before=images.Postgres("", ""), error="name resolution"
+        images.REFERENCE,
+        "",
+        built,
+        architecture="amd64",
+        before=images.Postgres("", ""),
+        error="name resolution",
     )
     assert choice.problem == ""
     chosen = choice.postgres
     assert chosen.image == built
     plan = images.plan(checkout, UV, [built], chosen=chosen)
-    manifest = checkout / images.MANIFEST
-    manifest.parent.mkdir(parents=True)
-    manifest.write_text(json.dumps(plan.manifest))
+    record(checkout, plan.manifest)
     assert not images.plan(checkout, UV, [built]).choose_postgres
     with (checkout / "compose/postgres/Dockerfile").open("a") as file:
         file.write("# a change\n")
@@ -84,7 +98,13 @@ SUBSTITUTE = images.Postgres(BUILT, "built from Debian, npm and PyPI packages")
 
 def choose(before: images.Postgres, **changes: Any) -> images.Choice:
     """The choice of an operator who wants the default image, without a registry."""
-    values = {"official": "", "built": BUILT, "error": "no such host", "refused": ["home"]} | changes
+    values = {
+        "official": "",
+        "built": BUILT,
+        "architecture": "amd64",
+        "error": "no such host",
+        "refused": ["home"],
+    } | changes
     return images.choose(values.pop("reference", images.REFERENCE), before=before, **values)
 
 
@@ -119,9 +139,7 @@ def test_the_substitute_is_built_where_it_is_accepted() -> None:
 
 def test_another_name_of_the_image_is_looked_for(checkout: Path) -> None:
     made = images.plan(checkout, UV, [CHOSEN.image], chosen=CHOSEN)
-    manifest = checkout / images.MANIFEST
-    manifest.parent.mkdir(parents=True)
-    manifest.write_text(json.dumps(made.manifest))
+    record(checkout, made.manifest)
     present = [CHOSEN.image, made.ops]
     assert not images.plan(checkout, UV, present).choose_postgres
     assert images.plan(checkout, UV, present, reference="postgres:16.9-bookworm").choose_postgres
@@ -199,8 +217,38 @@ def test_the_tools_image_depends_on_its_contents_only(path: str, other: bool, ch
 
 def test_a_host_gets_the_images_of_the_controller_or_of_its_registry(checkout: Path) -> None:
     registry = {"postgres": "a", "ops": "b", "origin": "from your registry"}
-    assert images.host_images(checkout, "registry", "a", "b") == registry
-    assert images.host_images(checkout, "archive", "a", "b") == {"postgres": "", "ops": "", "origin": ""}
+    assert images.host_images(checkout, "registry", "a", "b", "arm64") == registry
+    nothing = {"postgres": "", "ops": "", "origin": ""}
+    assert images.host_images(checkout, "archive", "a", "b", "amd64") == nothing
+    for architecture in images.ARCHITECTURES:
+        chosen = replace(CHOSEN, image=f"postgres-{architecture}")
+        plan = images.plan(checkout, UV, [], architecture=architecture, chosen=chosen)
+        record(checkout, plan.manifest, architecture)
+    for architecture in images.ARCHITECTURES:
+        found = images.host_images(checkout, "archive", "a", "b", architecture)
+        assert found["postgres"] == f"postgres-{architecture}"
+        assert found["ops"].endswith(f"-{architecture}")
+    assert len(images.made(checkout)) == 4
+
+
+def test_the_choice_of_a_release_for_one_architecture_is_kept(checkout: Path) -> None:
+    old = checkout / images.DIST / "manifest.json"
+    old.parent.mkdir(parents=True)
+    old.write_text(json.dumps({"postgres": {"image": "a", "origin": "pulled"}, "ops": {"image": "b"}}))
+    assert images.read_manifest(checkout)["postgres"]["image"] == "a"
+    assert images.read_manifest(checkout, "arm64")["postgres"]["image"] == ""
+    plan = images.plan(checkout, UV, ["a"])
+    assert (plan.choose_postgres, plan.postgres.image, plan.write_manifest) == (False, "a", True)
+
+
+def test_the_images_of_an_architecture_have_names_of_their_own(checkout: Path) -> None:
+    plans = [images.plan(checkout, UV, [], architecture=each) for each in images.ARCHITECTURES]
+    assert len({plan.built for plan in plans}) == len({plan.ops for plan in plans}) == 2
+    assert [(plan.cpu, plan.machine) for plan in plans] == [("x64", "x86_64"), ("arm64", "aarch64")]
+    official = {
+        choose(NOTHING, official=ID, architecture=each).postgres.image for each in images.ARCHITECTURES
+    }
+    assert len(official) == 2
 
 
 def test_the_bill_of_materials_names_versions_and_packages(tmp_path: Path) -> None:

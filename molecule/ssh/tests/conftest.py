@@ -4,7 +4,7 @@ import pytest
 
 from tests.hosts import check_collection
 
-TESTS = 12
+TESTS = 13
 """If a file is not collected any more, the scenario fails."""
 
 

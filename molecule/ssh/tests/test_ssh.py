@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.request import Request, urlopen
 
 import psycopg2
 import pytest
@@ -20,7 +21,7 @@ import testinfra
 import yaml
 from testinfra.host import Host
 
-from provisioning import images
+from provisioning import digests, images
 from tests.documents import scratch_checkout
 from tests.hosts import run_playbook
 
@@ -88,12 +89,30 @@ def _the_foreign_containers_survive(controller: Controller) -> Iterator[None]:
         assert on(CE).check_output(FOREIGN) == controller.foreign
 
 
+def test_the_digest_is_recorded_and_another_image_takes_the_tag(controller: Controller) -> None:
+    done = controller.run("digests.yml")
+    assert done.returncode == 0, done.stdout[-6000:]
+    kind = "application/vnd.docker.distribution.manifest.v2+json"
+    address = "http://10.215.16.10:5000/v2/library/postgres/manifests/16-trixie"
+    with urlopen(Request(address, headers={"Accept": kind}), timeout=30) as answer:
+        digest = answer.headers["Docker-Content-Digest"]
+    assert digests.read(controller.root) == {"postgres:16-trixie": digest}
+    tag = "10.215.16.10:5000/library/postgres:16-trixie"
+    on(HUB).check_output(
+        "printf 'FROM postgres:16-trixie\\nLABEL of=another\\n' | "
+        f"docker build --quiet --tag {tag} - && docker push --quiet {tag} && docker image prune --all --force"
+    )
+
+
 def test_the_official_image_comes_from_the_registry(controller: Controller) -> None:
     done = controller.run("images.yml", "--limit", CE)  # without localhost
     assert done.returncode == 0, done.stdout[-6000:]
     made = images.read_manifest(controller.root)
     assert made["postgres"]["origin"] == "pulled from a registry"
     assert made["postgres"]["image"].startswith("occupancy-postgres:16-")
+    digest = digests.read(controller.root)["postgres:16-trixie"]
+    assert made["postgres"]["reference"] == f"postgres:16-trixie@{digest}"
+    assert f"{digest} was pulled from a registry" in " ".join(done.stdout.split())
     controller.ops = f"{REGISTRY}/{made['ops']['image']}"
     password = (EPHEMERAL / "registry.password").read_text()
     subprocess.run(
@@ -133,6 +152,9 @@ def test_two_hosts_are_provisioned(controller: Controller) -> None:
             "docker inspect --format '{{.Config.Image}}' $(docker ps -q --filter name=postgres)"
         )
         assert "built" not in running
+        labels = host.check_output(f"docker image inspect --format '{{{{json .Config.Labels}}}}' {running}")
+        assert "another" not in labels
+    assert running == f"postgres@{digests.read(controller.root)['postgres:16-trixie']}"
 
 
 @pytest.mark.parametrize("name", [PULL, CE])

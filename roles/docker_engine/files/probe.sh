@@ -24,4 +24,5 @@ say compose "$(timeout 30 docker compose version --short 2>/dev/null)"
 say buildx "$(timeout 30 docker buildx version 2>/dev/null)"
 timeout 30 docker info --format '{{range .SecurityOptions}}{{println .}}{{end}}' 2>/dev/null | grep -q '^name=rootless' && say mode rootless
 timeout 30 docker image ls --format 'image={{.Repository}}:{{.Tag}}' 2>/dev/null
+timeout 30 docker image ls --digests --format 'image={{.Repository}}@{{.Digest}}' 2>/dev/null
 exit 0
