@@ -253,3 +253,15 @@ def test_the_backup_set_of_the_release_before_is_listed_verified_and_restored(
     assert contents(superuser) == before.contents
     assert superuser("SELECT version_num FROM alembic_version") == HEAD
     assert superuser(f"SELECT count(*) FROM sensor_readings WHERE source_entity = '{ENTITY}'") == "0"
+
+
+def test_the_host_goes_back_to_the_release_before(host: Host, release: Path, superuser: Superuser) -> None:
+    # docs/releases.md: the project of that release has another name.
+    host.run("systemctl disable --now occupancy")
+    host.check_output("docker stop --time 120 occupancy-postgres-1 && docker rm occupancy-postgres-1")
+    assert changed(run_playbook("site.yml", root=release, **INVENTORY)) > 0
+    assert contents(superuser) == before.contents
+    assert superuser("SELECT version_num FROM alembic_version") == HEAD
+    server = find_server(NAME, host)
+    server.query("occupancy_app", ROWS)
+    assert contents(superuser) != before.contents
