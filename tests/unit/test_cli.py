@@ -259,6 +259,8 @@ INTERFACE = {
     "sensors set": "--room --zone --since --label --hold",
     "sensors retire": "--at --undo",
     "sensors remove": "",
+    "timezone show": "",
+    "timezone set": "",
     "backup show": "",
     "backup prune": "--dry-run",
     "backup pin": "",
