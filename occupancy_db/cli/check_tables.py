@@ -37,6 +37,7 @@ EXPECTED = {
         "local_hour_stats",
         "room_occupancy_status",
         "sensor_reading_stats",
+        "silent_sensors",
     },
     "enum": {"prediction_type", "room_type"},
     "function": {"claim_ingest_slots", "cleanup_old_sensor_readings", "retention_cutoff", "store_readings"},

@@ -12,10 +12,10 @@ from tests.database.backup_host import BackupHost, drop
 from tests.database.backup_host import backup_host as backup_host
 from tests.database.backup_host import prepared as prepared
 from tests.database.chain import run
-from tests.database.test_backup import ok
 from tests.database.migration_host import EXAMPLE, MigrationHost
 from tests.database.migration_host import migration_host as migration_host
 from tests.database.migration_host import release as release
+from tests.database.test_backup import ok
 
 ROOMS = (
     "SELECT known.room, rooms.label, rooms.retired_at "

@@ -256,7 +256,7 @@ INTERFACE = {
     "backup list": "",
     "sensors list": "",
     "sensors add": "",
-    "sensors set": "--room --zone --since --label --hold",
+    "sensors set": "--room --zone --since --label --hold --max-silence",
     "sensors retire": "--at --undo",
     "sensors remove": "",
     "timezone show": "",
