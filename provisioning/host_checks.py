@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_network
 
+from occupancy_db.schema.time_zones import time_zone_problem
 from provisioning import rooms, run_tags, sensors
 from provisioning.request import Problems, Request
 
@@ -313,6 +314,8 @@ def check_occupancy(request: Request) -> list[str]:
     _check_users(request, problem)
     problem.found += rooms.find_problems(request["occupancy_rooms"])
     problem.found += sensors.find_problems(request["occupancy_sensors"])
+    if (zone := request["occupancy_timezone"]) and (reason := time_zone_problem(zone)):
+        problem.found.append(f"occupancy_timezone: {reason}.")
     host = [*check_host(request), *check_engine(request), *check_network(request)]
     return [*host, *problem.found] if 1 <= port <= 65535 else [*problem.found, *host]
 

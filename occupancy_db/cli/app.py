@@ -40,6 +40,7 @@ COMMANDS = {
     "clock": ("clock", "app", "Compare the clock with what is recorded, and confirm it."),
     "rooms": ("rooms", "app", "List, add, label and retire rooms."),
     "sensors": ("sensors", "app", "List, add, move and retire sensors."),
+    "timezone": ("timezone", "app", "Show and set the time zone of the home."),
     "backup": ("backup", "app", "Create, verify and list backup sets."),
     "restore": ("restore", "restore", "Replace the live database by a verified backup set."),
     "restore-rollback": ("restore", "restore_rollback", "Undo the last restore by exchanging the databases."),

@@ -34,7 +34,7 @@ T = TypeVar("T")
 Entity = Annotated[str, typer.Argument(metavar="ENTITY-ID", help="The entity id, as binary_sensor.desk.")]
 
 REQUIRED = {"entity_id", "room", "zone"}
-OPTIONAL = {"since", "label", "hold"}
+OPTIONAL = {"since", "label", "hold", "max_silence"}
 """The columns of a file."""
 
 
@@ -51,6 +51,7 @@ def list_sensors(json: Json = False) -> None:
             Column("Zone", rank=0),
             Column("Label", rank=2),
             Column("Hold", rank=3),
+            Column("Longest silence", rank=3),
         ]
     )
     for sensor in found:
@@ -60,7 +61,8 @@ def list_sensors(json: Json = False) -> None:
             sensor.room or "(retired)",
             sensor.zone,
             sensor.label,
-            _hold(sensor.hold),
+            _shown(sensor.hold),
+            _shown(sensor.max_silence),
         )
     data = [_data(sensor) for sensor in found]
     out.result({"database": settings.database, "sensors": data}, table)
@@ -72,8 +74,8 @@ def add(
         Path,
         typer.Argument(
             metavar="FILE",
-            help="CSV with the columns entity_id, room, zone and, if wanted, since, label, hold; - for "
-            "standard input.",
+            help="CSV with the columns entity_id, room, zone and, if wanted, since, label, hold, "
+            "max_silence; - for standard input.",
         ),
     ],
     json: Json = False,
@@ -120,9 +122,17 @@ def set_sensor(
             "limit.",
         ),
     ] = None,
+    max_silence: Annotated[
+        str | None,
+        typer.Option(
+            metavar="INTERVAL",
+            help="The longest time without a reading that is nothing unusual, as '2 days'; 0 to learn it "
+            "from the readings.",
+        ),
+    ] = None,
     json: Json = False,
 ) -> None:
-    """Add a sensor, move it, or set its label or hold.
+    """Add a sensor, move it, or set its label, its hold or its longest silence.
 
     Readings that are stored already keep their room and zone.
     """
@@ -130,8 +140,10 @@ def set_sensor(
     settings = Settings()
 
     async def work(connection: Any) -> Sensor | None:
-        limit = None if hold is None else await _interval(connection, hold)
-        return await sensors.change(connection, entity, Change(room, zone, label, limit), moment)
+        limits = [
+            None if limit is None else await _interval(connection, limit) for limit in (hold, max_silence)
+        ]
+        return await sensors.change(connection, entity, Change(room, zone, label, *limits), moment)
 
     done = _run(settings, work)
     line = f"{entity} is set like that already"
@@ -220,7 +232,10 @@ async def _sensor(connection: Any, where: str, row: dict[str, str]) -> Sensor:
             row["room"],
             row["zone"],
             row.get("label") or None,
-            await _interval(connection, row["hold"]) if row.get("hold") else None,
+            *[
+                await _interval(connection, row[name]) if row.get(name) else None
+                for name in ("hold", "max_silence")
+            ],
         )
     except DatabaseError as error:
         raise _unusable(f"{where}: {error.what}") from error
@@ -238,18 +253,21 @@ async def _interval(connection: Any, text: str) -> timedelta:
 
 
 def _unusable(what: str) -> DatabaseError:
-    columns = "A file has the columns entity_id, room and zone, and may have since, label and hold."
+    columns = (
+        "A file has the columns entity_id, room and zone, and may have since, label, hold and max_silence."
+    )
     return DatabaseError(ExitCode.FAILED, what, f"{columns} Nothing was changed.")
 
 
 def _data(sensor: Sensor) -> dict[str, Any]:
     always = sensor.since <= ALWAYS
-    return {**asdict(sensor), "since": None if always else sensor.since, "hold": _hold(sensor.hold)}
+    intervals = {"hold": _shown(sensor.hold), "max_silence": _shown(sensor.max_silence)}
+    return {**asdict(sensor), "since": None if always else sensor.since, **intervals}
 
 
 def _since(since: datetime) -> str:
     return "always" if since <= ALWAYS else str(moments.shown(since))
 
 
-def _hold(hold: timedelta | None) -> str | None:
-    return None if hold is None else str(hold)
+def _shown(interval: timedelta | None) -> str | None:
+    return None if interval is None else str(interval)

@@ -15,7 +15,9 @@ from occupancy_db.settings import Settings
 
 # A place that is not the only one of its sensor is left empty: without the row, the place before it would
 # include its time.
-_EMPTY_PLACES = "UPDATE sensors SET room = NULL, zone = NULL, label = NULL, hold = NULL WHERE "
+_EMPTY_PLACES = (
+    "UPDATE sensors SET room = NULL, zone = NULL, label = NULL, hold = NULL, max_silence = NULL WHERE "
+)
 _SENSORS_WITHOUT_PLACE = """
     DELETE FROM sensors WHERE entity IN (SELECT entity FROM sensors GROUP BY entity HAVING count(room) = 0)
       AND entity = ANY (:entities)

@@ -23,6 +23,8 @@ class Sensor(Base):
     """The name that people read."""
     hold: Mapped[timedelta | None]
     """The longest time for which a state holds without another reading; None for no limit."""
+    max_silence: Mapped[timedelta | None]
+    """The longest time without a reading that is nothing unusual; None: it is learnt from the readings."""
 
     __table_args__ = (
         CheckConstraint("char_length(entity) BETWEEN 1 AND 100", name="entity"),
@@ -31,4 +33,5 @@ class Sensor(Base):
         CheckConstraint("char_length(zone) BETWEEN 1 AND 50", name="zone"),
         CheckConstraint("label <> ''", name="label"),
         CheckConstraint("hold > interval '0'", name="hold"),
+        CheckConstraint("max_silence > interval '0'", name="max_silence"),
     )

@@ -20,13 +20,14 @@ from occupancy_db.validation import ENTITY_LENGTH, ZONE_LENGTH, room_problem, te
 ALWAYS: Final = EARLIEST
 """Since when a sensor is in its first place, unless another time is given. Earlier readings are refused."""
 
-_COLUMNS: Final = "entity, since, room, zone, label, hold"
+_COLUMNS: Final = "entity, since, room, zone, label, hold, max_silence"
 _LIST: Final = f"SELECT {_COLUMNS} FROM sensors ORDER BY entity, since"  # noqa: S608  # constants
 _OF_ENTITY: Final = f"SELECT {_COLUMNS} FROM sensors WHERE entity = $1 ORDER BY since"  # noqa: S608  # constants
 _WRITE: Final = f"""
-    INSERT INTO sensors ({_COLUMNS}) VALUES ($1, $2, $3, $4, $5, $6)
-    ON CONFLICT (entity, since)
-    DO UPDATE SET room = excluded.room, zone = excluded.zone, label = excluded.label, hold = excluded.hold
+    INSERT INTO sensors ({_COLUMNS}) VALUES ($1, $2, $3, $4, $5, $6, $7)
+    ON CONFLICT (entity, since) DO UPDATE SET
+        room = excluded.room, zone = excluded.zone, label = excluded.label,
+        hold = excluded.hold, max_silence = excluded.max_silence
 """  # noqa: S608  # constants
 _DELETE: Final = "DELETE FROM sensors WHERE entity = $1 AND since = $2"
 _OWNER: Final = """
@@ -49,6 +50,8 @@ class Sensor:
         zone: 1 to 50 characters; None as the room.
         label: Text for people.
         hold: The longest time for which a state holds without another reading; None for no limit.
+        max_silence: The longest time without a reading that is nothing unusual; None to learn it from the
+            readings.
     """
 
     entity: str
@@ -57,16 +60,18 @@ class Sensor:
     zone: str | None
     label: str | None = None
     hold: timedelta | None = None
+    max_silence: timedelta | None = None
 
 
 @dataclass(frozen=True)
 class Change:
-    """Values to set; None leaves a value as it is, and ``""`` removes a label, ``timedelta(0)`` a hold."""
+    """Values to set; None leaves a value as it is, and ``""`` or ``timedelta(0)`` removes it."""
 
     room: str | None = None
     zone: str | None = None
     label: str | None = None
     hold: timedelta | None = None
+    max_silence: timedelta | None = None
 
     def applied(self, sensor: Sensor) -> Sensor:
         """A row with these values."""
@@ -76,6 +81,7 @@ class Change:
             zone=sensor.zone if self.zone is None else self.zone,
             label=sensor.label if self.label is None else self.label or None,
             hold=sensor.hold if self.hold is None else self.hold or None,
+            max_silence=sensor.max_silence if self.max_silence is None else self.max_silence or None,
         )
 
 
@@ -274,6 +280,11 @@ async def _check(connection: Any, sensors: list[Sensor]) -> None:
             or text_problem("zone", sensor.zone, ZONE_LENGTH)
             or (sensor.label and label_problem(sensor.label))
             or ("the hold is negative" if sensor.hold and sensor.hold < timedelta(0) else None)
+            or (
+                "the longest silence is negative"
+                if sensor.max_silence and sensor.max_silence < timedelta(0)
+                else None
+            )
             or ("the sensor is listed twice" if (sensor.entity, sensor.since) in seen else None)
         )
         if problem:

@@ -39,16 +39,16 @@ def test_a_schema_is_created_inspected_rolled_back_and_created_again(empty: Data
     assert {row["name"]: row["partitions"] for row in tables["tables"]} == {
         "alembic_version": 0, "predictions": 0, "room_transitions": 0, "rooms": 0, "sensor_readings": 20,
         "sensors": 0,
-        "hourly.clock": 0, "hourly.history": 0, "hourly.marks": 0, "hourly.sums": 0, "hourly.watermark": 0,
-        "hourly.ingest_slots": 0, "maintenance_lock": 0,
+        "hourly.clock": 0, "hourly.history": 0, "hourly.home": 0, "hourly.marks": 0, "hourly.sums": 0,
+        "hourly.watermark": 0, "hourly.ingest_slots": 0, "maintenance_lock": 0,
     }  # fmt: skip
 
     assert answer(empty, "rollback")["reverted"] == [HEAD]
     assert answer(empty, "rollback", "--revision", "004_hourly_sums")["to"] == "004_hourly_sums"
     found = empty.cli("check-tables").stdout
     assert (
-        "missing: table hourly.clock, table hourly.ingest_slots, table rooms, table sensors, "
-        "view latest_readings, " in found
+        "missing: table hourly.clock, table hourly.home, table hourly.ingest_slots, table rooms, "
+        "table sensors, view latest_readings, " in found
     )
     assert answer(empty, "rollback", "--revision", "base")["to"] is None
     beyond = empty.cli("rollback")

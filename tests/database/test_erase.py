@@ -47,9 +47,10 @@ def erase(backup_host: BackupHost, *arguments: str) -> Any:
 
 
 def furnish(backup_host: BackupHost) -> None:
-    """Give the office a sensor, and hours of readings that retention has removed."""
+    """Give the office a sensor, and hours of readings that retention has removed, each in two parts."""
     owner = backup_host.database
     ok(owner.cli("sensors", "set", "binary_sensor.desk", "--room", "office", "--zone", "desk"))
+    ok(owner.cli("timezone", "set", "Asia/Kathmandu"))
     backup_host.cluster.execute(
         "SELECT hourly.forget('-infinity', (SELECT min(hour) + interval '3 hours' FROM hourly.sums "
         "WHERE room = 'office'))",
@@ -62,6 +63,8 @@ def test_a_room_is_erased_with_all_that_names_it(backup_host: BackupHost) -> Non
     furnish(backup_host)
     before = rows_of(backup_host, "office")
     assert set(before) == set(OF_ROOM)
+    parts = "SELECT DISTINCT minute FROM hourly.history WHERE room = 'office' ORDER BY 1"
+    assert backup_host.query(parts) == [(0,), (15,)]
     others = "SELECT room, hour, reading_count FROM sensor_reading_stats WHERE room <> 'office' ORDER BY 1, 2"
     kept = backup_host.query(others)
     plan = ok(backup_host.cli("erase", "--room", "office", "--dry-run", "--json"))

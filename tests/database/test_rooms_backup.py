@@ -15,6 +15,7 @@ from tests.database.chain import run
 from tests.database.migration_host import EXAMPLE, MigrationHost
 from tests.database.migration_host import migration_host as migration_host
 from tests.database.migration_host import release as release
+from tests.database.test_backup import ok
 
 ROOMS = (
     "SELECT known.room, rooms.label, rooms.retired_at "
@@ -47,6 +48,7 @@ def test_added_rooms_are_rehearsed_and_restored(backup_host: BackupHost, live: s
         "VALUES (now(), 'kitchen', 'stove', true, 'x'), "
         "(now() - interval '2 days', 'l''atelier', 'easel', true, 'x')",
     )
+    ok(backup_host.database.cli("timezone", "set", "Asia/Kathmandu"))
     before, rows = run(backup_host.database, ROOMS), backup_host.fingerprint("public")
     name = make_set(backup_host)
     if live == "no database":
@@ -55,9 +57,11 @@ def test_added_rooms_are_rehearsed_and_restored(backup_host: BackupHost, live: s
         add(backup_host, "add", "garage", "--label", "Garage")
         add(backup_host, "label", "kitchen", "Cuisine")
         add(backup_host, "retire", "l'atelier", "--undo")
+        ok(backup_host.database.cli("timezone", "set", "Europe/Berlin"))
     restored = backup_host.restore(name)
     assert restored.returncode == 0, restored.stderr
     assert run(backup_host.database, ROOMS) == before
+    assert run(backup_host.database, "SELECT time_zone FROM hourly.home") == [("Asia/Kathmandu",)]
     assert backup_host.fingerprint("public") == rows
     add(backup_host, "add", "garage", "kitchen")
     assert len(run(backup_host.database, ROOMS)) == len(before) + 1

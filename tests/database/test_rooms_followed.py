@@ -52,7 +52,7 @@ def test_the_probe_of_a_host_reads_rooms_and_labels(
     assert migration_plan.find_present(found, chain())["to"] == chain()[-1]
     run(database, "ALTER TABLE rooms RENAME TO moved", "CREATE VIEW rooms AS SELECT * FROM moved")
     assert facts(database.name)["rooms"] == dict.fromkeys(found["rooms"])  # no view is read
-    assert facts("postgres") == {"rooms": {}, "sensors": [], "revisions": []}
+    assert facts("postgres") == {"rooms": {}, "sensors": [], "revisions": [], "time_zone": ""}
 
 
 def test_seed_leaves_out_rows_of_a_retired_room(database: Database) -> None:

@@ -104,6 +104,11 @@ def test_a_sensor_is_retired_and_brought_back(database: Database) -> None:
             "entity is longer than 100",
         ),
         (["set", DESK, "--hold", "soon"], ExitCode.USAGE, "'soon' is not an interval"),
+        (
+            ["set", DESK, "--room", "office", "--zone", "desk", "--max-silence", "-1 h"],
+            ExitCode.USAGE,
+            "longest silence is negative",
+        ),
         (["set", DESK, "--room", "office", "--zone", "desk", "--hold", "-5 min"], ExitCode.USAGE, "negative"),
         (["set", DESK, "--since", "yesterday"], ExitCode.USAGE, "--since yesterday is not a time"),
         (["retire", DESK], ExitCode.FAILED, "unknown sensor 'binary_sensor.desk'"),
@@ -122,10 +127,10 @@ def test_a_file_adds_sensors_and_changes_none(database: Database, tmp_path: Path
     answer(database, "sensors", "set", DESK, "--room", "bedroom", "--zone", "bed")
     file = tmp_path / "sensors.csv"
     file.write_text(
-        "\ufeffentity_id,room,zone,since,hold\n"
-        "binary_sensor.desk,office,desk,,\n"
-        'binary_sensor.sofa,living_kitchen,"sofa, left",,1 hour\n'
-        "binary_sensor.sofa,guest_bedroom,sofa,2026-11-01T00:00:00+01:00,\n"
+        "\ufeffentity_id,room,zone,since,hold,max_silence\n"
+        "binary_sensor.desk,office,desk,,,\n"
+        'binary_sensor.sofa,living_kitchen,"sofa, left",,1 hour,2 days\n'
+        "binary_sensor.sofa,guest_bedroom,sofa,2026-11-01T00:00:00+01:00,,\n"
     )
     done = answer(database, "sensors", "add", str(file))
     assert (done["added"], done["present"]) == (["binary_sensor.sofa"], [DESK])
@@ -134,6 +139,8 @@ def test_a_file_adds_sensors_and_changes_none(database: Database, tmp_path: Path
         ("binary_sensor.sofa", None, "living_kitchen", "sofa, left", None, "1:00:00"),
         ("binary_sensor.sofa", "2026-10-31 23:00:00+00:00", "guest_bedroom", "sofa", None, None),
     ]
+    silences = [one["max_silence"] for one in answer(database, "sensors", "list")["sensors"]]
+    assert silences == [None, "2 days, 0:00:00", None]
     again = database.cli("sensors", "add", "-", stdin=file.read_text())
     assert again.stdout == "0 sensors added, 2 exist already\n"
 

@@ -189,6 +189,16 @@ VARIABLES = [
         {"occupancy_database": "home_2"},
     ),
     (
+        {"occupancy_timezone": "Europe/Nowhere"},
+        "'Europe/Nowhere' is not a known time zone",
+        {"occupancy_timezone": "Asia/Kathmandu"},
+    ),
+    (
+        {"occupancy_timezone": "CET"},
+        "is not the name of a time zone, as Europe/Berlin",
+        {"occupancy_timezone": "UTC"},
+    ),
+    (
         {"occupancy_test_database": "occupancy"},
         "two different names",
         {"occupancy_test_database": "occupancy_test"},

@@ -31,7 +31,8 @@ ROOMS = "SELECT enumlabel::text FROM pg_enum WHERE enumtypid = to_regtype('publi
 LABELS = "SELECT room, label FROM public.rooms WHERE label IS NOT NULL"
 SENSORS = "SELECT DISTINCT entity FROM public.sensors"
 REVISIONS = "SELECT version_num::text, obj_description(tableoid, 'pg_class') FROM public.alembic_version"
-TABLES = "SELECT relname::text FROM pg_class WHERE relkind = 'r' AND relnamespace = to_regnamespace('public')"
+TIME_ZONE = "SELECT time_zone FROM hourly.home"
+TABLES = "SELECT oid::regclass::text FROM pg_class WHERE relkind = 'r'"
 """What the database holds. The superuser reads tables only: a view would run functions of its owner."""
 
 COMPOSE = ("project", "project.working_dir", "service", "oneoff", "config-hash", "image")  # labels
@@ -338,7 +339,7 @@ def server_facts(request: dict[str, Any]) -> dict[str, Any]:
         (state,) = query(request, "postgres", request["server_query"])[0]
     except psycopg2.Error as error:
         return {"server": None, "server_error": str(error).strip()}
-    state |= {"rooms": {}, "sensors": [], "revisions": []}
+    state |= {"rooms": {}, "sensors": [], "revisions": [], "time_zone": ""}
     if request["database"] in state["databases"]:
         with contextlib.suppress(psycopg2.Error):  # it is being replaced by a restore
             state |= schema_facts(lambda statement: query(request, request["database"], statement))
@@ -350,13 +351,14 @@ def server_facts(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def schema_facts(ask: Callable[[str], list[tuple[Any, ...]]]) -> dict[str, Any]:
-    """The rooms with their labels (None without), the sensors, and the revisions with Alembic's comment."""
+    """Rooms with labels (None without), sensors, revisions with Alembic's comment, and the time zone."""
     tables = {name for (name,) in ask(TABLES)}
-    labels = dict(ask(LABELS)) if "rooms" in tables else {}
+    labels = dict(ask(LABELS)) if "public.rooms" in tables else {}
     return {
         "rooms": {name: labels.get(name) for (name,) in ask(ROOMS)},
-        "sensors": [entity for (entity,) in ask(SENSORS)] if "sensors" in tables else [],
-        "revisions": ask(REVISIONS) if "alembic_version" in tables else [],
+        "sensors": [entity for (entity,) in ask(SENSORS)] if "public.sensors" in tables else [],
+        "revisions": ask(REVISIONS) if "public.alembic_version" in tables else [],
+        "time_zone": ask(TIME_ZONE)[0][0] if "hourly.home" in tables else "",
     }
 
 
