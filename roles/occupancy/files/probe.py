@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 DISTRIBUTIONS = {"debian": "Debian", "raspbian": "Debian", "ubuntu": "Ubuntu"}  # by ID of os-release
+COMPOSE = ("project", "project.working_dir", "service", "oneoff", "config-hash", "image")  # labels
 SSL_REQUEST = struct.pack("!II", 8, 80877103)  # PostgreSQL's message
 
 ROOMS = "SELECT enumlabel::text FROM pg_enum WHERE enumtypid = to_regtype('public.room_type')"
@@ -34,8 +35,6 @@ REVISIONS = "SELECT version_num::text, obj_description(tableoid, 'pg_class') FRO
 TIME_ZONE = "SELECT time_zone FROM hourly.home"
 TABLES = "SELECT oid::regclass::text FROM pg_class WHERE relkind = 'r'"
 """What the database holds. The superuser reads tables only: a view would run functions of its owner."""
-
-COMPOSE = ("project", "project.working_dir", "service", "oneoff", "config-hash", "image")  # labels
 
 
 def main() -> None:
