@@ -18,8 +18,9 @@ from sqlalchemy.exc import DBAPIError
 
 from occupancy_db.connection import connect
 from occupancy_db.errors import DatabaseError, ExitCode
-from occupancy_db.history.formats import AT_MOST, COPY_COLUMNS, COPY_HEADER, COPY_TRAILER, Reader
+from occupancy_db.history.judge import COPY_COLUMNS, COPY_HEADER, COPY_TRAILER
 from occupancy_db.history.partitions import attach, bounds, create_standalone, prepare
+from occupancy_db.history.rows import AT_MOST, Reader
 from occupancy_db.history.session import LockRetry, sum_hours
 from occupancy_db.maintenance import SESSION_SETTINGS, maintenance_lock
 from occupancy_db.months import TABLE, partition_name
@@ -55,12 +56,15 @@ class Report:
     """What an import did.
 
     Attributes:
-        read: Rows of the files, of which each is counted in one of the next five.
+        read: Rows of the files, of which each is counted in one of the next six.
         imported: New readings.
         duplicates: Readings that were there, or came twice.
         in_history: Readings of hours that retention has summed up and removed.
         no_state: Rows that say nothing.
+        unplaced: Rows that name an entity alone which is in no room at that time.
         rejected: Rows that cannot be taken.
+        stateless: The rows that say nothing, by what they say instead.
+        entities: The rows without a room, by entity.
         months: New readings by month.
         warnings: What did not work, and does no harm.
     """
@@ -70,9 +74,18 @@ class Report:
     duplicates: int = 0
     in_history: int = 0
     no_state: int = 0
+    unplaced: int = 0
     rejected: int = 0
+    stateless: dict[str, int] = field(default_factory=dict)
+    entities: dict[str, int] = field(default_factory=dict)
     months: dict[str, int] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+
+    def account(self, reader: Reader) -> None:
+        """Note what was read, and not imported."""
+        self.read, self.rejected = reader.read, reader.rejects.count
+        self.no_state, self.stateless = reader.stateless.total(), dict(reader.stateless.most_common())
+        self.unplaced, self.entities = reader.unplaced.total(), dict(reader.unplaced.most_common())
 
 
 async def run(settings: Settings, reader: Reader, announce: Announce) -> Report:
@@ -106,7 +119,7 @@ async def run(settings: Settings, reader: Reader, announce: Announce) -> Report:
             report.warnings.append(
                 f"the hours are not summed up yet ({error}): until the next upkeep they are recounted"
             )
-    report.read, report.no_state, report.rejected = reader.read, reader.no_state, reader.rejects.count
+    report.account(reader)
     report.imported = sum(report.months.values())
     report.months = {month: rows for month, rows in sorted(report.months.items()) if rows}
     return report

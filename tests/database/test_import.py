@@ -124,9 +124,8 @@ def test_ndjson_and_the_history_of_home_assistant(database: Database, cursor: Cu
         for n, state in enumerate(["on", "unavailable", "off"])
     ]
     write(database.directory / "h.csv", history, ["entity_id", "state", "last_changed"])
-    refused = database.cli("import", "h.csv")
-    assert refused.returncode == ExitCode.FAILED
-    assert "--entities" in refused.stderr
+    nowhere = bring_in(database, "h.csv")
+    assert (nowhere["imported"], nowhere["entities"]) == (0, {"binary_sensor.x": 3})
     report = bring_in(database, "h.csv", "--entities", "e.csv")
     assert (report["imported"], report["no_state"], report["read"]) == (2, 1, 3)
     cursor.execute(
