@@ -2,7 +2,7 @@
 
 from datetime import datetime
 from struct import Struct
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from occupancy_db.history.times import Clock, SkippedTimeError, micros, moment_of
 from occupancy_db.models.enums import RoomType
@@ -51,35 +51,59 @@ class NoPlace(Exception):  # noqa: N818  # as above
     """A row of an entity that is in no room at that time."""
 
 
+class Start(NamedTuple):
+    """What rows of the same room, zone, state and entity begin with.
+
+    Attributes:
+        columns: The bytes of COPY up to the confidence.
+        since: From when on they hold, in microseconds.
+        until: Until when.
+        room: The room, which the row need not name.
+        zone: The zone.
+    """
+
+    columns: bytes
+    since: int
+    until: int
+    room: str
+    zone: str
+
+
 class Judge:
     """Tells good rows from bad ones.
 
     Attributes:
-        scores: The confidences that were found good, as COPY has them, with the length of the timestamp.
         unknown_rooms: The rooms of rejected rows that the database does not have.
     """
 
     def __init__(self, rooms: Rooms, sensors: Sensors, now: datetime, *, decimal_comma: bool = False) -> None:
-        self.scores: dict[Any, bytes] = {}
         self.unknown_rooms: set[str] = set()
+        self._starts: dict[Any, Start] = {}
         self._rooms = rooms
         self._sensors = sensors
         self._now = now
         self._decimal_comma = decimal_comma
 
-    def start(
-        self, room: Any, zone: Any, state: Any, entity: Any, moment: int
-    ) -> tuple[bytes, str, int, int, str]:
-        """A row of COPY up to the confidence, and for how long rows of the same values are the same.
-
-        Returns:
-            The bytes, the zone, from and until when they hold in microseconds, and the room.
+    def start(self, key: tuple[Any, Any, Any, Any], moment: int) -> Start:
+        """What rows begin with that have a room, zone, state and entity at a time in microseconds.
 
         Raises:
             Reject: the row is not good.
             NoState: it says nothing.
             NoPlace: it names its entity alone, which has no place at that time.
         """
+        try:
+            known = self._starts.get(key)
+        except TypeError:  # not hashable, and so not good
+            known = None
+        if known is None or not known.since <= moment < known.until:
+            known = self._start(*key, moment)
+            if len(self._starts) >= REMEMBERED:
+                self._starts.clear()
+            self._starts[key] = known
+        return known
+
+    def _start(self, room: Any, zone: Any, state: Any, entity: Any, moment: int) -> Start:
         since, until = -FOREVER, FOREVER
         if problem := text_problem("source_entity", entity, ENTITY_LENGTH):
             raise Reject(problem)
@@ -100,7 +124,7 @@ class Judge:
             until = min(until, micros(retired))
         values = (room.encode(), zone.encode(), bytes([_state(state)]), entity.encode())
         columns = b"".join(_int32(len(value)) + value for value in values)
-        return _int16(len(COPY_COLUMNS)) + columns, zone, since, until, room
+        return Start(_int16(len(COPY_COLUMNS)) + columns, since, until, room, zone)
 
     def _check_room(self, room: Any, moment: int) -> None:
         problem = room_problem(room, self._rooms)
@@ -128,11 +152,7 @@ class Judge:
             raise Reject(f"confidence is not a number: {value!r}")
         if not 0 <= score <= 1:
             raise Reject(f"confidence is not between 0 and 1: {value!r}")
-        packed = _int32(8) + _float8(score) + _int32(8)
-        # Numbers would be found by others that are equal, as 1 by true.
-        if (value is None or isinstance(value, str)) and len(self.scores) < REMEMBERED:
-            self.scores[value] = packed
-        return packed
+        return _int32(8) + _float8(score) + _int32(8)
 
     def moment(self, value: Any, clock: Clock) -> int:
         """The timestamp in microseconds.

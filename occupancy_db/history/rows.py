@@ -55,8 +55,6 @@ class _Month:
         since: From when on timestamps are believable and belong to it, in microseconds.
         until: Until when.
         zones: For each zone the parts of its rows, in the order of the files.
-        known: What rows of the same room, zone, state and entity are: from when until when, what they begin
-            with, where they go, and what is noted of them.
         waiting: How many rows there are.
     """
 
@@ -67,7 +65,6 @@ class _Month:
         )
         self.since, self.until = micros(max(since, EARLIEST)), micros(min(until, now + AHEAD))
         self.zones: dict[str, list[bytes]] = {}
-        self.known: dict[Any, tuple[int, int, bytes, list[bytes], Seen | None]] = {}
         self.waiting = 0
 
 
@@ -118,7 +115,9 @@ class Reader:
         self._now = now
         self._judge = Judge(options.rooms, options.sensors, now, decimal_comma=options.decimal_comma)
         self._taken = False
-        self._remembered = 0
+        # What rows are whose rest is the same: from when until when, what they begin with, their zone, and
+        # what is noted of them.
+        self._known: dict[Any, tuple[int, int, bytes, str, Seen | None]] = {}
         self._months: dict[date, _Month] = {}
         self._here = self._month(month_of(EARLIEST))
         self._position: Callable[[], int] = int
@@ -170,16 +169,13 @@ class Reader:
         self._taken = True
         self.waiting -= rows.waiting
         rows.waiting = 0
-        # Its like may not come again, and other months need the room.
-        self._remembered -= len(rows.known)
-        rows.known.clear()
         # The lists stay what they are: rows that are parsed meanwhile go into them, for the next time.
         taken = [rows.zones[zone][:] for zone in sorted(rows.zones, key=str.encode)]
         for parts in rows.zones.values():
             parts.clear()
         for parts in taken:
-            for first in range(0, len(parts), 3 * STEP):
-                yield b"".join(parts[first : first + 3 * STEP])
+            for first in range(0, len(parts), 2 * STEP):
+                yield b"".join(parts[first : first + 2 * STEP])
 
     def _month(self, month: date) -> _Month:
         if month not in self._months:
@@ -207,22 +203,22 @@ class Reader:
         needs in local variables.
         """
         clock = Clock(source.times, self._options.timezone)
-        parse, key, time, score = clock.parse, source.key, source.time, source.score
-        scores, known = self._judge.scores, self._here.known
+        parse, rest, when, known = clock.parse, source.rest, source.when, self._known
+        first, last, zones = self._here.since, self._here.until, self._here.zones
         twice: list[tuple[Any, Origin, datetime]] = []
-        left, added = STEP, 0
+        added = 0
         row: Any
-        for row in source.rows():
-            if not left:
+        for number, row in enumerate(source.rows(), 1):
+            if not number % STEP:
                 self._count(added)
-                added, left = 0, STEP
+                added = 0
                 yield True
-            left -= 1
             try:
-                since, until, start, parts, seen = known[key(row)]
-                moment = parse(row[time])
-                if since <= moment < until:
-                    parts += (start, scores[row[score]], _int64(moment))
+                since, until, start, zone, seen = known[rest(row)]
+                moment = parse(row[when])
+                if since <= moment < until and first <= moment < last:
+                    parts = zones[zone]
+                    parts += (start, _int64(moment))
                     added += 1
                     if seen:
                         _note(seen, moment)
@@ -231,11 +227,14 @@ class Reader:
                 pass
             self._count(added)
             added = 0
+            fault = isinstance(row, Fault)
+            if (whole := row if fault else source.whole(row)) is None:
+                continue
             try:
-                self._place(source, clock, row)
+                self._place(source, clock, whole, None if fault else rest(row))
             except AmbiguousTimeError as error:
-                twice.append((row, source.origin(row), error.clock))
-            known = self._here.known
+                twice.append((whole, source.origin(row), error.clock))
+            first, last, zones = self._here.since, self._here.until, self._here.zones
         self._count(added)
         self._settle(source, clock, twice)
         self.unplaced.update(source.unplaced)
@@ -250,13 +249,14 @@ class Reader:
                 words = f"the clocks showed {shown:%Y-%m-%d %H:%M:%S} twice"
                 self.rejects.add(origin, f"{words}, and the order does not tell them apart")
             else:
-                self._place(source, clock, row, (moment, origin))
+                self._place(source, clock, row, settled=(moment, origin))
 
     def _place(
         self,
         source: Source,
         clock: Clock,
         row: Row | Fault,
+        rest: Any = None,
         settled: tuple[int, Origin] | None = None,
     ) -> None:
         """Put a row where it belongs, or say why not.
@@ -264,7 +264,8 @@ class Reader:
         Args:
             source: Where it is from.
             clock: Reads its timestamp.
-            row: The row.
+            row: The whole row.
+            rest: What it is remembered by, for the rows that are like it.
             settled: Its timestamp, and where exactly it was, if the timestamp is known.
 
         Raises:
@@ -275,7 +276,7 @@ class Reader:
                 raise Reject(row.reason)
             score = self._judge.score(row[source.score])
             moment = settled[0] if settled else self._judge.moment(row[source.time], clock)
-            parts, start = self._parts(source.key(row), moment)
+            parts, start = self._parts(rest, source.key(row), score, moment)
         except NoState as state:
             self.read += 1
             self.stateless[str(state)] += 1
@@ -286,21 +287,26 @@ class Reader:
             self.read += 1
             self.rejects.add(settled[1] if settled else source.origin(row), str(problem))
         else:
-            parts += (start, score, _int64(moment))
+            parts += (start, _int64(moment))
             self._count(1)
 
-    def _parts(self, key: tuple[Any, Any, Any, Any], moment: int) -> tuple[list[bytes], bytes]:
+    def _parts(
+        self, rest: Any, key: tuple[Any, Any, Any, Any], score: bytes, moment: int
+    ) -> tuple[list[bytes], bytes]:
         """Where a row goes, and what it begins with."""
-        start, zone, since, until, room = self._judge.start(*key, moment)
-        here = self._here = self._month(month_of(moment_of(moment)))
-        parts = here.zones.setdefault(zone, [])
+        columns, since, until, room, zone = self._judge.start(key, moment)
+        here = self._here
+        if not here.since <= moment < here.until:
+            here = self._here = self._month(month_of(moment_of(moment)))
+        parts, start = here.zones.setdefault(zone, []), columns + score
         seen = None
         if self.seen is not None:
             seen = self.seen.setdefault((key[3], room, zone), Seen(0, moment, moment))
             _note(seen, moment)
-        if (known := key in here.known) or self._remembered < REMEMBERED:
-            here.known[key] = max(since, here.since), min(until, here.until), start, parts, seen
-            self._remembered += not known
+        if rest is not None:
+            if len(self._known) >= REMEMBERED:
+                self._known.clear()
+            self._known[rest] = since, until, start, zone, seen
         return parts, start
 
     def _count(self, added: int) -> None:

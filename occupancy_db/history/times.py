@@ -79,9 +79,12 @@ def recognise(value: Any) -> TimeFormat:
     return TimeFormat.SECONDS if number < 1e11 else TimeFormat.MILLISECONDS
 
 
+_fromisoformat = datetime.fromisoformat
+
+
 def _iso(value: Any) -> int:
-    since = datetime.fromisoformat(value) - EPOCH
-    return since.days * _DAY + since.seconds * 1_000_000 + since.microseconds
+    since = _fromisoformat(value) - EPOCH
+    return since.days * 86_400_000_000 + since.seconds * 1_000_000 + since.microseconds
 
 
 def _seconds(value: Any) -> int:

@@ -65,7 +65,7 @@ class Fault:
 
 Row = Sequence[Any]
 Key = Callable[[Row], tuple[Any, Any, Any, Any]]
-"""Room, zone, state and entity of a row."""
+"""Room, zone, state and entity of a whole row."""
 
 
 class Source:
@@ -75,8 +75,10 @@ class Source:
         name: For messages.
         said: What it was recognised as.
         key: See there.
-        time: Where in a row the timestamp is.
+        time: Where in a whole row the timestamp is.
         score: Where the confidence is.
+        rest: All that a row says beside its timestamp; rows of which this is equal differ in nothing else.
+        when: Where in a row the timestamp is, before ``whole``.
         times: How timestamps are written.
         size: In bytes, or rows of a database; for the progress.
         unplaced: By entity, the rows of entities without a place that a database has counted by itself.
@@ -88,6 +90,8 @@ class Source:
     key: Key
     time: int
     score: int
+    rest: Callable[[Row], Any]
+    when: int
     times: TimeFormat | None
     size: int
 
@@ -118,6 +122,13 @@ class Source:
         """
         raise NotImplementedError
 
+    def whole(self, row: Row) -> Row | Fault | None:
+        """The columns of the last row; None if it is empty.
+
+        A source whose rows are costly to split gives them otherwise, as one of a home is like others.
+        """
+        return row
+
     def origin(self, row: Row | Fault) -> Origin:
         """Where a row was, which has been the last one until now."""
         raise NotImplementedError
@@ -131,11 +142,13 @@ def arrange(source: Source, places: dict[str, int]) -> None:
     """Say where in the rows of a source things are.
 
     Args:
-        source: Gets ``key``, ``time`` and ``score``.
+        source: Gets ``key``, ``time``, ``score``, ``rest`` and ``when``.
         places: Where each of our columns is.
     """
+    source.rest = itemgetter(*(places[column] for column in OURS if column != "timestamp"))
     source.key = itemgetter(*(places[column] for column in ("room", "zone", "state", "source_entity")))
-    source.time, source.score = places["timestamp"], places["confidence"]
+    source.time = source.when = places["timestamp"]
+    source.score = places["confidence"]
 
 
 def choose(names: Sequence[str], options: Options) -> dict[str, str]:

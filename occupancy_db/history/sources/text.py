@@ -5,14 +5,15 @@ import gzip
 import io
 import zlib
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Final
 
 from occupancy_db.history.rejects import Origin
 from occupancy_db.history.sources.base import Fault, Options, Row, Source, arrange, choose, unusable
-from occupancy_db.history.times import recognise
+from occupancy_db.history.times import TimeFormat, recognise
 
 _MOST_LINES: Final = 100
 """Lines that a row may have: a quotation mark that is never closed costs no more."""
@@ -68,43 +69,6 @@ def check_is_text(file: File, what: str) -> None:
         raise unusable(file.path, "it is not UTF-8 text", f"It must be {what}.")
 
 
-class Lines:
-    """The lines of a file, some of which can be given back.
-
-    Attributes:
-        number: How many have been taken.
-    """
-
-    def __init__(self, text: Iterator[str]) -> None:
-        self.number = 0
-        self._text = text
-        self._again: deque[str] = deque()
-
-    def __iter__(self) -> Iterator[str]:
-        while True:
-            while self._again:
-                self.number += 1
-                yield self._again.popleft()
-            for line in self._text:
-                self.number += 1
-                yield line
-                if self._again:
-                    break
-            else:
-                return
-
-    def take(self) -> str | None:
-        """The next line, None at the end."""
-        line = self._again.popleft() if self._again else next(self._text, None)
-        self.number += line is not None
-        return line
-
-    def give_back(self, lines: Sequence[str]) -> None:
-        """Return the last lines that were taken."""
-        self._again.extendleft(reversed(lines))
-        self.number -= len(lines)
-
-
 class CsvSource(Source):
     """Rows of CSV with a header.
 
@@ -117,8 +81,8 @@ class CsvSource(Source):
         self._file = file
         self.position = file.position  # type: ignore[method-assign]
         self.size = file.size
-        self._lines = Lines(file.text)
-        self._taken: list[str] = []
+        self._text: Iterator[str] = file.text
+        self._at = 1, ""  # the number of the line, and what is there of the row
         self.header = self._header()
         self.delimiter = options.delimiter or _delimiter(self.header)
         names = columns_of(file.path, self.header, self.delimiter)
@@ -136,6 +100,7 @@ class CsvSource(Source):
                 places[column] = self.width + len(self.extras)
                 self.extras.append(value)
         arrange(self, places)
+        self.when, self.rest = 0, itemgetter(1)  # of the tuples that ``rows`` gives
         self.times = options.times or self._times()
 
     def close(self) -> None:
@@ -144,76 +109,96 @@ class CsvSource(Source):
 
     def _header(self) -> str:
         try:
-            return (self._lines.take() or "").rstrip("\r\n")
+            return next(self._text, "").rstrip("\r\n")
         except _BROKEN as error:
             raise unusable(
                 self.name, f"its header cannot be read ({error})", "Check the first line."
             ) from error
 
-    def _times(self) -> Any:
-        """How timestamps are written, from the first row."""
-        try:
-            line = self._lines.take()
-        except _BROKEN:
-            return None  # reading on tells
-        if line is None:
-            return None
-        self._lines.give_back([line])
-        row = self.split(line)
+    def _times(self) -> TimeFormat | None:
+        """How timestamps are written, if the head of the file has a row."""
+        lines = self._file.head.split(b"\n")[1:2]
+        row = self._split(lines[0].decode(errors="replace")) if lines else []
         return recognise(row[self.time]) if len(row) > self.time else None
 
-    def split(self, line: str) -> list[str]:
+    def _split(self, line: str) -> list[str]:
         """The fields of a line without line ends in fields."""
         if '"' in line:
             return next(csv.reader([line], delimiter=self.delimiter), [])
         return line.rstrip("\r\n").split(self.delimiter)
 
     def rows(self) -> Iterator[Row | Fault]:
-        """See ``Source``."""
-        delimiter, width, extras = self.delimiter, self.width, self.extras
-        for line in self._lines:
-            if '"' in line:
-                row = self._quoted(line)
-                if isinstance(row, Fault):
-                    yield row
-                    continue
-            else:
-                self._taken[:] = (line,)
-                row = line.rstrip("\r\n").split(delimiter)
-            if len(row) != width:
-                if line.isspace():
-                    continue
-                yield Fault(f"{len(row)} fields instead of {width}")
-                continue
-            if extras:
-                row += extras
-            yield row
+        """Rows as timestamp, rest, number of the line, its text, and fields if it had to be split.
 
-    def _quoted(self, line: str) -> list[str] | Fault:
-        """The row that begins with a line; further lines are taken if it goes on in them.
+        Splitting costs more than all else, and is needed once for each rest that a home repeats: what of the
+        line is before or after the timestamp.
+        """
+        delimiter, first, last = self.delimiter, self.time == 0, self.time == self.width - 1
+        number = 1
+        for line in self._text:
+            number += 1
+            if '"' in line or not (first or last):
+                yield from self._rows(line, number)
+                number = self._at[0]
+            elif first:
+                when, _, rest = line.partition(delimiter)
+                yield when, rest, number, line
+            else:
+                rest, _, when = line.rpartition(delimiter)
+                yield when.rstrip("\r\n"), rest, number, line
+
+    def _rows(self, line: str, number: int) -> Iterator[Row | Fault]:
+        """The row that begins with a line, and those that a quotation mark in it took for its own."""
+        again, time = deque([line]), self.time
+        while again:
+            fields, taken = self._take(again)
+            self._at = number, "".join(taken)
+            if isinstance(fields, Fault):
+                yield fields
+            else:
+                rest = (*fields[:time], *fields[time + 1 :])
+                yield "".join(fields[time : time + 1]), rest, *self._at, fields
+            number += len(taken)
+        self._at = number - 1, ""
+
+    def whole(self, row: Row) -> Row | Fault | None:
+        """See ``Source``."""
+        _, _, number, line, *split = row
+        self._at = number, line
+        fields = split[0] if split else self._split(line)
+        if len(fields) == self.width:
+            return [*fields, *self.extras]
+        return None if line.isspace() else Fault(f"{len(fields)} fields instead of {self.width}")
+
+    def _take(self, again: deque[str]) -> tuple[list[str] | Fault, list[str]]:
+        """The fields of the next row, and the lines that it is made of.
 
         A fault costs its own line: where a quotation mark has swallowed rows, these are read again.
+
+        Args:
+            again: The lines that come before those of the file.
         """
-        taken = self._taken = [line]
+        taken = [again.popleft()]
+        if '"' not in taken[0]:
+            return self._split(taken[0]), taken
 
         def feed() -> Iterator[str]:
-            yield line
-            while len(taken) < _MOST_LINES and (following := self._lines.take()) is not None:
+            yield taken[0]
+            while len(taken) < _MOST_LINES and (
+                following := again.popleft() if again else next(self._text, "")
+            ):
                 taken.append(following)
                 yield following
 
         try:
             row = next(csv.reader(feed(), delimiter=self.delimiter, strict=True))
-            fault = None
-            if len(taken) > 1 and (len(row) != self.width or self._swallows(taken[1:-1])):
-                fault = "a quotation mark is closed in another row"
+            if len(taken) == 1 or (len(row) == self.width and not self._swallows(taken[1:-1])):
+                return row, taken
+            fault = "a quotation mark is closed in another row"
         except csv.Error as error:
             fault = str(error)
-        if fault is None:
-            return row
-        self._lines.give_back(taken[1:])
-        del taken[1:]
-        return Fault(fault)
+        again.extendleft(reversed(taken[1:]))
+        return Fault(fault), taken[:1]
 
     def _swallows(self, lines: list[str]) -> bool:
         """Whether lines within a row are rows themselves."""
@@ -223,8 +208,8 @@ class CsvSource(Source):
 
     def origin(self, row: Row | Fault) -> Origin:  # noqa: ARG002
         """See ``Source``."""
-        line = self._lines.number - len(self._taken) + 1
-        return Origin(self.name, line, self.header, "".join(self._taken).rstrip("\r\n"))
+        number, line = self._at
+        return Origin(self.name, number, self.header, line.rstrip("\r\n"))
 
 
 def _delimiter(header: str) -> str:
