@@ -3,7 +3,7 @@
 import asyncio
 import time
 from dataclasses import asdict, replace
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Annotated, Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -80,6 +80,16 @@ DryRun = Annotated[
     typer.Option("--dry-run", help="Only read and check the files, and print what each entity would get."),
 ]
 
+ReplaceHistory = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--replace-history",
+        metavar="MONTH",
+        help="A month, as 2026-03 (UTC), whose removed readings the files have: they replace what is kept of "
+        "these in the hourly statistics; repeatable. With --dry-run the import is tried and taken back.",
+    ),
+]
+
 _SHOWN = 20
 """Entities without a room that are named for people."""
 
@@ -95,6 +105,7 @@ def import_readings(
     delimiter: Delimiter = None,
     decimal_comma: DecimalComma = False,
     rejects: RejectsFile = None,
+    replace_history: ReplaceHistory = None,
     dry_run: DryRun = False,
     json: Json = False,
 ) -> None:
@@ -114,7 +125,8 @@ def import_readings(
         _character(delimiter),
         decimal_comma,
     )
-    settings = None if dry_run else Settings()
+    replaced = [_month(text) for text in replace_history or []]
+    settings = None if dry_run and not replaced else Settings()
     options.rooms, options.sensors, warnings = _known(settings)
     if entities:
         told = read_entities(entities, options.rooms)
@@ -127,9 +139,14 @@ def import_readings(
             bar(what, reader.position, reader.size)
 
         report = (
-            asyncio.run(importer.run(settings, reader, announce)) if settings else check(reader, announce)
+            asyncio.run(importer.run(settings, reader, announce, replaced, dry_run=dry_run))
+            if settings
+            else check(reader, announce)
         )
     report.warnings[:0] = warnings
+    for month in replaced:
+        if f"{month:%Y-%m}" not in report.replaced:
+            report.warnings.append(f"the files have no readings of {month:%Y-%m}: its statistics stay")
     _print(report, reader, dry_run=dry_run, seconds=time.monotonic() - began)
     if bad.count:
         raise typer.Exit(ExitCode.FAILED)
@@ -165,8 +182,9 @@ def _print(report: importer.Report, reader: Reader, *, dry_run: bool, seconds: f
         "seconds": round(seconds, 3),
         "rows_per_second": round(speed),
     }
+    tried = not dry_run or bool(report.replaced)
     counts = f"{report.imported:,} {'good' if dry_run else 'imported'}"
-    if not dry_run:
+    if tried:
         counts += (
             f", {report.duplicates:,} exist already, "
             f"{report.in_history:,} in hours whose readings were removed"
@@ -182,6 +200,11 @@ def _print(report: importer.Report, reader: Reader, *, dry_run: bool, seconds: f
         f"{report.no_state:,} without a state, {report.unplaced:,} without a room, "
         f"{report.rejected:,} rejected",
         *(f"  {month}  {rows:,}" for month, rows in report.months.items()),
+        *(
+            f"  {month}: the statistics of {old['hours']:,} hours of zones, from {old['readings']:,} removed "
+            f"readings, {'would be' if dry_run else 'are'} replaced"
+            for month, old in report.replaced.items()
+        ),
         *lines,
         *_left_out(report),
         *(f"rejected: {words}" for words in bad.first),
@@ -254,6 +277,15 @@ def _pairs(option: str, pairs: list[str] | None, example: str) -> dict[str, str]
             ExitCode.USAGE, f"{option} {bad[0]} is not ours=theirs", f"Write it as in {option} {example}."
         )
     return dict(pair.partition("=")[::2] for pair in pairs or [])
+
+
+def _month(text: str) -> date:
+    try:
+        return datetime.strptime(text, "%Y-%m").replace(tzinfo=UTC).date()
+    except ValueError:
+        raise DatabaseError(
+            ExitCode.USAGE, f"{text} is not a month", "Write it as in --replace-history 2026-03."
+        ) from None
 
 
 def _character(text: str | None) -> str | None:
