@@ -12,7 +12,17 @@ from psycopg2.extensions import cursor as Cursor  # noqa: N812
 from occupancy_db.errors import ExitCode
 from occupancy_db.months import following, month_of, partition_name
 from tests.database.conftest import Database
-from tests.database.importing import COLUMNS, NOW, assert_exact, bring_in, count, rows, tables, write
+from tests.database.importing import (
+    COLUMNS,
+    NOW,
+    assert_exact,
+    assert_exact_with_history,
+    bring_in,
+    count,
+    rows,
+    tables,
+    write,
+)
 
 
 def test_history_of_years_arrives_and_a_second_time_adds_nothing(database: Database, cursor: Cursor) -> None:
@@ -237,18 +247,7 @@ def test_a_month_replaces_its_history(database: Database, cursor: Cursor) -> Non
     assert done["months"][month] == sum(row[0].startswith(month) for row in found)
     after = state()
     assert after[0] == [row for row in history if row not in gone]
-    cursor.execute("""
-        SELECT count(*) FROM (SELECT room, hour, reading_count FROM sensor_reading_stats) AS stats
-        FULL JOIN (
-            SELECT room, hour, sum(reading_count)::bigint AS reading_count FROM (
-                SELECT room, date_bin('1 hour', timestamp, 'epoch') AS hour, count(*) AS reading_count
-                FROM sensor_readings GROUP BY 1, 2
-                UNION ALL SELECT room, hour, reading_count FROM hourly.history
-            ) AS counted GROUP BY 1, 2
-        ) AS recount USING (room, hour, reading_count)
-        WHERE stats IS NULL OR recount IS NULL
-    """)
-    assert cursor.fetchone() == (0,)
+    assert_exact_with_history(cursor)
     again = bring_in(database, file, "--replace-history", month, "--replace-history", "2001-01")
     assert (again["imported"], again["replaced"][month]["hours"]) == (0, 0)
     assert [words for words in again["warnings"] if "2001-01" in words]
