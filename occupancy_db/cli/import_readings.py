@@ -27,7 +27,10 @@ from occupancy_db.sensors import Sensors, load_sensors
 from occupancy_db.settings import Settings
 
 Files = Annotated[
-    list[Path], typer.Argument(metavar="FILE...", help="CSV with a header, or NDJSON; plain or gzip.")
+    list[Path],
+    typer.Argument(
+        metavar="FILE...", help="CSV with a header, NDJSON, or InfluxDB's annotated CSV; plain or gzip."
+    ),
 ]
 FileFormat = Annotated[
     Format | None, typer.Option("--format", help="The format of all files; default: detected for each file.")

@@ -20,6 +20,12 @@ from occupancy_db.sensors import Sensors
 OURS: Final = ("timestamp", "room", "zone", "state", "source_entity", "confidence")
 HOME_ASSISTANT: Final = {"timestamp": "last_changed", "source_entity": "entity_id"}
 """What Home Assistant's exports call our columns."""
+ALIASES: Final = {
+    "timestamp": ("last_changed", "time", "_time"),
+    "state": ("_value",),
+    "source_entity": ("entity_id", "_measurement"),
+}
+"""What our columns are called by Home Assistant, LTSS and InfluxDB; the first that is there counts."""
 
 
 class Format(StrEnum):
@@ -27,6 +33,7 @@ class Format(StrEnum):
 
     CSV = "csv"
     NDJSON = "ndjson"
+    INFLUXDB = "influxdb"
 
 
 @dataclass
@@ -164,9 +171,8 @@ def choose(names: Sequence[str], options: Options) -> dict[str, str]:
     for column in OURS:
         if column in options.constants:
             continue
-        name = told.get(column, column)
-        if column not in told and name not in names and HOME_ASSISTANT.get(column) in names:
-            name = HOME_ASSISTANT[column]
+        called = (column, *ALIASES.get(column, ()))
+        name = told.get(column) or next((name for name in called if name in names), column)
         if name in names or column in told or column not in ("room", "zone", "confidence"):
             chosen[column] = name
     place = {"room", "zone"}

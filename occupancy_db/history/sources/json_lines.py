@@ -3,13 +3,14 @@
 import csv
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from occupancy_db.errors import DatabaseError
 from occupancy_db.history.rejects import HEADER, Origin
 from occupancy_db.history.sources.base import (
+    ALIASES,
     CANONICAL,
-    HOME_ASSISTANT,
     OURS,
     Fault,
     Options,
@@ -18,7 +19,7 @@ from occupancy_db.history.sources.base import (
     arrange,
     choose,
 )
-from occupancy_db.history.sources.text import File, columns_of, find_columns
+from occupancy_db.history.sources.text import Columns, File
 from occupancy_db.history.times import recognise
 
 
@@ -26,9 +27,9 @@ def _told(options: Options) -> dict[str, tuple[str, ...]]:
     """Under which keys each of our columns is looked for."""
     told = choose((), options)
     keys: dict[str, tuple[str, ...]] = {column: (told.get(column, column),) for column in OURS}
-    for column, theirs in HOME_ASSISTANT.items():
+    for column, theirs in ALIASES.items():
         if keys[column] == (column,):
-            keys[column] = (column, theirs)
+            keys[column] = (column, *theirs)
     return keys
 
 
@@ -110,7 +111,7 @@ class RejectsSource(Source):
         self.size = file.size
         self._options = options
         self._objects = Objects(options)
-        self._headers: dict[str, tuple[str, int, dict[str, int]] | Fault] = {}
+        self._headers: dict[str, tuple[str, Columns] | Fault] = {}
         self._origin = Origin(self.name, 1, "", "")
         self.said = "rejects of an import"
         arrange(self, CANONICAL)
@@ -151,20 +152,20 @@ class RejectsSource(Source):
         known = self._headers[header]
         if isinstance(known, Fault):
             return known
-        delimiter, width, places = known
+        delimiter, columns = known
         try:
             row = next(csv.reader(text.splitlines(keepends=True), delimiter=delimiter, strict=True), [])
         except csv.Error as error:
             return Fault(str(error))
-        if len(row) != width:
-            return Fault(f"{len(row)} fields instead of {width}")
-        constants = self._options.constants
-        return [row[places[column]] if column in places else constants.get(column) for column in OURS]
+        if len(row) != columns.width:
+            return Fault(f"{len(row)} fields instead of {columns.width}")
+        return columns.row(row)
 
-    def _columns(self, header: str) -> tuple[str, int, dict[str, int]]:
+    def _columns(self, header: str) -> tuple[str, Columns]:
         delimiter = self._options.delimiter or max(",;\t|", key=header.count)
-        names = columns_of(self.name, header, delimiter)
-        return delimiter, len(names), find_columns(self.name, names, choose(names, self._options))
+        # Some sources name their rows' columns as we do, whatever they are called there.
+        options = replace(self._options, columns={}) if header == ",".join(OURS) else self._options
+        return delimiter, Columns(self.name, header, delimiter, options)
 
     def origin(self, row: Row | Fault) -> Origin:  # noqa: ARG002
         """See ``Source``."""

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from occupancy_db.history.rejects import HEADER
 from occupancy_db.history.sources.base import Format, Options, Source, check_columns, unusable
+from occupancy_db.history.sources.influx import InfluxSource, is_table
 from occupancy_db.history.sources.json_lines import NdjsonSource, RejectsSource
 from occupancy_db.history.sources.text import CsvSource, File, check_is_text
 
@@ -41,4 +42,6 @@ def _text(file: File, options: Options) -> Source:
     first = head.partition(b"\n")[0].decode(errors="replace").strip()
     if tuple(next(csv.reader([first]), [])) == HEADER:
         return RejectsSource(file, options)
+    if form is Format.INFLUXDB or (options.format is None and is_table(first)):
+        return InfluxSource(file, options)
     return CsvSource(file, options)

@@ -1,4 +1,4 @@
-"""CSV, plain or gzip: ours, Home Assistant's history, and the rejects of an import."""
+"""CSV, plain or gzip: ours, Home Assistant's history, and LTSS."""
 
 import csv
 import gzip
@@ -12,12 +12,22 @@ from pathlib import Path
 from typing import Any, Final
 
 from occupancy_db.history.rejects import Origin
-from occupancy_db.history.sources.base import Fault, Options, Row, Source, arrange, choose, unusable
+from occupancy_db.history.sources.base import (
+    OURS,
+    Fault,
+    Options,
+    Row,
+    Source,
+    arrange,
+    choose,
+    unusable,
+)
 from occupancy_db.history.times import TimeFormat, recognise
 
 _MOST_LINES: Final = 100
 """Lines that a row may have: a quotation mark that is never closed costs no more."""
 
+_ENTITY: Final = OURS.index("source_entity")
 _DELIMITERS: Final = ",;\t|"
 _BROKEN = (OSError, EOFError, zlib.error)
 
@@ -69,83 +79,37 @@ def check_is_text(file: File, what: str) -> None:
         raise unusable(file.path, "it is not UTF-8 text", f"It must be {what}.")
 
 
-class CsvSource(Source):
-    """Rows of CSV with a header.
+class CsvLines(Source):
+    """A file of CSV, of which a row may be several lines.
 
-    Raises:
-        DatabaseError: the columns are not there.
+    Attributes:
+        header: The line that names the columns.
+        delimiter: What separates them.
+        width: How many there are.
     """
 
-    def __init__(self, file: File, options: Options) -> None:
+    header = ""
+    delimiter = ","
+    width = 0
+    time = 0
+
+    def __init__(self, file: File) -> None:
         super().__init__(str(file.path))
         self._file = file
         self.position = file.position  # type: ignore[method-assign]
         self.size = file.size
         self._text: Iterator[str] = file.text
         self._at = 1, ""  # the number of the line, and what is there of the row
-        self.header = self._header()
-        self.delimiter = options.delimiter or _delimiter(self.header)
-        names = columns_of(file.path, self.header, self.delimiter)
-        self.width = len(names)
-        wanted = choose(names, options)
-        self.said = "CSV"
-        if wanted.get("source_entity") == "entity_id" and wanted.get("timestamp") == "last_changed":
-            self.said = "Home Assistant's history, CSV"
-        if self.delimiter != ",":
-            self.said += f" with {'tabs' if self.delimiter == chr(9) else self.delimiter}"
-        places = find_columns(file.path, names, wanted)
-        self.extras: list[Any] = []
-        for column, value in {"room": None, "zone": None, "confidence": None, **options.constants}.items():
-            if column not in places:
-                places[column] = self.width + len(self.extras)
-                self.extras.append(value)
-        arrange(self, places)
-        self.when, self.rest = 0, itemgetter(1)  # of the tuples that ``rows`` gives
-        self.times = options.times or self._times()
 
     def close(self) -> None:
         """Close the file."""
         self._file.close()
-
-    def _header(self) -> str:
-        try:
-            return next(self._text, "").rstrip("\r\n")
-        except _BROKEN as error:
-            raise unusable(
-                self.name, f"its header cannot be read ({error})", "Check the first line."
-            ) from error
-
-    def _times(self) -> TimeFormat | None:
-        """How timestamps are written, if the head of the file has a row."""
-        lines = self._file.head.split(b"\n")[1:2]
-        row = self._split(lines[0].decode(errors="replace")) if lines else []
-        return recognise(row[self.time]) if len(row) > self.time else None
 
     def _split(self, line: str) -> list[str]:
         """The fields of a line without line ends in fields."""
         if '"' in line:
             return next(csv.reader([line], delimiter=self.delimiter), [])
         return line.rstrip("\r\n").split(self.delimiter)
-
-    def rows(self) -> Iterator[Row | Fault]:
-        """Rows as timestamp, rest, number of the line, its text, and fields if it had to be split.
-
-        Splitting costs more than all else, and is needed once for each rest that a home repeats: what of the
-        line is before or after the timestamp.
-        """
-        delimiter, first, last = self.delimiter, self.time == 0, self.time == self.width - 1
-        number = 1
-        for line in self._text:
-            number += 1
-            if '"' in line or not (first or last):
-                yield from self._rows(line, number)
-                number = self._at[0]
-            elif first:
-                when, _, rest = line.partition(delimiter)
-                yield when, rest, number, line
-            else:
-                rest, _, when = line.rpartition(delimiter)
-                yield when.rstrip("\r\n"), rest, number, line
 
     def _rows(self, line: str, number: int) -> Iterator[Row | Fault]:
         """The row that begins with a line, and those that a quotation mark in it took for its own."""
@@ -160,15 +124,6 @@ class CsvSource(Source):
                 yield "".join(fields[time : time + 1]), rest, *self._at, fields
             number += len(taken)
         self._at = number - 1, ""
-
-    def whole(self, row: Row) -> Row | Fault | None:
-        """See ``Source``."""
-        _, _, number, line, *split = row
-        self._at = number, line
-        fields = split[0] if split else self._split(line)
-        if len(fields) == self.width:
-            return [*fields, *self.extras]
-        return None if line.isspace() else Fault(f"{len(fields)} fields instead of {self.width}")
 
     def _take(self, again: deque[str]) -> tuple[list[str] | Fault, list[str]]:
         """The fields of the next row, and the lines that it is made of.
@@ -210,6 +165,119 @@ class CsvSource(Source):
         """See ``Source``."""
         number, line = self._at
         return Origin(self.name, number, self.header, line.rstrip("\r\n"))
+
+
+class CsvSource(CsvLines):
+    """Rows of CSV with a header.
+
+    Raises:
+        DatabaseError: the columns are not there.
+    """
+
+    def __init__(self, file: File, options: Options) -> None:
+        super().__init__(file)
+        self.header = self._header()
+        self.delimiter = options.delimiter or _delimiter(self.header)
+        names = columns_of(file.path, self.header, self.delimiter)
+        self.width = len(names)
+        wanted = choose(names, options)
+        self.said = _said(names, wanted)
+        if self.delimiter != ",":
+            self.said += f" with {'tabs' if self.delimiter == chr(9) else self.delimiter}"
+        places = find_columns(file.path, names, wanted)
+        self.extras: list[Any] = []
+        for column, value in {"room": None, "zone": None, "confidence": None, **options.constants}.items():
+            if column not in places:
+                places[column] = self.width + len(self.extras)
+                self.extras.append(value)
+        arrange(self, places)
+        self.when, self.rest = 0, itemgetter(1)  # of the tuples that ``rows`` gives
+        self.times = options.times or self._times()
+
+    def _header(self) -> str:
+        try:
+            return next(self._text, "").rstrip("\r\n")
+        except _BROKEN as error:
+            raise unusable(
+                self.name, f"its header cannot be read ({error})", "Check the first line."
+            ) from error
+
+    def _times(self) -> TimeFormat | None:
+        """How timestamps are written, if the head of the file has a row."""
+        lines = self._file.head.split(b"\n")[1:2]
+        row = self._split(lines[0].decode(errors="replace")) if lines else []
+        return recognise(row[self.time]) if len(row) > self.time else None
+
+    def rows(self) -> Iterator[Row | Fault]:
+        """Rows as timestamp, rest, number of the line, its text, and fields if it had to be split.
+
+        Splitting costs more than all else, and is needed once for each rest that a home repeats: what of the
+        line is before or after the timestamp.
+        """
+        delimiter, first, last = self.delimiter, self.time == 0, self.time == self.width - 1
+        number = 1
+        for line in self._text:
+            number += 1
+            if '"' in line or not (first or last):
+                yield from self._rows(line, number)
+                number = self._at[0]
+            elif first:
+                when, _, rest = line.partition(delimiter)
+                yield when, rest, number, line
+            else:
+                rest, _, when = line.rpartition(delimiter)
+                yield when.rstrip("\r\n"), rest, number, line
+
+    def whole(self, row: Row) -> Row | Fault | None:
+        """See ``Source``."""
+        _, _, number, line, *split = row
+        self._at = number, line
+        fields = split[0] if split else self._split(line)
+        if len(fields) == self.width:
+            return [*fields, *self.extras]
+        return None if line.isspace() else Fault(f"{len(fields)} fields instead of {self.width}")
+
+
+class Columns:
+    """Where rows of CSV have our columns, for files whose rows differ.
+
+    Attributes:
+        width: How many columns there are.
+        names: What they are called.
+
+    Raises:
+        DatabaseError: the columns are not there.
+    """
+
+    def __init__(self, path: Path | str, header: str, delimiter: str, options: Options) -> None:
+        self.names = columns_of(path, header, delimiter)
+        self.width = len(self.names)
+        wanted = choose(self.names, options)
+        self._places = find_columns(path, self.names, wanted)
+        self._constants = options.constants
+        # InfluxDB has the two parts of an entity's name in two columns.
+        parted = wanted.get("source_entity") == "entity_id" and "domain" in self.names
+        self._domain = self.names.index("domain") if parted else None
+
+    def row(self, fields: list[str]) -> Row:
+        """Our columns of a row, in order."""
+        row = [
+            fields[self._places[column]] if column in self._places else self._constants.get(column)
+            for column in OURS
+        ]
+        if self._domain is not None and "." not in str(row[_ENTITY]):
+            row[_ENTITY] = f"{fields[self._domain]}.{row[_ENTITY]}"
+        return row
+
+
+def _said(names: list[str], wanted: dict[str, str]) -> str:
+    """What the columns of a file tell that it is."""
+    if wanted.get("source_entity") == "entity_id":
+        if wanted.get("timestamp") == "last_changed":
+            return "Home Assistant's history, CSV"
+        if wanted.get("timestamp") == "time" and "attributes" in names:
+            return "LTSS, CSV"
+    return "CSV"
 
 
 def _delimiter(header: str) -> str:
