@@ -8,6 +8,7 @@ from pydantic import Field, SecretStr, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from occupancy_db.environment import ENV_FILE
 from occupancy_db.environment import Environment as Environment  # part of this module for clients
 
 # PostgreSQL truncates longer identifiers (NAMEDATALEN - 1): the connection would use another name.
@@ -63,7 +64,7 @@ class Settings(BaseSettings):
     """
 
     model_config = SettingsConfigDict(
-        env_file=".env", extra="ignore", env_ignore_empty=True, hide_input_in_errors=True
+        env_file=ENV_FILE, extra="ignore", env_ignore_empty=True, hide_input_in_errors=True
     )
 
     environment: Environment = Environment.DEVELOPMENT

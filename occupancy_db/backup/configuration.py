@@ -6,6 +6,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from occupancy_db.environment import ENV_FILE
 from occupancy_db.errors import DatabaseError, ExitCode
 from occupancy_db.settings import Settings
 
@@ -21,7 +22,7 @@ class BackupSettings(BaseSettings):
     """
 
     model_config = SettingsConfigDict(
-        env_prefix="BACKUP_", env_file=".env", extra="ignore", env_ignore_empty=True
+        env_prefix="BACKUP_", env_file=ENV_FILE, extra="ignore", env_ignore_empty=True
     )
 
     dir: Directory = Path("/var/lib/occupancy/backups")

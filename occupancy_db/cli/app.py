@@ -47,7 +47,7 @@ COMMANDS = {
     "restore-cleanup": ("restore", "restore_cleanup", "Drop databases that a restore replaced or left."),
     "erase": ("erase", "erase", "Remove all data of a room, a zone or a sensor."),
     "export": ("export", "export", "Write all data of a room, a zone or a sensor as a ZIP archive."),
-    "import": ("import_readings", "import_readings", "Import sensor readings from CSV or NDJSON files."),
+    "import": ("import_readings", "import_readings", "Import sensor readings from files."),
     "seed": ("seed", "seed", "Fill a development database with generated data."),
     "reset": ("reset", "reset", "Drop everything that the migrations created, and create it again."),
     "tune": ("tune", "tune", "Calculate server settings, memory limits and pool sizes for a machine."),

@@ -6,20 +6,22 @@ One transaction for everything. Nobody sees, or waits for, anything of it until 
 # ruff: noqa: S608  # names of tables and columns are made here and in partitions, from months
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable, Collection
+from contextlib import AsyncExitStack, suppress
 from datetime import date
 from functools import partial
 from typing import Any, Final
 
 import asyncpg
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from occupancy_db.connection import connect
 from occupancy_db.errors import DatabaseError, ExitCode
-from occupancy_db.history.formats import AT_MOST, COPY_COLUMNS, COPY_HEADER, COPY_TRAILER, Reader
+from occupancy_db.history.import_report import Report as Report
+from occupancy_db.history.judge import COPY_COLUMNS, COPY_HEADER, COPY_TRAILER
 from occupancy_db.history.partitions import attach, bounds, create_standalone, prepare
+from occupancy_db.history.rows import AT_MOST, Reader
 from occupancy_db.history.session import LockRetry, sum_hours
 from occupancy_db.maintenance import SESSION_SETTINGS, maintenance_lock
 from occupancy_db.months import TABLE, partition_name
@@ -50,38 +52,22 @@ Announce = Callable[[str], None]
 """Told what is being done, again and again while files are read."""
 
 
-@dataclass
-class Report:
-    """What an import did.
-
-    Attributes:
-        read: Rows of the files, of which each is counted in one of the next five.
-        imported: New readings.
-        duplicates: Readings that were there, or came twice.
-        in_history: Readings of hours that retention has summed up and removed.
-        no_state: Rows that say nothing.
-        rejected: Rows that cannot be taken.
-        months: New readings by month.
-        warnings: What did not work, and does no harm.
-    """
-
-    read: int = 0
-    imported: int = 0
-    duplicates: int = 0
-    in_history: int = 0
-    no_state: int = 0
-    rejected: int = 0
-    months: dict[str, int] = field(default_factory=dict)
-    warnings: list[str] = field(default_factory=list)
-
-
-async def run(settings: Settings, reader: Reader, announce: Announce) -> Report:
+async def run(
+    settings: Settings,
+    reader: Reader,
+    announce: Announce,
+    replace: Collection[date] = (),
+    *,
+    dry_run: bool = False,
+) -> Report:
     """Bring the readings of files in: all that are good, or none if anything fails.
 
     Args:
         settings: The database; the user must own it.
         reader: The files.
         announce: See there.
+        replace: Months whose removed readings the files have: their hours count no longer by their sums.
+        dry_run: Whether all is taken back at the end, of which nobody has noticed anything then.
 
     Raises:
         DatabaseError: no connection, other maintenance is at work, or a file cannot be read on.
@@ -94,31 +80,40 @@ async def run(settings: Settings, reader: Reader, announce: Announce) -> Report:
     ):
         # COPY is the driver's, and so is its transaction.
         driver: Any = (await connection.get_raw_connection()).driver_connection
-        async with driver.transaction(isolation="read_committed"):
-            months = _Months(driver, report, announce)
-            await months.load(reader)
-            await months.finish()
-        announce("summing up")
-        try:
-            async with AsyncExitStack() as stack:
-                await sum_hours(guard, LockRetry(settings, stack))
-        except (DatabaseError, DBAPIError) as error:
-            report.warnings.append(
-                f"the hours are not summed up yet ({error}): until the next upkeep they are recounted"
-            )
-    report.read, report.no_state, report.rejected = reader.read, reader.no_state, reader.rejects.count
+        with suppress(_TakenBackError):
+            async with driver.transaction(isolation="read_committed"):
+                months = _Months(driver, report, announce, replace)
+                await months.load(reader)
+                await months.finish(attach=not dry_run)
+                if dry_run:
+                    raise _TakenBackError
+        if not dry_run:
+            announce("summing up")
+            await _sum_up(settings, guard, report)
+    report.account(reader)
     report.imported = sum(report.months.values())
     report.months = {month: rows for month, rows in sorted(report.months.items()) if rows}
     return report
 
 
+async def _sum_up(settings: Settings, guard: AsyncConnection, report: Report) -> None:
+    try:
+        async with AsyncExitStack() as stack:
+            await sum_hours(guard, LockRetry(settings, stack))
+    except (DatabaseError, DBAPIError) as error:
+        report.warnings.append(
+            f"the hours are not summed up yet ({error}): until the next upkeep they are recounted"
+        )
+
+
 class _Months:
     """The months of one import."""
 
-    def __init__(self, driver: Any, report: Report, announce: Announce) -> None:
+    def __init__(self, driver: Any, report: Report, announce: Announce, replace: Collection[date]) -> None:
         self._driver = driver
         self._report = report
         self._announce = announce
+        self._replace = replace
         self._staged: dict[date, int] = {}  # and how many readings
 
     async def load(self, reader: Reader) -> None:
@@ -171,12 +166,15 @@ class _Months:
         )
         self._staged[month] = 0
 
-    async def finish(self) -> None:
-        """Make each month whole, and part of the table."""
+    async def finish(self, *, attach: bool) -> None:
+        """Make each month whole, and part of the table unless it is taken back anyway."""
         attachable = []
         for month in sorted(self._staged):
             self._announce(f"{month:%Y-%m}: indexes")
-            await self._leave_out_history(month)
+            if month in self._replace:
+                await self._replace_history(month)
+            else:
+                await self._leave_out_history(month)
             merges = await self._holds_rows(month)
             if not merges:
                 await self._driver.execute(prepare(_staging(month)))
@@ -190,8 +188,29 @@ class _Months:
                 await self._merge(month)
             else:
                 attachable.append(month)
-        self._announce("attaching")
-        await self._attach(attachable)
+        if attach:
+            self._announce("attaching")
+            await self._attach(attachable)
+        else:
+            self._report.months.update({f"{month:%Y-%m}": self._staged[month] for month in attachable})
+
+    async def _replace_history(self, month: date) -> None:
+        """Forget what is known of removed readings in each hour of a zone that has readings in the files."""
+        since, until = bounds(month)
+        gone = await self._driver.fetchrow(f"""
+            WITH gone AS (
+                DELETE FROM hourly.history USING (
+                    SELECT DISTINCT date_bin('1 hour', timestamp, 'epoch') AS hour, room, zone
+                    FROM {_staging(month)}
+                ) AS staged
+                WHERE history.hour >= '{since}' AND history.hour < '{until}'
+                  AND history.hour = staged.hour
+                  AND history.room = staged.room AND history.zone = staged.zone
+                RETURNING history.reading_count
+            )
+            SELECT count(*) AS hours, coalesce(sum(reading_count), 0)::bigint AS readings FROM gone
+        """)
+        self._report.replaced[f"{month:%Y-%m}"] = dict(gone)
 
     async def _leave_out_history(self, month: date) -> None:
         since, until = bounds(month)
@@ -328,6 +347,10 @@ class _Months:
         return await self._exists(month) and bool(
             await self._driver.fetchval(f"SELECT EXISTS (SELECT FROM {partition_name(month)})")
         )
+
+
+class _TakenBackError(Exception):
+    """The import was tried only."""
 
 
 class _FilledError(Exception):

@@ -5,6 +5,7 @@ from typing import Annotated
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from occupancy_db.environment import ENV_FILE
 from occupancy_db.months import MONTHS_AHEAD, MONTHS_BACK
 
 _Months = Annotated[int, Field(ge=1, le=1200)]
@@ -19,7 +20,7 @@ class RetentionSettings(BaseSettings):
         pydantic.ValidationError: a value is invalid.
     """
 
-    model_config = SettingsConfigDict(env_file=".env", extra="ignore", env_ignore_empty=True)
+    model_config = SettingsConfigDict(env_file=ENV_FILE, extra="ignore", env_ignore_empty=True)
 
     retention_months: _Months | None = Field(None, description="Months of sensor readings to keep")
     retention_transitions_months: _Months | None = Field(

@@ -96,6 +96,22 @@ def assert_exact(cursor: Cursor) -> None:
     assert len(kinds) == 1, kinds
 
 
+def assert_exact_with_history(cursor: Cursor) -> None:
+    """Assert that the statistics equal a recount of the readings and what is kept of removed ones."""
+    cursor.execute("""
+        SELECT count(*) FROM (SELECT room, hour, reading_count FROM sensor_reading_stats) AS stats
+        FULL JOIN (
+            SELECT room, hour, sum(reading_count)::bigint AS reading_count FROM (
+                SELECT room, date_bin('1 hour', timestamp, 'epoch') AS hour, count(*) AS reading_count
+                FROM sensor_readings GROUP BY 1, 2
+                UNION ALL SELECT room, hour, reading_count FROM hourly.history
+            ) AS counted GROUP BY 1, 2
+        ) AS recount USING (room, hour, reading_count)
+        WHERE stats IS NULL OR recount IS NULL
+    """)
+    assert cursor.fetchone() == (0,)
+
+
 def wait_until(cursor: Cursor, condition: str) -> None:
     """Wait until a query returns true."""
 

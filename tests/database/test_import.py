@@ -12,7 +12,17 @@ from psycopg2.extensions import cursor as Cursor  # noqa: N812
 from occupancy_db.errors import ExitCode
 from occupancy_db.months import following, month_of, partition_name
 from tests.database.conftest import Database
-from tests.database.importing import COLUMNS, NOW, assert_exact, bring_in, count, rows, tables, write
+from tests.database.importing import (
+    COLUMNS,
+    NOW,
+    assert_exact,
+    assert_exact_with_history,
+    bring_in,
+    count,
+    rows,
+    tables,
+    write,
+)
 
 
 def test_history_of_years_arrives_and_a_second_time_adds_nothing(database: Database, cursor: Cursor) -> None:
@@ -124,9 +134,8 @@ def test_ndjson_and_the_history_of_home_assistant(database: Database, cursor: Cu
         for n, state in enumerate(["on", "unavailable", "off"])
     ]
     write(database.directory / "h.csv", history, ["entity_id", "state", "last_changed"])
-    refused = database.cli("import", "h.csv")
-    assert refused.returncode == ExitCode.FAILED
-    assert "--entities" in refused.stderr
+    nowhere = bring_in(database, "h.csv")
+    assert (nowhere["imported"], nowhere["entities"]) == (0, {"binary_sensor.x": 3})
     report = bring_in(database, "h.csv", "--entities", "e.csv")
     assert (report["imported"], report["no_state"], report["read"]) == (2, 1, 3)
     cursor.execute(
@@ -188,6 +197,62 @@ def test_readings_that_retention_has_removed_are_not_imported(database: Database
     cursor.execute(statistics)
     assert before
     assert cursor.fetchone() == (before[0] + 1, before[1])
+
+
+def test_a_month_replaces_its_history(database: Database, cursor: Cursor) -> None:
+    """The hours of zones that the files have count by their readings again, and all others as before."""
+    since, until = NOW - timedelta(days=160), NOW - timedelta(days=60)
+    content = list(rows(6000, since, until))
+    bring_in(database, write(database.directory / "a.csv", content))
+    cursor.execute("SELECT hourly.close(now())")
+    cursor.execute("SELECT hourly.forget('-infinity', %s)", (until - timedelta(days=2),))
+    month = f"{month_of(NOW - timedelta(days=100)):%Y-%m}"
+    # Of a zone the operator has found fewer readings than were removed, and of another one none.
+    old = "SELECT room, zone, hour, reading_count FROM hourly.history ORDER BY hour, room, zone"
+    cursor.execute(old)
+    history = cursor.fetchall()
+    found = [
+        row for row in content if row[2] != "office 0" and not (row[2] == "bedroom 1" and row[0][14] < "3")
+    ]
+    file = write(database.directory / "b.csv", found)
+    hours = {
+        (row[1], row[2], datetime.fromisoformat(row[0]).replace(minute=0, second=0, microsecond=0))
+        for row in found
+        if row[0].startswith(month)
+    }
+    gone = [row for row in history if row[:3] in hours]
+    everything = "SELECT room, zone, timestamp, state FROM sensor_readings ORDER BY 1, 2, 3, 4"
+
+    def state() -> list[object]:
+        answers: list[object] = []
+        for statement in (
+            old,
+            everything,
+            "SELECT room, hour, reading_count FROM sensor_reading_stats ORDER BY 1, 2",
+        ):
+            cursor.execute(statement)
+            answers.append(cursor.fetchall())
+        return answers
+
+    before = state()
+    expected = {month: {"hours": len(gone), "readings": sum(row[3] for row in gone)}}
+    assert len(gone) > 100
+    tried = bring_in(database, file, "--replace-history", month, "--dry-run")
+    assert tried["replaced"] == expected
+    assert state() == before
+    done = bring_in(database, file, "--replace-history", month)
+    assert done["replaced"] == expected
+    told = ("read", "imported", "duplicates", "in_history", "months")
+    assert [tried[name] for name in told] == [done[name] for name in told]
+    assert done["months"][month] == sum(row[0].startswith(month) for row in found)
+    after = state()
+    assert after[0] == [row for row in history if row not in gone]
+    assert_exact_with_history(cursor)
+    again = bring_in(database, file, "--replace-history", month, "--replace-history", "2001-01")
+    assert (again["imported"], again["replaced"][month]["hours"]) == (0, 0)
+    assert [words for words in again["warnings"] if "2001-01" in words]
+    assert state() == after
+    assert database.cli("import", file, "--replace-history", "March").returncode == ExitCode.USAGE
 
 
 def test_a_table_with_the_name_of_a_month_is_not_overwritten(database: Database, cursor: Cursor) -> None:

@@ -106,7 +106,9 @@ def test_an_import_inserts_rows_if_a_reader_prevents_the_exchange(
     import asyncio
 
     from occupancy_db.history import importer
-    from occupancy_db.history.formats import Options, Reader, Rejects
+    from occupancy_db.history.rejects import Rejects
+    from occupancy_db.history.rows import Reader
+    from occupancy_db.history.sources.base import Options
 
     monkeypatch.setattr(importer, "SWAP_WAIT", 0.5)
     path = Path(write(database.directory / "a.csv", rows(3000, NOW - timedelta(days=300), NOW)))
@@ -172,8 +174,8 @@ def test_memory_is_bounded(database: Database) -> None:
     file = write(database.directory / "a.csv", content)
     del content
     script = (
-        "import sys; from occupancy_db.history import formats, importer; from occupancy_db.cli import main\n"
-        "formats.AT_MOST = importer.AT_MOST = 30_000; formats.ENOUGH = 3_000\n"
+        "import sys; from occupancy_db.history import importer, rows; from occupancy_db.cli import main\n"
+        "rows.AT_MOST = importer.AT_MOST = 30_000; rows.ENOUGH = 3_000\n"
         "sys.argv = ['x', 'import', sys.argv[1]]\n"
         "try: main()\n"
         "finally:\n"

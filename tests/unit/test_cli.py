@@ -268,7 +268,8 @@ INTERFACE = {
     "restore": "--confirm --without-safety-backup --unsigned",
     "restore-rollback": "--confirm",
     "restore-cleanup": "",
-    "import": "--format --column --entities --timezone --rejects --dry-run",
+    "import": "--format --column --set --entities --timezone --times --delimiter --decimal-comma --rejects"
+    " --replace-history --dry-run",
     "seed": "--days --seed --until",
     "reset": "--yes",
     "tune": (

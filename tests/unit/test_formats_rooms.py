@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from occupancy_db.errors import DatabaseError
-from occupancy_db.history.formats import add_rooms_hint, read_entities
+from occupancy_db.history.sources.entities import add_rooms_hint, read_entities
 from occupancy_db.rooms import Rooms
 from tests.unit.test_formats import GOOD, HEADER, read
 
@@ -53,4 +53,4 @@ def test_a_table_of_entities_names_the_command_for_a_room_that_is_unknown(tmp_pa
     with pytest.raises(DatabaseError, match=r"line 3: unknown room 'hall'.*rooms add hall"):
         read_entities(path, ROOMS)
     path.write_text("entity_id,room,zone\nb.x,kitchen,a\n")
-    assert read_entities(path, ROOMS) == {"b.x": ("kitchen", "a")}
+    assert read_entities(path, ROOMS).place("b.x", RETIRED) == ("kitchen", "a")
