@@ -42,7 +42,6 @@ OFFSITE = {
     "backup_offsite_config": "[store]\ntype = sftp\n",
     "backup_offsite_age_recipients": [AGE],
 }
-SET = "occupancy-20261126T130000Z-0a1b2c"
 
 
 @pytest.fixture(autouse=True)
@@ -293,42 +292,6 @@ def test_variables_are_refused_or_accepted(bad: dict[str, Any], says: str, good:
     (said,) = problems(**bad)
     assert says in said
     assert problems(**good) == []
-
-
-RUNS = [
-    (
-        {"tags": ["restore"], "extra": {"restore_confirm": "occupancy"}},
-        "Which set is to be restored?",
-        {"tags": ["restore"], "extra": {"restore_set": "latest", "restore_confirm": "occupancy"}},
-    ),
-    (
-        {"tags": ["restore"], "extra": {"restore_set": "elsewhere-1", "restore_confirm": "occupancy"}},
-        "('elsewhere-1' is none)",
-        {"tags": ["restore"], "extra": {"restore_set": SET, "restore_confirm": "occupancy"}},
-    ),
-    (
-        {"tags": ["restore-rollback"]},
-        "confirm it with -e restore_confirm=occupancy",
-        {"tags": ["restore-rollback"], "extra": {"restore_confirm": "occupancy"}},
-    ),
-    (
-        {"tags": ["restore-rollback"], "extra": {"restore_confirm": "occupancy"}, "hosts": ["home", "lab"]},
-        "on 2 hosts: choose one, with --limit home",
-        {"hosts": ["home", "lab"]},
-    ),
-    (
-        {"refused_tuning": "the budget is exceeded"},
-        "the budget is exceeded. Give the container more (occupancy_memory_mb)",
-        {"refused_tuning": ""},
-    ),
-]
-
-
-@pytest.mark.parametrize(("bad", "says", "good"), RUNS)
-def test_runs_are_refused_or_accepted(bad: dict[str, Any], says: str, good: dict[str, Any]) -> None:
-    (said,) = problems(more=bad)
-    assert says in said
-    assert problems(more=good) == []
 
 
 def test_all_problems_are_reported_at_once() -> None:
