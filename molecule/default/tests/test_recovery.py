@@ -75,7 +75,11 @@ class Writer:
 
     def __enter__(self) -> Self:
         self._thread.start()
-        wait_for(lambda: len(self.acknowledged) > 50, f"writes to {self._server.name}")
+        try:
+            wait_for(lambda: len(self.acknowledged) > 50, f"writes to {self._server.name}")
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
