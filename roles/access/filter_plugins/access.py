@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from provisioning import convergence, env_file
+from provisioning import convergence, env_file, other_databases
 
 
 class FilterModule:
@@ -12,6 +12,7 @@ class FilterModule:
         """The functions by filter name."""
         return {
             "access_logins": convergence.logins,
+            "access_left_databases": other_databases.left,
             "access_outdated": convergence.outdated_passwords,
             "access_users": convergence.users,
             "access_memberships": convergence.memberships,

@@ -9,6 +9,7 @@ shift 2
 export OCCUPANCY_JOB=$job # occupancy-db names its container after it
 setting() { sed -n "s/^OCCUPANCY_$1=//p" /opt/occupancy/.env; }
 data=$(setting DATA_DIR) ops=$(setting OPS_UID)
+others=$(setting OTHER_DATABASES | tr , ' ')
 metrics=$data/metrics/occupancy_$job.prom
 
 # A container continues to run when the client that started it is killed. The time limits keep an engine that hangs from
@@ -20,10 +21,10 @@ end_container() {
 
 metric() { printf '# HELP %s %s\n# TYPE %s gauge\n%s{job="%s"} %s\n' "$1" "$2" "$1" "$1" "$job" "$3"; }
 
-# Copy the metrics of backups. The file is read as the tools' user and up to 1 MB only: that user could have replaced it with a
-# link to a file that only root may read, with a pipe, or with a file without end.
+# Copy the metrics of backups: collect [-DATABASE]. The file is read as the tools' user and up to 1 MB only: that user could have
+# replaced it with a link to a file that only root may read, with a pipe, or with a file without end.
 collect() {
-  local from=$data/backups/.backup.prom to=$data/metrics/occupancy_backups.prom
+  local from=$data/backups/.backup${1:-}.prom to=$data/metrics/occupancy_backups${1:-}.prom
   [[ -e $from ]] || return 0
   # If the file cannot be read, the metrics of the previous run stay.
   timeout 10 setpriv --reuid="$ops" --regid="$ops" --clear-groups head --bytes 1M "$from" >"$to.$job" || true
@@ -41,6 +42,7 @@ run() {
   timeout --kill-after=15 "$limit" "$@" </dev/null || code=$?
   end_container
   collect
+  for database in $others; do collect "-$database"; done
   end=$EPOCHSECONDS
   # The first run has no metrics file yet.
   success=$(awk '/^occupancy_job_last_success/ {print $2}' "$metrics" 2>/dev/null || true)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from provisioning import convergence, preflight, restarts
+from provisioning import convergence, other_databases, preflight, restarts
 from provisioning.variables import load_specs
 
 
@@ -20,4 +20,6 @@ class FilterModule:
             "occupancy_problems": problems,
             "occupancy_differing": convergence.differing,
             "occupancy_restart_reasons": restarts.reasons,
+            "occupancy_other_databases": other_databases.complete,
+            "occupancy_other_owners": other_databases.owners,
         }
