@@ -99,7 +99,8 @@ def find_problems(request: Request) -> list[str]:
     problem(
         wrong,
         "Each database in occupancy_extra_databases has an owner of its own: lower-case letters, digits and "
-        f"_, no user of the product, of the server or of occupancy_users. Not so: {', '.join(sorted(wrong))}.",
+        "_, no user of the product, of the server or of occupancy_users. Not so: "
+        f"{', '.join(sorted(wrong))}.",
     )
     wrong = {one["name"] for one in databases if not 1 <= one["connections"] <= 1000}
     problem(wrong, f"connections in occupancy_extra_databases must be 1 to 1000. Not so: {', '.join(wrong)}.")
