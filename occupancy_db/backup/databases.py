@@ -45,7 +45,7 @@ async def each(work: Callable[[Settings, BackupSettings], Awaitable[T]]) -> list
         The results.
 
     Raises:
-        DatabaseError: it failed for some: the first of them sets the exit code.
+        DatabaseError: it failed for some; the first failure sets the exit code.
     """
     settings, backup = Settings(), BackupSettings()
     done: list[T] = []
@@ -58,7 +58,8 @@ async def each(work: Callable[[Settings, BackupSettings], Awaitable[T]]) -> list
                 raise
             failed.append((name, known))
     if failed:
-        first = failed[0][1]
+        # A lock that another command holds is no failure: what is one sets the exit code.
+        first = min((error for _, error in failed), key=lambda error: error.code is ExitCode.LOCKED)
         what = "; ".join(f"{name}: {error.what}" for name, error in failed) if backup.others else first.what
         raise DatabaseError(first.code, what, first.hint)
     return done
