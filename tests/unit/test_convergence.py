@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from provisioning import convergence, env_file, other_databases
+from provisioning import convergence, env_file
 
 FILE = {"path": "/etc/x", "mode": "0644", "text": "content\n"}
 PRESENT = {
@@ -78,34 +78,6 @@ def test_an_operators_user_has_the_settings_and_privileges_of_its_role() -> None
     grafana = LOGINS[-1]
     assert grafana["settings"] == {"lock_timeout": "10s"}
     assert (grafana["member_of"], grafana["comment"]) == (["occupancy_app"], "Managed")
-
-
-def test_owners_of_other_databases_have_limits_and_can_be_restored() -> None:
-    databases = other_databases.complete(
-        [{"name": "homeassistant", "owner": "hass"}, {"name": "grafana"}], []
-    )
-    owners = other_databases.owners(databases)
-    limits = {"occupancy": 6, "occupancy_app": 20, "occupancy_restore": 5, "hass": 10, "grafana": 10}
-    found = {login["name"]: login for login in convergence.logins(PRODUCT, [], limits, "Managed", owners)}
-    assert found["occupancy_restore"]["member_of"] == ["occupancy", "hass", "grafana"]
-    assert found["hass"]["flags"] == "LOGIN,NOSUPERUSER,NOCREATEDB,NOCREATEROLE,NOREPLICATION,NOBYPASSRLS"
-    assert (found["hass"]["limit"], found["hass"]["settings"]["temp_file_limit"]) == (10, "1GB")
-    assert "member_of" not in found["hass"]
-
-
-def test_databases_that_left_the_inventory_are_known_by_their_owners() -> None:
-    wanted = other_databases.complete([{"name": "grafana"}], [])
-    comments = {"grafana": other_databases.MARK, "hass": other_databases.MARK, "someone": "Managed"}
-    roles = {name: {"comment": comment} for name, comment in comments.items()}
-    present = {
-        "grafana": {"owner": "grafana"},
-        "homeassistant": {"owner": "hass"},
-        "homeassistant_replaced": {"owner": "hass"},
-        "occupancy": {"owner": "occupancy"},
-    }
-    assert other_databases.left(wanted, roles, present) == {
-        "hass": ["homeassistant", "homeassistant_replaced"]
-    }
 
 
 def test_only_the_restore_user_may_create_databases() -> None:
