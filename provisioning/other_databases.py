@@ -10,6 +10,9 @@ from provisioning.request import IDENTIFIER, Problems, Request
 CONNECTIONS = 10
 """How many connections an owner has unless the inventory says otherwise."""
 
+RESTORE = 3
+"""Connections of a restore, which logs in as the owner beside the clients: pg_restore with two jobs."""
+
 SYSTEM = {"postgres", "template0", "template1", "occupancy_template"}
 """Databases of the server and of the product."""
 
@@ -54,7 +57,7 @@ def owners(databases: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
         {
             "name": one["owner"],
             "comment": MARK,
-            "connections": one["connections"],
+            "connections": int(one["connections"]) + RESTORE,
             "settings": {"idle_in_transaction_session_timeout": "1h", "temp_file_limit": "1GB"},
         }
         for one in databases

@@ -102,7 +102,9 @@ def left_behind(definitions: Definitions) -> list[str]:
     ]
 
 
-async def restore_copy(settings: Settings, name: str, backup: BackupSet, manifest: Manifest) -> None:
+async def restore_copy(
+    settings: Settings, name: str, backup: BackupSet, manifest: Manifest, owner: Settings | None = None
+) -> None:
     """Restore a set into a new database of its owner.
 
     Args:
@@ -110,6 +112,8 @@ async def restore_copy(settings: Settings, name: str, backup: BackupSet, manifes
         name: Name of the new database.
         backup: The set; its files have been checked.
         manifest: Its manifest.
+        owner: The login of the owner, who then fills the database: a restore runs functions of the set, which
+            could take the other roles of the user who restores. That user acts as the owner if None.
 
     Raises:
         DatabaseError: something cannot be restored; the text names it.
@@ -119,7 +123,7 @@ async def restore_copy(settings: Settings, name: str, backup: BackupSet, manifes
         in_database(settings, "postgres"), "occupancy-db restore", autocommit=True
     ) as connection:
         await _create_database(connection, name, manifest)
-    restored = in_database(settings, name)
+    restored = in_database(owner or settings, name)
     await _restore_dump(restored, backup)
     statements, _ = _of_database(await dumped_definitions(backup))
     async with connect_driver(restored, "occupancy-db restore", {"role": manifest.owner}) as connection:

@@ -20,7 +20,7 @@ from occupancy_db.backup.programs import libpq_environment, run_program, start_p
 from occupancy_db.backup.sets import BackupSet
 from occupancy_db.connection import connect
 from occupancy_db.errors import DatabaseError, ExitCode, explain
-from occupancy_db.schema.privileges import OWNER, USERS
+from occupancy_db.schema.privileges import BACKUP_USER, OWNER, USERS
 from occupancy_db.server import POSTGRES_MAJOR
 from occupancy_db.settings import Settings
 
@@ -74,9 +74,13 @@ async def rehearse(backup: BackupSet, directory: Path) -> Contents:
             )
         await make_users(settings, manifest.owner)
         restoring = settings.model_copy(update={"postgres_user": RESTORE_USER})
-        await restore_copy(restoring, manifest.database, backup, manifest)
-        found = await compare(in_database(settings, manifest.database), backup, manifest.contents)
-        await grant(in_database(restoring, manifest.database), manifest.owner)
+        owner, reader = None, settings
+        if manifest.owner != OWNER:  # it may not run its functions as the superuser
+            owner = settings.model_copy(update={"postgres_user": manifest.owner})
+            reader = settings.model_copy(update={"postgres_user": BACKUP_USER})
+        await restore_copy(restoring, manifest.database, backup, manifest, owner)
+        found = await compare(in_database(reader, manifest.database), backup, manifest.contents)
+        await grant(in_database(owner or restoring, manifest.database), manifest.owner)
         return found
 
 

@@ -120,7 +120,7 @@ async def restore(
             set_id = chosen.backup_set.id
             notes += [set_id, *store.foreign(names.live)]
         with progress.phase("restore"):
-            await _restore_beside_live(settings, names, chosen)
+            await _restore_beside_live(settings, backup, names, chosen)
         restored = in_database(settings, names.restoring)
         with progress.phase("compare") as notes:
             reader = as_user(restored, BACKUP_USER, backup)
@@ -137,7 +137,8 @@ async def restore(
             renames = await _make_live(settings, names, chosen)
             erasures.record(store, names.live, erased)
         with progress.phase("look again"):
-            await _verify_exchange(settings, backup, names, renames, revision)
+            users = _users(names, chosen.manifest)
+            await _verify_exchange(settings, backup, names, renames, users, revision)
     return Restoration(
         set_id=set_id,
         revision=revision,
@@ -157,10 +158,15 @@ async def _choose(
     manifest = _usable(backup_set, names)
     async with administration(settings) as connection:
         existing = await _preflight(connection, names, manifest)
-    for user in USERS if names.own else [BACKUP_USER]:
+    for user in _users(names, manifest):
         as_user(settings, user, backup)
     create.require_space(backup, manifest.database_bytes, manifest.files[DUMP].bytes)
     return _Chosen(backup_set, manifest, existing)
+
+
+def _users(names: DatabaseNames, manifest: Manifest) -> list[str]:
+    """The users who connect to the database."""
+    return USERS if names.own else [BACKUP_USER, manifest.owner]
 
 
 def _usable(backup_set: BackupSet, names: DatabaseNames) -> Manifest:
@@ -215,10 +221,13 @@ async def _preflight(
     return await find_databases(connection, names)
 
 
-async def _restore_beside_live(settings: Settings, names: DatabaseNames, chosen: _Chosen) -> None:
+async def _restore_beside_live(
+    settings: Settings, backup: BackupSettings, names: DatabaseNames, chosen: _Chosen
+) -> None:
     async with administration(settings) as connection:
         await drop_database(connection, names.restoring)
-    await restore_copy(settings, names.restoring, chosen.backup_set, chosen.manifest)
+    owner = None if names.own else as_user(settings, chosen.manifest.owner, backup)
+    await restore_copy(settings, names.restoring, chosen.backup_set, chosen.manifest, owner)
 
 
 async def _prepare(
@@ -229,16 +238,14 @@ async def _prepare(
     erased: list[Erasure] = []
     if names.own:
         revision = await _migrate(restored, backup, names.live, notes)
-    await grant(restored, manifest.owner)
+    owner = as_user(restored, manifest.owner, backup)
+    await grant(restored if names.own else owner, manifest.owner)
     async with connect(
-        restored,
-        "occupancy-db restore",
-        server_settings={**contents.SNAPSHOT_SETTINGS, "role": manifest.owner},
-        autocommit=True,
+        owner, "occupancy-db restore", server_settings=contents.SNAPSHOT_SETTINGS, autocommit=True
     ) as connection:
         await connection.exec_driver_sql("ANALYZE")
     if names.own:
-        erased = await erasing.repeat(as_user(restored, OWNER, backup), backup, manifest, notes)
+        erased = await erasing.repeat(owner, backup, manifest, notes)
     return revision, erased
 
 
@@ -296,11 +303,12 @@ async def _verify_exchange(
     backup: BackupSettings,
     names: DatabaseNames,
     renames: list[Rename],
+    users: list[str],
     revision: str | None,
 ) -> None:
     """Verify that every user can connect to the new live database; exchange it back if one cannot."""
     try:
-        for user in USERS if names.own else [BACKUP_USER]:
+        for user in users:
             async with connect(
                 as_user(settings, user, backup), "occupancy-db restore", patience=CONNECTION_WAIT
             ):

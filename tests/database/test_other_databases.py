@@ -10,7 +10,7 @@ import pytest
 from occupancy_db.errors import ExitCode
 from tests.database import backup_host as hosts
 from tests.database.backup_host import LIVE, BackupHost
-from tests.database.users import FUNCTIONS, ROOT, password
+from tests.database.users import FUNCTIONS, ROOT, VARIABLES, password
 
 prepared, backup_host = hosts.prepared, hosts.backup_host
 
@@ -34,6 +34,23 @@ SCHEMA = """
     INSERT INTO states (metadata_id, state, last_updated_ts, context_id_bin)
     SELECT 1 + n % 20, 'on', 1.7e9 + n, decode(md5(n::text), 'hex') FROM generate_series(1, 2000) AS n;
     SELECT lo_from_bytea(0, 'a large object of the owner');
+    -- Functions of the owner, which a restore and a comparison run: never with more rights than the owner's
+    CREATE FUNCTION has_no_other_role() RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN
+        PERFORM set_config('role', 'occupancy', true);
+        RETURN false;
+    EXCEPTION WHEN insufficient_privilege THEN
+        RETURN true;
+    END $$;
+    CREATE TYPE mood AS ENUM ('calm');
+    CREATE FUNCTION as_text(mood) RETURNS text LANGUAGE plpgsql AS $$ BEGIN
+        IF (SELECT rolsuper OR rolcreatedb FROM pg_roles WHERE rolname = session_user) THEN
+            RAISE 'a function of the owner is run by %', session_user;
+        END IF;
+        RETURN 'calm';
+    END $$;
+    CREATE CAST (mood AS text) WITH FUNCTION as_text(mood);
+    CREATE TABLE traps (mood mood CHECK (has_no_other_role()));
+    INSERT INTO traps VALUES ('calm');
 """
 CONTENTS = "SELECT count(*), md5(string_agg(states::text, ',' ORDER BY state_id)) FROM states"
 
@@ -55,6 +72,7 @@ def host(backup_host: BackupHost) -> Iterator[BackupHost]:
     )
     for script in (PRIVILEGES, FUNCTIONS):
         cluster.execute(script, database=NAME)
+    (backup_host.secrets / OWNER).write_text(password("occupancy_app"))
     as_owner(backup_host, SCHEMA)
     yield backup_host
     cluster.execute(*drop)
@@ -148,6 +166,25 @@ def test_the_owner_of_the_second_database_has_no_way_into_the_first(host: Backup
     for database, user in [(LIVE, OWNER), (NAME, "occupancy_app"), (NAME, "occupancy")]:
         with pytest.raises(psycopg2.OperationalError, match="permission denied for database"):
             host.cluster.connect(database, user, password(user if user != OWNER else "occupancy_app"))
+
+
+def test_the_superuser_runs_no_function_of_an_owner(host: BackupHost) -> None:
+    # Role access calls a function of this name. The arguments of this one fit better.
+    trap = (
+        "CREATE FUNCTION public.format(text, name) RETURNS text LANGUAGE plpgsql"
+        " AS 'BEGIN RAISE $$trapped$$; END'"
+    )
+    as_owner(host, f"{trap}; ALTER DATABASE {NAME} SET search_path = public, pg_catalog")
+    with pytest.raises(psycopg2.errors.RaiseException, match="trapped"):
+        host.cluster.execute(PRIVILEGES, database=NAME)
+    options = VARIABLES["occupancy_superuser"]["connect_params"]["options"]
+    connection = host.cluster.connect(NAME, options=options)
+    connection.autocommit = False
+    with connection.cursor() as cursor:
+        for script in (PRIVILEGES, FUNCTIONS):
+            cursor.execute(script)
+            assert cursor.fetchall() == [(False,)]
+    connection.close()
 
 
 def test_other_names_another_owner_and_a_wrong_clock_are_refused(host: BackupHost) -> None:

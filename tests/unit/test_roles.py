@@ -253,7 +253,7 @@ def test_pg_hba_lets_the_owner_of_another_database_into_it_alone(pg_hba: list[li
     added = [rule for rule in render_pg_hba([entry]) if rule not in pg_hba]
     assert added == [
         ["local", "homeassistant", "hass,occupancy_backup,occupancy_restore", "scram-sha-256"],
-        ["local", "homeassistant_restoring", "occupancy_backup,occupancy_restore", "scram-sha-256"],
+        ["local", "homeassistant_restoring", "hass,occupancy_backup,occupancy_restore", "scram-sha-256"],
         ["local", "homeassistant_replaced", "occupancy_restore", "scram-sha-256"],
         ["hostssl", "homeassistant", "hass", "samenet", "scram-sha-256"],
         ["hostssl", "homeassistant", "hass", "192.168.10.0/24", "scram-sha-256"],

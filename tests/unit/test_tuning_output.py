@@ -57,8 +57,8 @@ def test_the_owners_of_other_databases_are_part_of_the_plan() -> None:
         owners = other_databases.owners(other_databases.complete([entry], []))
         return [{"name": "app", "connections": 5, "pools": 1}, *owners]
 
-    assert filtered(users=users(10))["connections"]["hass"] == 10
-    assert "910 sessions" in filtered(users=users(900))["refused"]
+    assert filtered(users=users(10))["connections"]["hass"] == 13
+    assert "913 sessions" in filtered(users=users(900))["refused"]
 
 
 def test_the_playbook_gets_the_plan_as_facts() -> None:
