@@ -179,11 +179,20 @@ def test_compose_gets_the_variables_it_needs() -> None:
 def test_each_listen_address_is_published(given: object, first: str, more: list[str]) -> None:
     addresses = given if isinstance(given, list) else [given]
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, autoescape=False)  # noqa: S701
-    variables = {"ansible_managed": "written by a test", "occupancy_listen_addresses": addresses}
+    variables: dict[str, Any] = {
+        "ansible_managed": "written by a test",
+        "occupancy_listen_addresses": addresses,
+        "occupancy_others": [],
+    }
     template = environment.from_string(read("roles/postgres/templates/compose.override.yaml.j2"))
     override = yaml.safe_load(template.render(variables))
     expected = [f"{address}:${{OCCUPANCY_PORT:?}}:5432" for address in more]
     assert override == {"services": {"postgres": {"ports": expected}}}
+    # A restore of another database gets the password of its owner.
+    variables["occupancy_others"] = other_databases.complete([{"name": "homeassistant", "owner": "hass"}], [])
+    override = yaml.safe_load(template.render(variables))
+    assert override["services"] == {"postgres": {"ports": expected}, "restore": {"secrets": ["hass"]}}
+    assert override["secrets"] == {"hass": {"file": "./secrets/hass"}}
     (line,) = re.findall(
         r"^OCCUPANCY_LISTEN_ADDRESS=(.+)$", read("roles/postgres/templates/env.j2"), re.MULTILINE
     )
