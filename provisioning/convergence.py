@@ -91,6 +91,7 @@ def logins(
     operators: Iterable[Mapping[str, Any]],
     connections: Mapping[str, int],
     mark: str,
+    owners: Iterable[Mapping[str, Any]] = (),
 ) -> list[dict[str, Any]]:
     """Return all users with a password in one format.
 
@@ -100,8 +101,13 @@ def logins(
         operators: The operator's users: `name`, and `role`, the user of the product whose privileges it has.
         connections: The users' connection limits by name.
         mark: The comment of the operator's users, by which a later run knows them.
+        owners: The owners of other databases than the product's, in the format of the product's users. The
+            user who restores is a member of each.
     """
-    found: list[dict[str, Any]] = [dict(user) for user in product]
+    found: list[dict[str, Any]] = [dict(user) for user in (*product, *owners)]
+    for login in found:
+        if login["name"] == "occupancy_restore":
+            login["member_of"] = [*login["member_of"], *(owner["name"] for owner in owners)]
     settings = {user["name"]: user["settings"] for user in found}
     for user in operators:
         role = {"settings": settings[user["role"]], "comment": mark, "member_of": [user["role"]]}

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_network
 
 from occupancy_db.schema.time_zones import time_zone_problem
-from provisioning import rooms, run_tags, sensors
-from provisioning.request import Problems, Request
+from provisioning import other_databases, rooms, run_tags, sensors
+from provisioning.request import IDENTIFIER, Problems, Request
 
 SUPPORTED = {"Debian": ("12", "13"), "Ubuntu": ("22.04", "24.04")}
 """The distributions that the product supports, and their versions."""
@@ -22,8 +22,6 @@ FOREIGN_FILE_SYSTEMS = frozenset(
 """File systems without the owners of files or without the guarantees that PostgreSQL needs. Disks of Windows
 are 9p in WSL 2 and drvfs in WSL 1."""
 
-IDENTIFIER = re.compile(r"[a-z_][a-z0-9_]{0,62}")
-"""A name of a database or user that needs no quotes."""
 
 IMAGES_MB = 700
 """Disk space that the images of a release may take, with the archive that they are copied in."""
@@ -289,12 +287,13 @@ def check_occupancy(request: Request) -> list[str]:
     database, test = request["occupancy_database"], request["occupancy_test_database"]
     _check_addresses(request, problem)
     problem(not 1 <= port <= 65535, f"occupancy_port is {port}, which is no port.")
-    wrong = [cidr for cidr, network in zip(cidrs, networks(cidrs), strict=True) if network is None]
-    problem(
-        wrong,
-        "occupancy_allowed_cidrs holds what is no network in CIDR notation (like 192.168.1.0/24): "
-        f"{', '.join(wrong)}.",
-    )
+    own = [cidr for one in request["occupancy_extra_databases"] for cidr in one.get("allowed_cidrs") or []]
+    for name, given in {"occupancy_allowed_cidrs": cidrs, "occupancy_extra_databases": own}.items():
+        wrong = [cidr for cidr, network in zip(given, networks(given), strict=True) if network is None]
+        problem(
+            wrong,
+            f"{name} holds what is no network in CIDR notation (like 192.168.1.0/24): {', '.join(wrong)}.",
+        )
     problem(
         database == test or not all(IDENTIFIER.fullmatch(name) for name in (database, test or "unset")),
         "occupancy_database and occupancy_test_database must be two different names of lower-case "
@@ -312,6 +311,7 @@ def check_occupancy(request: Request) -> list[str]:
         "occupancy_test_database must be another name.",
     )
     _check_users(request, problem)
+    problem.found += other_databases.find_problems(request)
     problem.found += rooms.find_problems(request["occupancy_rooms"])
     problem.found += sensors.find_problems(request["occupancy_sensors"])
     if (zone := request["occupancy_timezone"]) and (reason := time_zone_problem(zone)):

@@ -78,7 +78,9 @@ def _check_offsite(request: Request, problem: Callable[[object, str], None]) -> 
 
 
 def _check_restore(request: Request, problem: Callable[[object, str], None]) -> None:
-    database = request["occupancy_database"]
+    database, given = request["occupancy_database"], request.variables.get("restore_confirm")
+    if given in [one["name"] for one in request["occupancy_extra_databases"]]:
+        database = given  # what is confirmed is what is restored
     chosen = str(request.variables.get("restore_set") or "")
     none = f" ('{chosen}' is none)" if chosen else ""
     problem(
@@ -90,7 +92,7 @@ def _check_restore(request: Request, problem: Callable[[object, str], None]) -> 
     if not {"restore", "restore-rollback"} & set(request.tags):
         return
     problem(
-        request.variables.get("restore_confirm") != database,
+        given != database,
         f"The database {database} is going to be replaced: confirm it with -e restore_confirm={database}.",
     )
     problem(

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from provisioning import images
+from provisioning import images, other_databases
 from provisioning.host_checks import check_occupancy
 from provisioning.job_checks import check_backup, check_retention
 from provisioning.request import Problems, Request
@@ -122,7 +122,7 @@ def check_tuning(request: Request) -> list[str]:
         request.refused_tuning,
         f"{request.refused_tuning}. Give the container more (occupancy_memory_mb), or change what "
         "postgres_settings, "
-        "occupancy_users and tuning_processes ask for.",
+        "occupancy_users, occupancy_extra_databases and tuning_processes ask for.",
     )
     processes = request["tuning_processes"]
     problem(processes < 1, f"tuning_processes must be 1 or more, and is {processes}.")
@@ -138,7 +138,9 @@ def check_tuning(request: Request) -> list[str]:
 
 def check_access(request: Request) -> list[str]:
     """The passwords belong to users and can be used."""
+    others = other_databases.complete(request["occupancy_extra_databases"], [])
     users = [*request.product, *(user["name"] for user in request["occupancy_users"])]
+    users += [one["owner"] for one in others]
     wrong = [
         name
         for name, password in request["access_passwords"].items()

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+IDENTIFIER = re.compile(r"[a-z_][a-z0-9_]{0,62}")
+"""A name of a database or user that needs no quotes."""
 
 
 @dataclass(frozen=True)

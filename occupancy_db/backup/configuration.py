@@ -45,9 +45,17 @@ class BackupSettings(BaseSettings):
     trusted_keys: Path | None = Field(
         None, description="The public keys whose sets are verified and restored, a line each"
     )
+    other_databases: str = Field(
+        "", description="Names of the databases besides the product's own, separated by commas"
+    )
     secrets_dir: Path = Field(
         Path("/run/secrets"), description="Passwords of the product's users, a file for each user"
     )
+
+    @property
+    def others(self) -> list[str]:
+        """The databases besides the product's own."""
+        return [name for name in self.other_databases.split(",") if name]
 
 
 def as_user(settings: Settings, user: str, backup: BackupSettings) -> Settings:
@@ -77,3 +85,13 @@ def as_user(settings: Settings, user: str, backup: BackupSettings) -> Settings:
 def in_database(settings: Settings, database: str) -> Settings:
     """Return settings for another database, with the same server and user."""
     return settings.model_copy(update={"postgres_db": database, "postgres_test_db": database})
+
+
+def product(settings: Settings, backup: BackupSettings) -> Settings:
+    """Return settings for the product's own database: it tells whether the clock is right.
+
+    Args:
+        settings: That database or another of the host.
+        backup: Which databases are others.
+    """
+    return in_database(settings, Settings().database) if settings.database in backup.others else settings

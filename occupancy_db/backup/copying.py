@@ -32,6 +32,7 @@ _JOBS = 2
 """Number of sessions of pg_restore, one for each core."""
 
 _PRIVILEGES = Path(privileges.__file__).with_name("privileges.sql")
+_OTHER_PRIVILEGES = _PRIVILEGES.with_name("other_privileges.sql")
 
 # The jobs build indexes at the same time, and share maintenance_work_mem: the memory suffices for one of it.
 _INDEX_MEMORY = text(
@@ -72,7 +73,8 @@ async def dumped_definitions(backup: BackupSet) -> Definitions:
         DatabaseError: pg_restore failed.
     """
     return Definitions(
-        await run_program("pg_restore", "--create", "--schema-only", "--file=-", backup.path / DUMP)
+        await run_program("pg_restore", "--create", "--schema-only", "--file=-", backup.path / DUMP),
+        backup.owner,
     )
 
 
@@ -95,19 +97,23 @@ def left_behind(definitions: Definitions) -> list[str]:
     """Name what a set contains and a restore does not bring back as it was, a line each."""
     _, others = _of_database(definitions)
     return [
-        *(f"a restore makes {OWNER} the owner of: {one}" for one in definitions.foreign_owners()),
+        *(f"a restore makes {definitions.owner} the owner of: {one}" for one in definitions.foreign_owners()),
         *(f"a restore does not bring back: {one}" for one in (*definitions.foreign_defaults(), *others)),
     ]
 
 
-async def restore_copy(settings: Settings, name: str, backup: BackupSet, manifest: Manifest) -> None:
-    """Restore a set into a new database of the owner.
+async def restore_copy(
+    settings: Settings, name: str, backup: BackupSet, manifest: Manifest, owner: Settings | None = None
+) -> None:
+    """Restore a set into a new database of its owner.
 
     Args:
         settings: The server, and the user who restores.
         name: Name of the new database.
         backup: The set; its files have been checked.
         manifest: Its manifest.
+        owner: The login of the owner, who then fills the database: a restore runs functions of the set, which
+            could take the other roles of the user who restores. That user acts as the owner if None.
 
     Raises:
         DatabaseError: something cannot be restored; the text names it.
@@ -116,11 +122,11 @@ async def restore_copy(settings: Settings, name: str, backup: BackupSet, manifes
     async with connect(
         in_database(settings, "postgres"), "occupancy-db restore", autocommit=True
     ) as connection:
-        await _create_database(connection, name, manifest.contents)
-    restored = in_database(settings, name)
+        await _create_database(connection, name, manifest)
+    restored = in_database(owner or settings, name)
     await _restore_dump(restored, backup)
     statements, _ = _of_database(await dumped_definitions(backup))
-    async with connect_driver(restored, "occupancy-db restore", {"role": OWNER}) as connection:
+    async with connect_driver(restored, "occupancy-db restore", {"role": manifest.owner}) as connection:
         for statement in statements:
             try:
                 await connection.execute(_NAMED.sub(lambda found: f"{found[1]} {quote(name)} ", statement))
@@ -160,40 +166,43 @@ async def compare(settings: Settings, backup: BackupSet, saved: Contents) -> Con
     return found
 
 
-async def grant(settings: Settings) -> None:
+async def grant(settings: Settings, owner: str = OWNER) -> None:
     """Set the privileges of the product's users in a restored database.
 
     Args:
         settings: The restored database, and the user who restores.
+        owner: The owner of the database; another one than the product's owns a database besides it.
 
     Raises:
         DatabaseError: psql failed.
     """
+    script = _PRIVILEGES if owner == OWNER else _OTHER_PRIVILEGES
     with libpq_environment(settings) as env:
         await run_program(
-            "psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "--single-transaction", "-f", _PRIVILEGES,
-            env={**env, "PGOPTIONS": f"-c role={OWNER}"},
+            "psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "--single-transaction", "-f", script,
+            env={**env, "PGOPTIONS": f"-c role={owner}"},
         )  # fmt: skip
 
 
-async def _create_database(connection: AsyncConnection, name: str, saved: Contents) -> None:
+async def _create_database(connection: AsyncConnection, name: str, manifest: Manifest) -> None:
     """Create an empty database of the owner with the encoding and the locale of the saved one."""
+    saved = manifest.contents
     same = {"encoding": saved.encoding, "collate": saved.collate, "ctype": saved.ctype}
     template = await connection.scalar(_TEMPLATE, {"name": TEMPLATE, **same}) or "template0"
     await connection.exec_driver_sql(
-        f"CREATE DATABASE {quote(name)} OWNER {OWNER} TEMPLATE {template} "
+        f"CREATE DATABASE {quote(name)} OWNER {quote(manifest.owner)} TEMPLATE {template} "
         f"ENCODING '{saved.encoding}' LC_COLLATE '{saved.collate}' LC_CTYPE '{saved.ctype}'"
     )
 
 
-async def _restored_entries(dump: Path) -> str:
+async def _restored_entries(dump: Path, owner: str) -> str:
     """List what a restore restores: everything but default privileges of other users than the owner.
 
     Any user may set these for the objects that it creates, and a restore may not.
     """
     lines = (await run_program("pg_restore", "--list", dump)).splitlines()
     found = ((line, _DEFAULT_PRIVILEGES.match(line)) for line in lines)
-    return "\n".join(line for line, entry in found if entry is None or entry[1] == OWNER)
+    return "\n".join(line for line, entry in found if entry is None or entry[1] == owner)
 
 
 async def _restore_dump(settings: Settings, backup: BackupSet) -> None:
@@ -201,10 +210,10 @@ async def _restore_dump(settings: Settings, backup: BackupSet) -> None:
         memory = await connection.scalar(_INDEX_MEMORY, {"jobs": _JOBS})
     dump = backup.path / DUMP
     with libpq_environment(settings) as env, tempfile.NamedTemporaryFile("w", encoding="utf-8") as chosen:
-        chosen.write(await _restored_entries(dump))
+        chosen.write(await _restored_entries(dump, backup.owner))
         chosen.flush()
         await run_program(
-            "pg_restore", "--exit-on-error", "--no-owner", f"--role={OWNER}", f"--jobs={_JOBS}",
+            "pg_restore", "--exit-on-error", "--no-owner", f"--role={backup.owner}", f"--jobs={_JOBS}",
             f"--use-list={chosen.name}", f"--dbname={settings.database}", dump,
             env=env | {"PGOPTIONS": f"-c maintenance_work_mem={memory}kB"},
         )  # fmt: skip
@@ -226,7 +235,7 @@ def _of_database(definitions: Definitions) -> tuple[list[str], list[str]]:
         ):
             if " OWNER TO " in statement.partition("\n")[0] or statement.startswith("CREATE DATABASE"):
                 continue
-            mine = ("ALTER DATABASE", "GRANT ", "REVOKE ", f"ALTER ROLE {OWNER} ")
+            mine = ("ALTER DATABASE", "GRANT ", "REVOKE ", f"ALTER ROLE {definitions.owner} ")
             if statement.startswith(mine):
                 ours.append(statement)
             elif statement.strip():

@@ -2,6 +2,7 @@
 
 import shutil
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 from sqlalchemy import text
 
 from occupancy_db.backup import contents, erasures, pruning
-from occupancy_db.backup.configuration import BackupSettings
+from occupancy_db.backup.configuration import BackupSettings, product
 from occupancy_db.backup.copying import dumped_definitions, left_behind
 from occupancy_db.backup.files import replace
 from occupancy_db.backup.manifest import DUMP, FORMAT, GLOBALS, MANIFEST, PINNED, Manifest, file_facts
@@ -22,6 +23,7 @@ from occupancy_db.connection import connect
 from occupancy_db.errors import DatabaseError, ExitCode, task_group
 from occupancy_db.history.clock import known_state
 from occupancy_db.maintenance import hold_lock
+from occupancy_db.schema.privileges import OWNER
 from occupancy_db.settings import Settings
 
 LOCK_WAIT = 120.0
@@ -43,7 +45,8 @@ _SERVER = text("""
     SELECT current_setting('server_version') AS version,
            current_setting('server_version_num')::int AS version_num,
            pg_database_size(current_database()) AS database_bytes, pg_current_wal_lsn()::text AS lsn,
-           (SELECT rolname FROM pg_roles WHERE oid = 10) AS superuser
+           (SELECT rolname FROM pg_roles WHERE oid = 10) AS superuser,
+           (SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = current_database()) AS owner
 """)
 
 
@@ -71,6 +74,7 @@ class _Server:
         database_bytes: Size of the database in bytes.
         lsn: WAL position.
         superuser: Name of the superuser that initdb created.
+        owner: Name of the owner of the database.
     """
 
     version: str
@@ -79,6 +83,7 @@ class _Server:
     database_bytes: int
     lsn: str
     superuser: str
+    owner: str
 
 
 async def create(
@@ -100,7 +105,7 @@ async def create(
     async with store.lock():
         for line in store.foreign(settings.database):
             announce(f"note: {line}")
-        with progress.measured():
+        with progress.measured(other=settings.database in backup.others):
             made = await make_set(settings, backup, progress, pin)
             await verify_set(made, backup, progress)
             with progress.phase("prune") as notes:
@@ -156,6 +161,8 @@ async def make_set(
                 contents=saved,
                 before_restore_of=before_restore_of,
                 erasures=await erasures.complete(store, settings.database, backup),
+                # Whatever the owner of the product's own database is, a restore gives it to OWNER.
+                owner=server.owner if settings.database in backup.others else OWNER,
             )
             replace(partial / MANIFEST, manifest.seal())
             await sign(partial, backup)
@@ -276,7 +283,7 @@ async def prune(settings: Settings, backup: BackupSettings, dry_run: bool = Fals
         DatabaseError: the clock contradicts what is recorded, or the sets.
     """
     store = Store(backup.dir)
-    clock = await known_state(settings)
+    clock = await known_state(product(settings, backup))
     if clock and clock.contradiction:
         raise clock.error("No set was removed.")
     now = clock.now if clock else datetime.now(UTC)
@@ -354,7 +361,9 @@ async def _dump_and_decode(
 ) -> tuple[contents.Contents, datetime]:
     """Write the dump, read it once, and return the content of the database and the end of the dump."""
     with progress.phase("dump") as notes:
-        async with hold_lock(settings, LOCK_WAIT, contents.SNAPSHOT_SETTINGS):
+        other = settings.database in backup.others  # its clients do not know the lock
+        lock = nullcontext() if other else hold_lock(settings, LOCK_WAIT, contents.SNAPSHOT_SETTINGS)
+        async with lock:
             saved = await _dump(settings, backup, partial, superuser)
         ended = datetime.now(UTC)
         notes.append(f"{saved.rows:,} rows, {(partial / DUMP).stat().st_size / 1e6:,.1f} MB")

@@ -6,7 +6,13 @@ from typing import Any
 
 from occupancy_db.backup import create, erasures, pruning
 from occupancy_db.backup.configuration import BackupSettings, as_user, in_database
-from occupancy_db.backup.exchange import DatabaseNames, administration, drop_database, find_databases
+from occupancy_db.backup.exchange import (
+    LOCK_WAIT,
+    DatabaseNames,
+    administration,
+    drop_database,
+    find_databases,
+)
 from occupancy_db.backup.manifest import Erasure, Manifest
 from occupancy_db.backup.progress import Announce, Progress
 from occupancy_db.backup.sets import BackupSet, Store
@@ -15,9 +21,6 @@ from occupancy_db.history import erase
 from occupancy_db.history.selection import Selection, require_room
 from occupancy_db.schema.privileges import BACKUP_USER, OWNER
 from occupancy_db.settings import Settings
-
-_LOCK_WAIT = 900.0
-"""Seconds to wait for a backup that is running: it ends by itself."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +119,7 @@ async def run(
     progress = Progress(store, names.live, announce)
     owner = as_user(settings, OWNER, backup)
     await require_room(owner, selection)
-    async with store.lock(_LOCK_WAIT):
+    async with store.lock(LOCK_WAIT):
         known = await erasures.known(store, names.live, backup)
         erasure = erasures.begin(known, selection)
         others = [one for one in known if one.id != erasure.id]

@@ -20,6 +20,9 @@ from occupancy_db.settings import Settings
 Rename = tuple[str, str]
 """The old and the new name of a database."""
 
+LOCK_WAIT = 900.0
+"""Seconds to wait for a backup that is running: it ends by itself."""
+
 _PAUSE = 0.02
 """Seconds between two attempts to end the sessions in a database that is being renamed."""
 
@@ -48,11 +51,15 @@ class DatabaseNames:
         live: The database that clients use.
         restoring: The database that a set is restored into.
         replaced: The database that was live before the last restore.
+        product: The product's own database, whose records tell whether the clock is right.
+        own: Whether the database is the product's own: it has its schema and users.
     """
 
-    def __init__(self, live: str) -> None:
-        """Args: live: the database that clients use."""
+    def __init__(self, live: str, product: str | None = None) -> None:
+        """Args: live: the database that clients use; product: the product's own, if that is another one."""
+        self.product = product or live
         self.live = live
+        self.own = self.product == live
         self.restoring = f"{live}_restoring"
         self.replaced = f"{live}_replaced"
 
@@ -118,7 +125,7 @@ async def exchange(settings: Settings, names: DatabaseNames, renames: list[Renam
     """
     async with administration(settings) as connection:
         await require_no_superuser(connection, names.live)
-    clock = await known_state(settings)
+    clock = await known_state(in_database(settings, names.product))
     # A clock that is behind must not make the replaced database look old.
     now = max(
         datetime.now(UTC),

@@ -10,12 +10,14 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from occupancy_db.backup.contents import Contents
 from occupancy_db.errors import DatabaseError, ExitCode
 from occupancy_db.history.selection import Selection
+from occupancy_db.schema.privileges import OWNER
 
 FORMAT = 3
 """Format of the manifest. A new field is a new format, because of the seal."""
 
 FORMATS = (1, 2, FORMAT)
-"""Formats that this release reads. Format 1, of release 0.1.0, has no large objects, and 2 no erasures."""
+"""Formats that this release reads. Format 1, of release 0.1.0, has no large objects; 1 and 2 have no
+erasures and no owner."""
 
 DUMP, GLOBALS, MANIFEST, SIGNATURE, VERIFIED, PINNED, DAMAGED, MADE_AHEAD = (
     "db.dump", "globals.sql", "manifest.json", "manifest.json.minisig", "verified.json", "pinned", "damaged",
@@ -103,6 +105,7 @@ class Manifest(SealedFile):
         contents: Content of the database in the snapshot that was dumped.
         before_restore_of: Id of the set that then replaced this database; None for any other backup.
         erasures: What had been erased when the set was made, and is thus not in it.
+        owner: Owner of the database, to whom everything belongs after a restore.
     """
 
     format: int
@@ -121,6 +124,7 @@ class Manifest(SealedFile):
     contents: Contents
     before_restore_of: str | None = None
     erasures: list[Erasure] = []
+    owner: str = OWNER
 
 
 class Verified(SealedFile):

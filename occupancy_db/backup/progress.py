@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from functools import partial
 
 from occupancy_db.backup.files import replace
 from occupancy_db.backup.manifest import DUMP
@@ -13,7 +14,10 @@ from occupancy_db.backup.sets import AHEAD, SetState, Store
 from occupancy_db.errors import ExitCode, explain
 
 METRICS = ".backup.prom"
-"""File in the directory of the sets; occupancy-job copies it to the directory that Prometheus reads."""
+"""File in the directory of the sets; occupancy-job copies it to the directory that Prometheus reads.
+
+That of another database than the product's is `.backup-<database>.prom`.
+"""
 
 Announce = Callable[[str], None]
 """A function that takes a line for the operator."""
@@ -48,30 +52,37 @@ class Progress:
         self._announce(f"{name}: {', '.join([f'{self.phases[name]:.1f} s', *notes])}")
 
     @contextmanager
-    def measured(self) -> Iterator[None]:
-        """Write the metrics when the block ends, with its exit code if it fails."""
+    def measured(self, *, other: bool = False) -> Iterator[None]:
+        """Write the metrics when the block ends, with its exit code if it fails.
+
+        Args:
+            other: Whether it is another database than the product's: its metrics have the label ``database``.
+        """
         try:
             yield
         except BaseException as error:
             known = explain(error)
             with suppress(OSError):  # a second error must not hide the first
-                self._leave_metrics(known.code if known else ExitCode.FAILED)
+                self._leave_metrics(known.code if known else ExitCode.FAILED, other)
             raise
-        self._leave_metrics(ExitCode.OK)
+        self._leave_metrics(ExitCode.OK, other)
 
-    def _leave_metrics(self, code: int) -> None:
-        replace(self._store.directory / METRICS, self._metrics(code).encode())
+    def _leave_metrics(self, code: int, other: bool) -> None:
+        name = f".backup-{self._database}.prom" if other else METRICS
+        text = self._metrics(code, {"database": self._database} if other else {})
+        replace(self._store.directory / name, text.encode())
 
-    def _metrics(self, code: int) -> str:
+    def _metrics(self, code: int, labels: dict[str, str]) -> str:
+        metric = partial(_metric, labels)
         sets = self._store.sets(self._database)
         states = Counter(backup.state for backup in sets)
         free = shutil.disk_usage(self._store.directory).free
         lines = [
-            *_metric("last_attempt_timestamp_seconds", "When the last run began.", self._began.timestamp()),
-            *_metric("last_exit_code", "How the last run ended.", code),
-            *_metric("phase_duration_seconds", "How long the last run's phases took.", self.phases, "phase"),
-            *_metric("sets", "Sets by state.", {state: states[state] for state in SetState}, "state"),
-            *_metric("free_bytes", "Free disk space for sets.", free),
+            *metric("last_attempt_timestamp_seconds", "When the last run began.", self._began.timestamp()),
+            *metric("last_exit_code", "How the last run ended.", code),
+            *metric("phase_duration_seconds", "How long the last run's phases took.", self.phases, "phase"),
+            *metric("sets", "Sets by state.", {state: states[state] for state in SetState}, "state"),
+            *metric("free_bytes", "Free disk space for sets.", free),
         ]
         # Times of a clock that was ahead would hide for long that backups have ended.
         now = datetime.now(UTC) + AHEAD
@@ -85,19 +96,22 @@ class Progress:
             last = max(seal.verified_at for _, _, seal in verified).timestamp()
             made = newest.made_at.timestamp()
             lines += [
-                *_metric("last_success_timestamp_seconds", "When the newest verified set was made.", made),
-                *_metric("last_verified_timestamp_seconds", "When a set was last rehearsed.", last),
-                *_metric("size_bytes", "The newest verified set's dump.", manifest.files[DUMP].bytes),
-                *_metric("rows", "Rows in the newest verified set.", manifest.contents.rows),
+                *metric("last_success_timestamp_seconds", "When the newest verified set was made.", made),
+                *metric("last_verified_timestamp_seconds", "When a set was last rehearsed.", last),
+                *metric("size_bytes", "The newest verified set's dump.", manifest.files[DUMP].bytes),
+                *metric("rows", "Rows in the newest verified set.", manifest.contents.rows),
             ]
         return "\n".join(lines) + "\n"
 
 
-def _metric(name: str, about: str, value: float | Mapping[str, float], label: str = "") -> list[str]:
+def _metric(
+    labels: dict[str, str], name: str, about: str, value: float | Mapping[str, float], label: str = ""
+) -> list[str]:
     name = f"occupancy_backup_{name}"
-    samples = (
-        [f'{name}{{{label}="{key}"}} {number:.15g}' for key, number in value.items()]
-        if isinstance(value, Mapping)
-        else [f"{name} {value:.15g}"]
-    )
+    values = value if isinstance(value, Mapping) else {"": value}
+    samples = []
+    for key, number in values.items():
+        pairs = labels | ({label: key} if label else {})
+        text = ",".join(f'{one}="{its}"' for one, its in pairs.items())
+        samples.append(f"{name}{{{text}}} {number:.15g}" if text else f"{name} {number:.15g}")
     return [f"# HELP {name} {about}", f"# TYPE {name} gauge", *samples]

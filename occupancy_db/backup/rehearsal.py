@@ -14,13 +14,13 @@ from sqlalchemy import text
 
 from occupancy_db.backup.configuration import in_database
 from occupancy_db.backup.contents import Contents
-from occupancy_db.backup.copying import RESTORE_USER, compare, grant, restore_copy
+from occupancy_db.backup.copying import RESTORE_USER, compare, grant, quote, restore_copy
 from occupancy_db.backup.manifest import GLOBALS
 from occupancy_db.backup.programs import libpq_environment, run_program, start_program
 from occupancy_db.backup.sets import BackupSet
 from occupancy_db.connection import connect
 from occupancy_db.errors import DatabaseError, ExitCode, explain
-from occupancy_db.schema.privileges import OWNER, USERS
+from occupancy_db.schema.privileges import BACKUP_USER, OWNER, USERS
 from occupancy_db.server import POSTGRES_MAJOR
 from occupancy_db.settings import Settings
 
@@ -72,26 +72,31 @@ async def rehearse(backup: BackupSet, directory: Path) -> Contents:
             await run_program(
                 "psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-f", backup.path / GLOBALS, env=env
             )
-        await make_users(settings)
+        await make_users(settings, manifest.owner)
         restoring = settings.model_copy(update={"postgres_user": RESTORE_USER})
-        await restore_copy(restoring, manifest.database, backup, manifest)
-        found = await compare(in_database(settings, manifest.database), backup, manifest.contents)
-        await grant(in_database(restoring, manifest.database))
+        owner, reader = None, settings
+        if manifest.owner != OWNER:  # it may not run its functions as the superuser
+            owner = settings.model_copy(update={"postgres_user": manifest.owner})
+            reader = settings.model_copy(update={"postgres_user": BACKUP_USER})
+        await restore_copy(restoring, manifest.database, backup, manifest, owner)
+        found = await compare(in_database(reader, manifest.database), backup, manifest.contents)
+        await grant(in_database(owner or restoring, manifest.database), manifest.owner)
         return found
 
 
-async def make_users(settings: Settings) -> None:
+async def make_users(settings: Settings, owner: str = OWNER) -> None:
     """Create those users of the product in a throwaway cluster that it does not have, as on a host.
 
     Args:
         settings: The cluster, as its superuser.
+        owner: The owner of the database that is going to be restored.
     """
     async with connect(settings, "occupancy-db rehearsal", autocommit=True) as connection:
         for user in (*USERS, RESTORE_USER):
             if not await connection.scalar(text("SELECT to_regrole(:user) IS NOT NULL"), {"user": user}):
                 await connection.exec_driver_sql(f"CREATE ROLE {user} LOGIN")
         await connection.exec_driver_sql(f"ALTER ROLE {RESTORE_USER} LOGIN CREATEDB NOSUPERUSER")
-        await connection.exec_driver_sql(f"GRANT {OWNER} TO {RESTORE_USER}")
+        await connection.exec_driver_sql(f"GRANT {OWNER}, {quote(owner)} TO {RESTORE_USER}")
 
 
 @asynccontextmanager

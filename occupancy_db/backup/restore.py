@@ -1,7 +1,6 @@
 """Restores: into another database, which is compared, verified and then exchanged with the live one."""
 
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any
 
 from alembic.util import CommandError
@@ -9,37 +8,32 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from occupancy_db.backup import contents, create, erasing, erasures
-from occupancy_db.backup.configuration import BackupSettings, as_user, in_database
+from occupancy_db.backup.configuration import BackupSettings, as_user, in_database, product
 from occupancy_db.backup.copying import compare, grant, restore_copy
 from occupancy_db.backup.exchange import (
+    LOCK_WAIT,
     DatabaseNames,
     Rename,
     administration,
     drop_database,
     exchange,
     find_databases,
-    replaced_at,
     require_no_superuser,
 )
-from occupancy_db.backup.manifest import DUMP, Manifest
+from occupancy_db.backup.manifest import DUMP, Erasure, Manifest
 from occupancy_db.backup.progress import Announce, Progress
+from occupancy_db.backup.replaced import KEEP_REPLACED
 from occupancy_db.backup.sets import BackupSet, SetState, Store
 from occupancy_db.backup.signatures import require_signature
 from occupancy_db.connection import connect
 from occupancy_db.errors import DatabaseError, ExitCode
 from occupancy_db.history import clock, upkeep
 from occupancy_db.history.policy import RetentionSettings
-from occupancy_db.months import MARGIN
 from occupancy_db.schema import privileges, runner
 from occupancy_db.schema.privileges import BACKUP_USER, CONNECTION_WAIT, OWNER, USERS
 from occupancy_db.settings import Settings
 
-KEEP_REPLACED = timedelta(days=1)
-"""How long the replaced database is kept at least."""
-
-_LOCK_WAIT = 900.0
-"""Seconds to wait for a backup that is running: it ends by itself."""
-
+_OWNER = text("SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = :name")
 _MISSING_ROLES = text("""
     SELECT name FROM unnest(CAST(:names AS text[])) AS name
     WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = name)
@@ -76,23 +70,6 @@ class Restoration:
             "replaced": self.replaced,
             "phases": self.phases,
         }
-
-
-@dataclass(frozen=True)
-class RestoreRollback:
-    """What the rollback of a restore has done.
-
-    Attributes:
-        live: Comment of the database that is live again: when and by which set it was replaced.
-        replaced: Name of the database that was live before; None if there was none.
-    """
-
-    live: str | None
-    replaced: str | None
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the fields for JSON."""
-        return {"live": self.live, "replaced": self.replaced}
 
 
 @dataclass(frozen=True)
@@ -134,26 +111,25 @@ async def restore(
     Raises:
         DatabaseError: the restore failed; the error names the reason and the state of the live database.
     """
-    names = DatabaseNames(settings.database)
+    names = DatabaseNames(settings.database, product(settings, backup).database)
     store = Store(backup.dir)
     progress = Progress(store, names.live, announce)
-    async with store.lock(_LOCK_WAIT):
+    async with store.lock(LOCK_WAIT):
         with progress.phase("choose") as notes:
             chosen = await _choose(settings, backup, names, name, unsigned)
             set_id = chosen.backup_set.id
             notes += [set_id, *store.foreign(names.live)]
         with progress.phase("restore"):
-            await _restore_beside_live(settings, names, chosen)
+            await _restore_beside_live(settings, backup, names, chosen)
         restored = in_database(settings, names.restoring)
         with progress.phase("compare") as notes:
             reader = as_user(restored, BACKUP_USER, backup)
             found = await compare(reader, chosen.backup_set, chosen.manifest.contents)
             notes.append(f"{found.rows:,} rows")
         with progress.phase("prepare") as notes:
-            migrated = await _prepare(restored, backup, names.live, notes)
-            erased = await erasing.repeat(as_user(restored, OWNER, backup), backup, chosen.manifest, notes)
+            revision, erased = await _prepare(restored, backup, names, chosen.manifest, notes)
         with progress.phase("try"):
-            for user in USERS:
+            for user in USERS if names.own else []:
                 await privileges.verify_privileges(as_user(restored, user, backup))
         saved = names.live in chosen.existing and safety_backup
         safety = await _save_live(settings, backup, progress, set_id) if saved else None
@@ -161,84 +137,16 @@ async def restore(
             renames = await _make_live(settings, names, chosen)
             erasures.record(store, names.live, erased)
         with progress.phase("look again"):
-            await _verify_exchange(settings, backup, names, renames, migrated.after)
+            users = _users(names, chosen.manifest)
+            await _verify_exchange(settings, backup, names, renames, users, revision)
     return Restoration(
         set_id=set_id,
-        revision=migrated.after,
+        revision=revision,
         rows=found.rows,
         safety_backup=safety.id if safety else None,
         replaced=names.replaced if names.live in chosen.existing else None,
         phases=progress.phases,
     )
-
-
-async def rollback(settings: Settings, backup: BackupSettings, announce: Announce) -> RestoreRollback:
-    """Exchange the live database and the one that the last restore replaced; a second call undoes the first.
-
-    Args:
-        settings: The live database, as a user who may rename databases.
-        backup: Where the sets are.
-        announce: Takes a line for the operator.
-
-    Raises:
-        DatabaseError: there is no replaced database, or the exchange failed: then nothing has changed.
-    """
-    names = DatabaseNames(settings.database)
-    store = Store(backup.dir)
-    progress = Progress(store, names.live, announce)
-    async with store.lock(_LOCK_WAIT):
-        async with administration(settings) as connection:
-            existing = await find_databases(connection, names)
-            if names.replaced not in existing:
-                raise DatabaseError(
-                    ExitCode.DATABASE_MISSING,
-                    f"there is no database {names.replaced} to go back to",
-                    f"It is kept for {KEEP_REPLACED.days} day after a restore. "
-                    "Restore a backup set: see 'occupancy-db backup list'.",
-                )
-            await drop_database(connection, names.restoring)
-        with progress.phase("exchange"):
-            renames = [(names.replaced, names.live)]
-            if names.live in existing:
-                renames = [(names.live, names.restoring), *renames, (names.restoring, names.replaced)]
-            await exchange(settings, names, renames, "a rollback")
-        if names.live in existing:
-            owner = as_user(settings, OWNER, backup)
-            await clock.carry(in_database(owner, names.replaced), owner)
-    return RestoreRollback(
-        live=existing[names.replaced], replaced=names.replaced if names.live in existing else None
-    )
-
-
-async def cleanup(settings: Settings, backup: BackupSettings) -> list[str]:
-    """Drop a database that was never finished, and the replaced one after KEEP_REPLACED and MARGIN.
-
-    Args:
-        settings: The live database, as a user who may drop databases.
-        backup: Where the sets are.
-
-    Returns:
-        The names of the databases that were dropped.
-
-    Raises:
-        DatabaseError: a restore or backup is running, or the clock contradicts what is recorded.
-    """
-    names = DatabaseNames(settings.database)
-    state = await clock.known_state(settings)
-    async with Store(backup.dir).lock(), administration(settings) as connection:
-        existing = await find_databases(connection, names)
-        dropped = [names.restoring] if names.restoring in existing else []
-        since = replaced_at(existing.get(names.replaced))
-        if state and since and since > state.now:  # the clock was ahead
-            since = state.confirmed_at
-        due = state and since and state.now - since > KEEP_REPLACED + MARGIN
-        if due and state and not state.contradiction:
-            dropped.append(names.replaced)
-        for name in dropped:
-            await drop_database(connection, name)
-    if due and state and state.contradiction:
-        raise state.error(f"{names.replaced} was kept.")
-    return dropped
 
 
 async def _choose(
@@ -247,16 +155,21 @@ async def _choose(
     """Find the set, and check everything that is known before the restore begins."""
     backup_set = Store(backup.dir).find(names.live, name)
     await require_signature(backup_set, backup, unsigned=unsigned)
-    manifest = _usable(backup_set)
+    manifest = _usable(backup_set, names)
     async with administration(settings) as connection:
         existing = await _preflight(connection, names, manifest)
-    for user in USERS:
+    for user in _users(names, manifest):
         as_user(settings, user, backup)
     create.require_space(backup, manifest.database_bytes, manifest.files[DUMP].bytes)
     return _Chosen(backup_set, manifest, existing)
 
 
-def _usable(backup_set: BackupSet) -> Manifest:
+def _users(names: DatabaseNames, manifest: Manifest) -> list[str]:
+    """The users who connect to the database."""
+    return USERS if names.own else [BACKUP_USER, manifest.owner]
+
+
+def _usable(backup_set: BackupSet, names: DatabaseNames) -> Manifest:
     manifest = backup_set.intact()
     if backup_set.state is not SetState.VERIFIED:
         raise DatabaseError(
@@ -264,6 +177,8 @@ def _usable(backup_set: BackupSet) -> Manifest:
             f"{backup_set.id} has not been verified",
             f"Run 'occupancy-db backup verify {backup_set.id}' first, or use another set.",
         )
+    if not names.own:
+        return manifest
     revision = manifest.contents.revision
     try:
         known = revision is not None and runner.script_directory().get_revision(revision) is not None
@@ -288,25 +203,54 @@ async def _preflight(
             f"{manifest.id} is of PostgreSQL {manifest.server_version}, the server of {version // 10_000}",
             "Use a server of the same version.",
         )
-    users = [*USERS, connection.engine.url.username]
+    users = [*USERS, connection.engine.url.username, manifest.owner]
     if missing := (await connection.scalars(_MISSING_ROLES, {"names": users})).all():
         raise DatabaseError(
             ExitCode.CONFIGURATION,
             f"users of the product are missing: {', '.join(missing)}",
             "Run 'make up', which creates them. Nothing was changed.",
         )
+    owner = await connection.scalar(_OWNER, {"name": names.live})
+    if not names.own and (manifest.owner == OWNER or owner not in {None, manifest.owner}):
+        raise DatabaseError(
+            ExitCode.UNSUITABLE,
+            f"{manifest.id} is of a database of {manifest.owner}, and {names.live} belongs to {owner}",
+            "Name that owner in occupancy_extra_databases, and run 'make up'. Nothing was changed.",
+        )
     await require_no_superuser(connection, names.live)
     return await find_databases(connection, names)
 
 
-async def _restore_beside_live(settings: Settings, names: DatabaseNames, chosen: _Chosen) -> None:
+async def _restore_beside_live(
+    settings: Settings, backup: BackupSettings, names: DatabaseNames, chosen: _Chosen
+) -> None:
     async with administration(settings) as connection:
         await drop_database(connection, names.restoring)
-    await restore_copy(settings, names.restoring, chosen.backup_set, chosen.manifest)
+    owner = None if names.own else as_user(settings, chosen.manifest.owner, backup)
+    await restore_copy(settings, names.restoring, chosen.backup_set, chosen.manifest, owner)
 
 
-async def _prepare(restored: Settings, backup: BackupSettings, live: str, notes: list[str]) -> runner.Outcome:
-    """Bring a restored database to this release: schema, partitions, privileges, statistics."""
+async def _prepare(
+    restored: Settings, backup: BackupSettings, names: DatabaseNames, manifest: Manifest, notes: list[str]
+) -> tuple[str | None, list[Erasure]]:
+    """Make a restored database ready for its clients; returns its revision, and what has been erased."""
+    revision = manifest.contents.revision
+    erased: list[Erasure] = []
+    if names.own:
+        revision = await _migrate(restored, backup, names.live, notes)
+    owner = as_user(restored, manifest.owner, backup)
+    await grant(restored if names.own else owner, manifest.owner)
+    async with connect(
+        owner, "occupancy-db restore", server_settings=contents.SNAPSHOT_SETTINGS, autocommit=True
+    ) as connection:
+        await connection.exec_driver_sql("ANALYZE")
+    if names.own:
+        erased = await erasing.repeat(owner, backup, manifest, notes)
+    return revision, erased
+
+
+async def _migrate(restored: Settings, backup: BackupSettings, live: str, notes: list[str]) -> str | None:
+    """Bring a restored database of the product to this release, and return its revision."""
     owner = as_user(restored, OWNER, backup)
     migrated = await runner.upgrade(owner)
     notes += [f"applied {revision}" for revision in migrated.applied]
@@ -318,12 +262,7 @@ async def _prepare(restored: Settings, backup: BackupSettings, live: str, notes:
         if error.code is not ExitCode.CLOCK:
             raise
         notes.append(error.what)  # the jobs will name the command that confirms the clock
-    await grant(restored)
-    async with connect(
-        owner, "occupancy-db restore", server_settings=contents.SNAPSHOT_SETTINGS, autocommit=True
-    ) as connection:
-        await connection.exec_driver_sql("ANALYZE")
-    return migrated
+    return migrated.after
 
 
 async def _save_live(
@@ -364,15 +303,18 @@ async def _verify_exchange(
     backup: BackupSettings,
     names: DatabaseNames,
     renames: list[Rename],
+    users: list[str],
     revision: str | None,
 ) -> None:
     """Verify that every user can connect to the new live database; exchange it back if one cannot."""
     try:
-        for user in USERS:
+        for user in users:
             async with connect(
                 as_user(settings, user, backup), "occupancy-db restore", patience=CONNECTION_WAIT
             ):
                 pass  # disconnected clients connect again at the same time
+        if not names.own:
+            return
         async with connect(
             as_user(settings, OWNER, backup), "occupancy-db restore", patience=CONNECTION_WAIT
         ) as connection:

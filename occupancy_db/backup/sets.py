@@ -32,6 +32,7 @@ from occupancy_db.backup.manifest import (
 from occupancy_db.errors import DatabaseError, ExitCode
 from occupancy_db.months import TOLERANCE
 from occupancy_db.retry import RetryTimeoutError, retry
+from occupancy_db.schema.privileges import OWNER
 
 AHEAD = TOLERANCE
 """How far in the future a set may be."""
@@ -78,6 +79,11 @@ class BackupSet:
     def id(self) -> str:
         """The name of the set in commands."""
         return self.path.name
+
+    @property
+    def owner(self) -> str:
+        """The owner of the database that was dumped."""
+        return self.manifest.owner if self.manifest else OWNER
 
     @property
     def signed(self) -> bool:
@@ -292,6 +298,12 @@ class Store:
         sync(self.directory)
         shutil.rmtree(gone)
         return None
+
+
+def database_of(name: str) -> str | None:
+    """Return the database that the id of a set names; None if it is no id."""
+    match = _ID.fullmatch(name)
+    return match["database"] if match else None
 
 
 def set_id(partial: Path) -> str:

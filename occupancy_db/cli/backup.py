@@ -7,12 +7,14 @@ from typing import Annotated, Any
 import typer
 
 from occupancy_db.backup import create as making
+from occupancy_db.backup import databases
 from occupancy_db.backup.configuration import BackupSettings
 from occupancy_db.backup.files import replace, sync
 from occupancy_db.backup.manifest import DUMP, PINNED
 from occupancy_db.backup.pruning import Verdict
 from occupancy_db.backup.sets import BackupSet, Store
 from occupancy_db.backup.signatures import sign_earlier
+from occupancy_db.cli.options import AllDatabases, OneDatabase
 from occupancy_db.cli.output import Json, out, size
 from occupancy_db.cli.table import Column, Table
 from occupancy_db.settings import Settings
@@ -32,6 +34,8 @@ def create(
     pin: Annotated[
         str | None, typer.Option(metavar="REASON", help="Keep this set until it is unpinned.")
     ] = None,
+    database: OneDatabase = None,
+    all_databases: AllDatabases = False,
     json: Json = False,
 ) -> None:
     """Create a set, and verify it by a restore.
@@ -39,7 +43,12 @@ def create(
     The set is restored to a temporary cluster and compared. Then sets are removed that the retention policy
     does not keep.
     """
-    made = asyncio.run(making.create(Settings(), BackupSettings(), out.step, pin))
+    if all_databases:
+        every = asyncio.run(databases.each(lambda one, backup: making.create(one, backup, out.step, pin)))
+        facts = [{**_facts(made.backup_set), "phases": made.phases} for made in every]
+        out.result({"sets": facts}, *(f"{made.backup_set.id} is verified" for made in every))
+        return
+    made = asyncio.run(making.create(*databases.choose(database), out.step, pin))
     out.result({**_facts(made.backup_set), "phases": made.phases}, f"{made.backup_set.id} is verified")
 
 
@@ -56,6 +65,8 @@ def verify(
     unsigned: Annotated[
         bool, typer.Option("--unsigned", help="Accept sets that were made before sets were signed.")
     ] = False,
+    database: OneDatabase = None,
+    all_databases: AllDatabases = False,
     json: Json = False,
 ) -> None:
     """Verify sets again, by signature, checksums and a restore.
@@ -63,9 +74,14 @@ def verify(
     The checksum of every file is compared, and every row after a restore to a temporary cluster.
     """
     age = None if older_than is None else timedelta(days=older_than)
-    verified = asyncio.run(
-        making.verify(Settings(), BackupSettings(), ids or [], age, out.step, unsigned=unsigned)
-    )
+
+    async def run(settings: Settings, backup: BackupSettings) -> list[str]:
+        return await making.verify(settings, backup, ids or [], age, out.step, unsigned=unsigned)
+
+    if all_databases:
+        verified = [name for some in asyncio.run(databases.each(run)) for name in some]
+    else:
+        verified = asyncio.run(run(*databases.choose(database, next(iter(ids or []), ""))))
     out.result({"verified": verified}, f"{len(verified)} verified")
 
 
@@ -87,9 +103,9 @@ def sign(json: Json = False) -> None:
 
 
 @app.command("list")
-def list_sets(json: Json = False) -> None:
+def list_sets(database: OneDatabase = None, json: Json = False) -> None:
     """List the sets, oldest first."""
-    settings, backup = Settings(), BackupSettings()
+    settings, backup = databases.choose(database)
     store = Store(backup.dir)
     sets, foreign = store.sets(settings.database), store.foreign(settings.database)
     table = Table(
@@ -124,13 +140,14 @@ def list_sets(json: Json = False) -> None:
         table if sets else f"no backup set of the database {settings.database} in {backup.dir}",
         *(f"damaged: {one.problem}" for one in sets if one.problem),
         *(f"note: {line}" for line in foreign),
+        *(f"see also: --database {other}" for other in backup.others if other != settings.database),
     )
 
 
 @app.command("show")
-def show(name: Id, json: Json = False) -> None:
+def show(name: Id, database: OneDatabase = None, json: Json = False) -> None:
     """Show the manifest of a set."""
-    one = Store(BackupSettings().dir).find(Settings().database, name)
+    one = _find(database, name)
     lines: list[Any] = [f"{one.id}: {one.state}{f', pinned: {one.pinned}' if one.pinned else ''}"]
     if one.problem:
         lines.append(one.problem)
@@ -159,10 +176,11 @@ def show(name: Id, json: Json = False) -> None:
 @app.command("prune")
 def prune(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print the plan.")] = False,
+    database: OneDatabase = None,
     json: Json = False,
 ) -> None:
     """Remove the sets that the retention policy does not keep."""
-    settings, backup = Settings(), BackupSettings()
+    settings, backup = databases.choose(database)
 
     async def run() -> list[Verdict]:
         async with Store(backup.dir).lock():
@@ -185,21 +203,27 @@ def prune(
 def pin(
     name: Id,
     reason: Annotated[str, typer.Argument(metavar="REASON", help="Shown in 'backup list'.")],
+    database: OneDatabase = None,
     json: Json = False,
 ) -> None:
     """Keep a set regardless of the retention policy."""
-    one = Store(BackupSettings().dir).find(Settings().database, name)
+    one = _find(database, name)
     replace(one.path / PINNED, f"{' '.join(reason.split())}\n".encode())
     out.result({"id": one.id, "pinned": reason}, f"{one.id} is kept until it is unpinned")
 
 
 @app.command("unpin")
-def unpin(name: Id, json: Json = False) -> None:
+def unpin(name: Id, database: OneDatabase = None, json: Json = False) -> None:
     """Subject a set to the retention policy again."""
-    one = Store(BackupSettings().dir).find(Settings().database, name)
+    one = _find(database, name)
     (one.path / PINNED).unlink(missing_ok=True)
     sync(one.path)
     out.result({"id": one.id, "pinned": None}, f"{one.id} is subject to the retention policy again")
+
+
+def _find(database: str | None, name: str) -> BackupSet:
+    settings, backup = databases.choose(database, name)
+    return Store(backup.dir).find(settings.database, name)
 
 
 def _facts(one: BackupSet) -> dict[str, Any]:

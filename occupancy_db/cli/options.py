@@ -17,6 +17,13 @@ LockWait = Annotated[
     ),
 ]
 
+OneDatabase = Annotated[
+    str | None,
+    typer.Option("--database", metavar="NAME", help="Another database than the product's own."),
+]
+
+AllDatabases = Annotated[bool, typer.Option("--all", help="All databases, one after the other.")]
+
 
 def refuse_in_production(settings: Settings, what: str) -> None:
     """Refuse a command that must not run in production.

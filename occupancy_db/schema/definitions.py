@@ -85,10 +85,17 @@ class Definitions:
 
     Attributes:
         entries: The objects, in the order of the script.
+        owner: The owner of the database.
     """
 
-    def __init__(self, script: str) -> None:
-        """Args: script: the output of pg_dump, or of pg_restore for an archive, with the schema only."""
+    def __init__(self, script: str, owner: str = OWNER) -> None:
+        """Read the definitions.
+
+        Args:
+            script: The output of pg_dump, or of pg_restore for an archive, with the schema only.
+            owner: The owner of the database.
+        """
+        self.owner = owner
         script = script.rpartition(_END)[0] or script
         found = list(_HEADER.finditer(script))
         ends = [match.start() for match in found[1:]] + [len(script)]
@@ -114,12 +121,14 @@ class Definitions:
         return sorted(
             f"{one.title} of {one.owner}"
             for one in self.entries
-            if one.owner not in {"-", "", OWNER} and one.key[0] not in {"ACL", "DEFAULT ACL"}
+            if one.owner not in {"-", "", self.owner} and one.key[0] not in {"ACL", "DEFAULT ACL"}
         )
 
     def foreign_defaults(self) -> list[str]:
         """Name the default privileges of other users than the owner, which any user may set for itself."""
-        return sorted(f"{one.title} of {one.owner}" for one in self.entries if _is_foreign_default(one))
+        return sorted(
+            f"{one.title} of {one.owner}" for one in self.entries if _is_foreign_default(one, self.owner)
+        )
 
     def differences(self, copy: "Definitions") -> list[str]:
         """Compare with a copy that a restore has made, a line for each difference.
@@ -131,7 +140,8 @@ class Definitions:
             copy: The definitions of the copy.
         """
         owners: dict[tuple[str, ...], str] = {one.key[1:]: one.owner for one in self.entries}
-        saved, restored = _without_owners(self.entries, owners), _without_owners(copy.entries, owners)
+        saved = _without_owners(self.entries, owners, self.owner)
+        restored = _without_owners(copy.entries, owners, self.owner)
         return [
             *(f"{title} is missing" for title in sorted(saved.keys() - restored.keys())),
             *(f"{title} is new" for title in sorted(restored.keys() - saved.keys())),
@@ -172,8 +182,8 @@ class Definitions:
         return found
 
 
-def _is_foreign_default(one: Entry) -> bool:
-    return one.key[0] == "DEFAULT ACL" and one.owner != OWNER
+def _is_foreign_default(one: Entry, owner: str) -> bool:
+    return one.key[0] == "DEFAULT ACL" and one.owner != owner
 
 
 _NOTHING = Entry(("", "", ""), "", "")
@@ -200,13 +210,15 @@ def _utc(time: str) -> str:
         return time
 
 
-def _without_owners(entries: Iterable[Entry], owners: dict[tuple[str, ...], str]) -> dict[str, str]:
+def _without_owners(
+    entries: Iterable[Entry], owners: dict[tuple[str, ...], str], owner: str
+) -> dict[str, str]:
     """The definitions that a restore keeps, by title."""
     found: defaultdict[str, list[str]] = defaultdict(list)
     for one in entries:
         kind, schema, name = one.key
-        whose = owners.get((schema, name.partition(" ")[2] if kind == "ACL" else name), OWNER)
-        if _is_foreign_default(one):
+        whose = owners.get((schema, name.partition(" ")[2] if kind == "ACL" else name), owner)
+        if _is_foreign_default(one, owner):
             continue
         if (
             kind.startswith(("BLOB", "DATABASE"))
@@ -215,7 +227,7 @@ def _without_owners(entries: Iterable[Entry], owners: dict[tuple[str, ...], str]
             or (schema == "-" and name in {"public", "SCHEMA public"})
             or schema in {"pg_catalog", "information_schema"}
             # The privileges of another owner are relative to that owner.
-            or (kind == "ACL" and whose not in {"-", "", OWNER})
+            or (kind == "ACL" and whose not in {"-", "", owner})
         ):
             continue
         found[one.title].append(_OWNER_LINE.sub("", one.text).strip())
@@ -229,7 +241,7 @@ def _by_title(definitions: Definitions, privileges: bool) -> dict[str, Entry]:
         kind, _, name = one.key
         if kind.startswith("DATABASE") or name.startswith("DATABASE ") or one.key in _STATE:
             continue
-        if _is_foreign_default(one):
+        if _is_foreign_default(one, definitions.owner):
             continue
         if one.key[1] == "pg_catalog":  # role access revokes functions of PostgreSQL, and no release does
             continue

@@ -329,6 +329,8 @@ def test_the_value_of_a_converted_string_is_checked() -> None:
         ({"occupancy_environment": "staging"}, "occupancy_environment"),
         ({"occupancy_users": [{"name": "x", "role": "superuser"}]}, "superuser"),
         ({"tls_days": "soon"}, "tls_days"),
+        ({"occupancy_extra_databases": [{"name": "a", "connections": "many"}]}, "connections"),
+        ({"occupancy_extra_databases": [{"name": "a", "cidrs": []}]}, "cidrs"),
         ({"container_images_source": "floppy"}, "container_images_source"),
         ({"occupancy_allowed_cidrs": '["10.0.0.0/8"]'}, """-e '{"occupancy_allowed_cidrs": ["…"]}'"""),
         ({"postgres_settings": "work_mem=16MB"}, "postgres_settings must be a dict, and is a string"),

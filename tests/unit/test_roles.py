@@ -13,6 +13,7 @@ from jinja2.nativetypes import NativeEnvironment
 
 from occupancy_db.schema.runner import script_directory
 from occupancy_db.settings import Settings
+from provisioning import other_databases
 
 ROOT = Path(__file__).parents[2]
 ROLES = sorted(path.name for path in (ROOT / "roles").iterdir())
@@ -181,16 +182,23 @@ def test_the_engine_publishes_on_loopback_addresses_alone(
 ) -> None:
     """Its proxy shows clients under the bridge's address, which pg_hba.conf admits (samenet)."""
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, autoescape=False)  # noqa: S701
-    variables = {
+    variables: dict[str, Any] = {
         "ansible_managed": "written by a test",
         "occupancy_listen_addresses": given if isinstance(given, list) else [given],
+        "occupancy_others": [],
     }
     template = environment.from_string(read("roles/postgres/templates/compose.override.yaml.j2"))
-    ports = yaml.safe_load(template.render(variables))["services"]["postgres"]["ports"]
-    assert ports == [f"{address}:${{OCCUPANCY_PORT:?}}:5432" for address in loopback]
+    override = yaml.safe_load(template.render(variables))
+    ports = [f"{address}:${{OCCUPANCY_PORT:?}}:5432" for address in loopback]
+    assert override == {"services": {"postgres": {"ports": ports}}}
     assert load("compose/compose.yaml")["services"]["postgres"]["ports"] == [
         "127.0.0.1:${OCCUPANCY_PORT:?}:5432"
     ]
+    # A restore of another database gets the password of its owner.
+    variables["occupancy_others"] = other_databases.complete([{"name": "homeassistant", "owner": "hass"}], [])
+    override = yaml.safe_load(template.render(variables))
+    assert override["services"] == {"postgres": {"ports": ports}, "restore": {"secrets": ["hass"]}}
+    assert override["secrets"] == {"hass": {"file": "./secrets/hass"}}
     (line,) = re.findall(
         r"^OCCUPANCY_LISTEN_ADDRESSES=(.+)$", read("roles/postgres/templates/env.j2"), re.MULTILINE
     )
@@ -227,9 +235,8 @@ def test_revisions_are_named_like_their_files_in_the_order_of_the_chain() -> Non
     assert sorted(path.stem for path in (ROOT / "migrations/versions").glob("*.py")) == chain
 
 
-@pytest.fixture
-def pg_hba() -> list[list[str]]:
-    """The fields of the rules for a host with an additional user and one network."""
+def render_pg_hba(others: list[dict[str, Any]]) -> list[list[str]]:
+    """The fields of the rules for a host with an additional user, one network, and other databases."""
     variables: dict[str, Any] = load("roles/occupancy/vars/main.yml") | {
         "ansible_managed": "written by a test",
         "occupancy_users": [{"name": "grafana", "role": "occupancy_readonly"}],
@@ -237,6 +244,7 @@ def pg_hba() -> list[list[str]]:
         "occupancy_restoring": "occupancy_restoring",
         "occupancy_replaced": "occupancy_replaced",
         "occupancy_allowed_cidrs": ["192.168.10.0/24"],
+        "occupancy_others": other_databases.complete(others, ["192.168.10.0/24"]),
     }
     for name, value in load("roles/postgres/vars/main.yml").items():
         if name.endswith("_users"):
@@ -247,6 +255,30 @@ def pg_hba() -> list[list[str]]:
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, autoescape=False)  # noqa: S701
     text = environment.from_string(read("roles/postgres/templates/pg_hba.conf.j2")).render(variables)
     return [line.split() for line in text.splitlines() if line and not line.startswith("#")]
+
+
+@pytest.fixture
+def pg_hba() -> list[list[str]]:
+    """The rules of a host without other databases."""
+    return render_pg_hba([])
+
+
+def test_pg_hba_lets_the_owner_of_another_database_into_it_alone(pg_hba: list[list[str]]) -> None:
+    entry = {"name": "homeassistant", "owner": "hass"}
+    added = [rule for rule in render_pg_hba([entry]) if rule not in pg_hba]
+    assert added == [
+        ["local", "homeassistant", "hass,occupancy_backup,occupancy_restore", "scram-sha-256"],
+        ["local", "homeassistant_restoring", "hass,occupancy_backup,occupancy_restore", "scram-sha-256"],
+        ["local", "homeassistant_replaced", "occupancy_restore", "scram-sha-256"],
+        ["hostssl", "homeassistant", "hass", "samenet", "scram-sha-256"],
+        ["hostssl", "homeassistant", "hass", "192.168.10.0/24", "scram-sha-256"],
+    ]
+    rules = render_pg_hba([entry])
+    assert rules.index(added[2]) < rules.index(["local", "all", "all", "reject"])
+    networks = [
+        rule[3] for rule in render_pg_hba([{**entry, "allowed_cidrs": ["10.9.0.0/16"]}]) if "hass" in rule
+    ]
+    assert networks == ["samenet", "10.9.0.0/16"]
 
 
 def test_pg_hba_has_no_trust_rule_and_ends_with_a_reject(pg_hba: list[list[str]]) -> None:

@@ -15,6 +15,7 @@ from occupancy_db.server.tuning import (
     Client,
     Request,
 )
+from provisioning import other_databases
 
 ROOT = Path(__file__).parents[2]
 
@@ -48,6 +49,16 @@ def filtered(**changes: Any) -> dict[str, Any]:
     }  # fmt: skip
     found: dict[str, Any] = namespace["FilterModule"]().filters()["tuning_plan"](request | changes)
     return found
+
+
+def test_the_owners_of_other_databases_are_part_of_the_plan() -> None:
+    def users(connections: int) -> list[dict[str, Any]]:
+        entry = {"name": "homeassistant", "owner": "hass", "connections": connections}
+        owners = other_databases.owners(other_databases.complete([entry], []))
+        return [{"name": "app", "connections": 5, "pools": 1}, *owners]
+
+    assert filtered(users=users(10))["connections"]["hass"] == 13
+    assert "913 sessions" in filtered(users=users(900))["refused"]
 
 
 def test_the_playbook_gets_the_plan_as_facts() -> None:

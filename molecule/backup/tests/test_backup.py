@@ -90,9 +90,10 @@ def metric(host: Host, file: str, name: str) -> float:
     return float(line.split()[1])
 
 
-def verified(host: Host) -> list[str]:
-    """The IDs of the verified sets, oldest first."""
-    listed = json.loads(host.check_output("occupancy-db --json backup list </dev/null"))["sets"]
+def verified(host: Host, database: str = "occupancy") -> list[str]:
+    """The IDs of the verified sets of a database, oldest first."""
+    command = f"occupancy-db --json backup list --database {database} </dev/null"
+    listed = json.loads(host.check_output(command))["sets"]
     return [one["id"] for one in listed if one["state"] == "verified"]
 
 
@@ -141,8 +142,9 @@ def test_the_tag_backup_installs_the_jobs_and_makes_a_backup(
     host.check_output("printf %%s %s >/run/look", LOOK)
     host.check_output(WATCH)  # cron takes the next one
 
-    assert job(host, "backup") == "occupancy-job backup 3000 occupancy-db backup create"
-    assert job(host, "verify-backups").endswith(" occupancy-db backup verify --older-than 7")
+    # Two databases: the limit of the job is for both.
+    assert job(host, "backup") == "occupancy-job backup 6000 occupancy-db backup create --all"
+    assert job(host, "verify-backups").endswith(" occupancy-db backup verify --older-than 7 --all")
     assert job(host, "restore-cleanup").endswith(" occupancy-db restore-cleanup")
     assert job(host, "check-schema") == "occupancy-job check-schema 900 occupancy-db check-tables"
     host.check_output(job(host, "check-schema"))
@@ -328,8 +330,10 @@ def test_a_copy_that_differs_from_its_set_does_not_get_the_final_name(host: Host
 
     host.check_output(job(host, "offsite").replace(" 48 ", " 1 "))
     host.check_output(f"rm -r {SETS}/{bad}")
+    others = verified(host, "homeassistant")
+    assert others
     assert set(host.check_output(f"ls {ELSEWHERE}").split()) == {
-        *(f"{name}.tar.age" for name in verified(host)),
+        *(f"{name}.tar.age" for name in [*verified(host), *others]),
         gone[-1],
         ahead,
         "holiday.jpg",
@@ -380,7 +384,9 @@ def test_a_lost_host_is_restored_from_a_copy_only(host: Host, superuser: Superus
         "docker rm --force --volumes $(docker ps --all --quiet); docker system prune --force; "
         "rm -rf /opt/occupancy /var/lib/occupancy /etc/cron.d/occupancy-*"
     )
-    assert changed(play(**INVENTORY)) > 10
+    made = play(**INVENTORY)
+    assert changed(made) > 10
+    assert "postgresql://homeassistant@" in made.stdout
     assert superuser("SELECT count(*) FROM sensor_readings") == "0"
     host.check_output(
         f"echo %s | age --decrypt --identity - {ELSEWHERE}/{copy} | tar --extract --no-same-owner --directory {SETS}",

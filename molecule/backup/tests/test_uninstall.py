@@ -68,7 +68,7 @@ def test_uninstall_keeps_data_unless_they_are_confirmed(
 ) -> None:
     login = tmp_path / "app.env"
     rows, before = superuser(COUNT), everything(host)
-    check = run_playbook("uninstall.yml", "--check", uninstall_data="occupancy")
+    check = run_playbook("uninstall.yml", "--check", uninstall_data="occupancy,homeassistant")
     assert changed(check) > 0
     assert "Would be removed: container occupancy-postgres-1" in " ".join(check.stdout.split())
     assert everything(host) == before
@@ -83,12 +83,13 @@ def test_uninstall_keeps_data_unless_they_are_confirmed(
     assert "PGPASSWORD=" in login.read_text()
     assert superuser(COUNT) == rows != "0"
 
-    other = run_playbook("uninstall.yml", uninstall_data="another")
+    other = run_playbook("uninstall.yml", uninstall_data="occupancy")
     assert other.returncode == 2
-    assert "the database of occupancy-backup is occupancy" in " ".join(other.stdout.split())
+    assert "the database of occupancy-backup is occupancy,homeassistant" in " ".join(other.stdout.split())
     assert superuser(COUNT) == rows
     assert "PGPASSWORD=" in login.read_text()
-    removed = run_playbook("uninstall.yml", uninstall_data="occupancy", access_app_env_file=str(login))
+    everything_named = "occupancy,homeassistant"
+    removed = run_playbook("uninstall.yml", uninstall_data=everything_named, access_app_env_file=str(login))
     assert changed(removed) > 0
     assert login.read_text() == ""
     assert everything(host) == set()

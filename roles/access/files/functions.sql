@@ -15,13 +15,13 @@ DO $$
 DECLARE
     name regprocedure;
 BEGIN
-    -- Large objects: the owner only; the backup user reads them. Nobody may call lo_import and lo_export, which initdb has revoked.
+    -- Large objects: the owner of the database only, in whichever database a restore makes of the template; the backup user reads them. Nobody may call lo_import and lo_export, which initdb has revoked.
     FOR name IN
         SELECT oid FROM pg_proc
         WHERE pronamespace = 'pg_catalog'::regnamespace AND proname ~ '^lo_|^loread$|^lowrite$' AND proname !~ 'port$'
     LOOP
         EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', name);
-        EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO occupancy', name);
+        EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO pg_database_owner', name);
     END LOOP;
     FOR name IN
         SELECT oid FROM pg_proc
@@ -36,7 +36,7 @@ BEGIN
         WHERE pronamespace = 'pg_catalog'::regnamespace AND proname ~ '^pg_(try_)?advisory_(xact_)?lock'
     LOOP
         EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', name);
-        EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO occupancy, occupancy_backup', name);
+        EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO pg_database_owner, occupancy_backup', name);
     END LOOP;
 
     -- A user with CREATEDB may copy a template database.

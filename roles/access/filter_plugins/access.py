@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from provisioning import convergence, env_file, host_checks
+from provisioning import convergence, env_file, host_checks, other_databases
 
 
 def misnamed(databases: dict[str, Any], wanted: str, test: str) -> str:
@@ -20,6 +20,7 @@ class FilterModule:
             "access_generated": convergence.generated_passwords,
             "access_misnamed": misnamed,
             "access_limits": convergence.limits,
+            "access_left_databases": other_databases.left,
             "access_outdated": convergence.outdated_passwords,
             "access_users": convergence.users,
             "access_memberships": convergence.memberships,

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # occupancy-offsite REMOTE KEEP RECIPIENT…: copy the verified backup sets that REMOTE (rclone's name:path) does not have, newest
 # first, as <set>.tar.age, encrypted for the RECIPIENTs. The name of a copy ends in .partial until the copy was read back and
-# compared. After a run that copied a set, only the newest KEEP copies of sets that this host has removed are kept, and those whose
-# names say a time in the future, because a clock was ahead. Other files are not changed. The script ends at the first failure; the
+# compared. After a run that copied a set, only the newest KEEP copies of sets of a database that this host has removed are kept, and
+# those whose names say a time in the future, because a clock was ahead. Other files are not changed. The script ends at the first failure; the
 # next run continues from there.
 set -euo pipefail
 remote=$1 keep=$2
@@ -10,7 +10,7 @@ shift 2
 recipients=("${@/#/--recipient=}")
 setting() { sed -n "s/^OCCUPANCY_$1=//p" /opt/occupancy/.env; }
 data=$(setting DATA_DIR) ops=$(setting OPS_UID)
-set_name="$(setting DATABASE)-[0-9]{8}T[0-9]{6}Z-[0-9a-f]{6}"
+databases=$(setting DATABASE),$(setting OTHER_DATABASES)
 
 # rclone writes the tokens that it renews into its configuration, and a service may accept the one before no more. So it has a copy of
 # Ansible's file for its own, which stays until that file changes. `of` names the file that the copy was made of.
@@ -55,18 +55,25 @@ END
   mv "$metric.tmp" "$metric"
 }
 
+# Copy the sets of one database, and remove the copies of it that are not kept.
+copy_database() {
+  local name partial here damaged there new gone
+  set_name="$1-[0-9]{8}T[0-9]{6}Z-[0-9a-f]{6}"
+  partial=$(sets_there '\.partial')
+  for name in $partial; do rclone deletefile "$remote/$name.tar.age.partial"; done # of an interrupted run
+  here=$(sets_here verified.json)
+  damaged=$(sets_here damaged)
+  there=$(sets_there '')
+  new=$(comm -23 <(echo "$here") <(printf '%s\n' "$there" "$damaged" | sort) | sort --reverse)
+  gone=$(comm -13 <(echo "$here") <(echo "$there") | past | sort --reverse | tail --lines "+$((keep + 1))")
+  for name in $new; do
+    if as_owner test -e "$name"; then copy "$name"; fi # retention may have removed the set meanwhile
+  done
+  for name in ${new:+$gone}; do
+    rclone deletefile "$remote/$name.tar.age"
+    echo "removed the copy of $name"
+  done
+}
+
 rclone mkdir "$remote"
-partial=$(sets_there '\.partial')
-for name in $partial; do rclone deletefile "$remote/$name.tar.age.partial"; done # of an interrupted run
-here=$(sets_here verified.json)
-damaged=$(sets_here damaged)
-there=$(sets_there '')
-new=$(comm -23 <(echo "$here") <(printf '%s\n' "$there" "$damaged" | sort) | sort --reverse)
-gone=$(comm -13 <(echo "$here") <(echo "$there") | past | sort --reverse | tail --lines "+$((keep + 1))")
-for name in $new; do
-  if as_owner test -e "$name"; then copy "$name"; fi # retention may have removed the set meanwhile
-done
-for name in ${new:+$gone}; do
-  rclone deletefile "$remote/$name.tar.age"
-  echo "removed the copy of $name"
-done
+for database in ${databases//,/ }; do copy_database "$database"; done

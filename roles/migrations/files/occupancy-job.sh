@@ -8,6 +8,7 @@ job=$1 limit=$2
 shift 2
 setting() { sed -n "s/^OCCUPANCY_$1=//p" /opt/occupancy/.env; }
 data=$(setting DATA_DIR) ops=$(setting OPS_UID)
+others=$(setting OTHER_DATABASES | tr , ' ')
 OCCUPANCY_CONTAINER=$(setting PROJECT)-$job
 export OCCUPANCY_CONTAINER # occupancy-db gives its container this name
 metrics=$data/metrics/occupancy_$job.prom
@@ -21,15 +22,15 @@ end_container() {
 
 metric() { printf '# HELP %s %s\n# TYPE %s gauge\n%s{job="%s"} %s\n' "$1" "$2" "$1" "$1" "$job" "$3"; }
 
-# Copy the metrics of backups. The file is read as the tools' user and up to 1 MB only: that user could have replaced it with a
-# link to a file that only root may read, with a pipe, or with a file without end. From its directory: role occupancy may keep an
-# account with this id out of those above it.
+# Copy the metrics of backups: collect [-DATABASE]. The file is read as the tools' user and up to 1 MB only: that user could have
+# replaced it with a link to a file that only root may read, with a pipe, or with a file without end. From its directory: role occupancy
+# may keep an account with this id out of those above it.
 collect() {
-  local to=$data/metrics/occupancy_backups.prom
+  local from=.backup${1:-}.prom to=$data/metrics/occupancy_backups${1:-}.prom
   cd "$data/backups" || return 0
-  [[ -e .backup.prom ]] || return 0
+  [[ -e $from ]] || return 0
   # If the file cannot be read, the metrics of the previous run stay.
-  timeout 10 setpriv --reuid="$ops" --regid="$ops" --clear-groups head --bytes 1M .backup.prom >"$to.$job" || true
+  timeout 10 setpriv --reuid="$ops" --regid="$ops" --clear-groups head --bytes 1M "$from" >"$to.$job" || true
   if [[ -s $to.$job ]]; then mv "$to.$job" "$to"; else rm "$to.$job"; fi
 }
 
@@ -44,6 +45,7 @@ run() {
   timeout --kill-after=15 "$limit" "$@" </dev/null || code=$?
   end_container
   collect
+  for database in $others; do collect "-$database"; done
   end=$EPOCHSECONDS
   # The first run has no metrics file yet.
   success=$(awk '/^occupancy_job_last_success/ {print $2}' "$metrics" 2>/dev/null || true)

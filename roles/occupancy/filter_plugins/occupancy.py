@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from provisioning import accounts, convergence, preflight, project, restarts, run_tags
+from provisioning import accounts, convergence, other_databases, preflight, project, restarts, run_tags
 from provisioning.variables import load_specs
 
 
@@ -25,4 +25,6 @@ class FilterModule:
             "occupancy_tuned": convergence.tuned,
             "occupancy_differing": convergence.differing,
             "occupancy_restart_reasons": restarts.reasons,
+            "occupancy_other_databases": other_databases.complete,
+            "occupancy_other_owners": other_databases.owners,
         }
