@@ -6,7 +6,8 @@ import pytest
 
 from provisioning import convergence, other_databases
 from tests.unit.test_convergence import PRODUCT
-from tests.unit.test_preflight import SET, checkout, problems
+from tests.unit.test_preflight import checkout, problems
+from tests.unit.test_preflight_runs import SET
 
 __all__ = ["checkout"]
 
