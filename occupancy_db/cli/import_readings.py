@@ -29,7 +29,8 @@ from occupancy_db.settings import Settings
 Files = Annotated[
     list[Path],
     typer.Argument(
-        metavar="FILE...", help="CSV with a header, NDJSON, or InfluxDB's annotated CSV; plain or gzip."
+        metavar="FILE...",
+        help="CSV with a header, NDJSON, or InfluxDB's annotated CSV, plain or gzip; Parquet.",
     ),
 ]
 FileFormat = Annotated[
@@ -63,8 +64,8 @@ Times = Annotated[
     TimeFormat | None,
     typer.Option(
         "--times",
-        help="How timestamps are written: ISO 8601, seconds or milliseconds since 1970, or 31.12.2026 18:00; "
-        "default: detected for each file, the last one never.",
+        help="How timestamps are written: ISO 8601, seconds, milli- or microseconds since 1970, or "
+        "31.12.2026 18:00; default: detected for each file, the last one never.",
     ),
 ]
 Delimiter = Annotated[

@@ -4,6 +4,7 @@ import re
 import zipfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from enum import StrEnum
 from typing import Any, BinaryIO
 
 from occupancy_db.driver import connect_driver
@@ -13,22 +14,33 @@ from occupancy_db.settings import Settings
 # The first is what `import` reads.
 _COLUMNS = {"sensor_readings": "timestamp, room, zone, state, source_entity, confidence"}
 _SETTINGS = {"timezone": "UTC", "statement_timeout": "0", "idle_in_transaction_session_timeout": "0"}
+_CSV = {"format": "csv", "header": True}
 _PARAMETER = re.compile(r"(?<!:):([a-z]+)")
 
 
-async def export(settings: Settings, selection: Selection, file: BinaryIO) -> dict[str, int]:
-    """Write the rows of a selection as CSV files, one for each table, of one moment.
+class ExportFormat(StrEnum):
+    """What the files of an export are."""
+
+    CSV = "csv"
+    PARQUET = "parquet"
+
+
+async def export(
+    settings: Settings, selection: Selection, file: BinaryIO, form: ExportFormat = ExportFormat.CSV
+) -> dict[str, int]:
+    """Write the rows of a selection as files, one for each table, of one moment.
 
     Args:
         settings: The database, and a user who may read the tables.
         selection: What is written.
         file: Takes the archive; it need not be seekable.
+        form: What the files are.
 
     Returns:
         The number of rows by table. Tables whose rows cannot be told apart by the selection are left out.
 
     Raises:
-        DatabaseError: there is no such room, or no connection.
+        DatabaseError: there is no such room, or no connection, or DuckDB cannot write.
         asyncpg.PostgresError: the server refused, as for a missing privilege.
     """
     await require_room(settings, selection)
@@ -43,16 +55,28 @@ async def export(settings: Settings, selection: Selection, file: BinaryIO) -> di
                     f"ORDER BY {ROWS[table]}",
                     selection.parameters,
                 )
-                with archive.open(f"{table.removeprefix('hourly.')}.csv", "w", force_zip64=True) as member:
-
-                    async def write(data: bytes, member: Any = member) -> None:
-                        member.write(data)
-
-                    done = await connection.copy_from_query(
-                        statement, *values, output=write, format="csv", header=True
-                    )
-                rows[table] = int(done.split()[-1])
+                name = f"{table.removeprefix('hourly.')}.{form}"
+                with archive.open(name, "w", force_zip64=True) as member:
+                    rows[table] = await _write(connection, statement, values, member, form)
     return rows
+
+
+async def _write(connection: Any, statement: str, values: list[Any], member: Any, form: ExportFormat) -> int:
+    if form is ExportFormat.PARQUET:
+        # DuckDB takes longer to load than all else.
+        from occupancy_db.history.duck import copy_as_parquet
+
+        return _number(await copy_as_parquet(connection, statement, values, member, _CSV))
+
+    async def write(data: bytes) -> None:
+        member.write(data)
+
+    return _number(await connection.copy_from_query(statement, *values, output=write, **_CSV))
+
+
+def _number(status: str) -> int:
+    """How many rows a statement was about, from the server's word on it: ``COPY 3``."""
+    return int(status.rsplit(" ", 1)[1])
 
 
 @asynccontextmanager

@@ -26,6 +26,7 @@ class TimeFormat(StrEnum):
     ISO = "iso"
     SECONDS = "s"
     MILLISECONDS = "ms"
+    MICROSECONDS = "us"
     DAY_FIRST = "day-first"
 
 
@@ -74,9 +75,11 @@ def recognise(value: Any) -> TimeFormat:
     except (TypeError, ValueError, OverflowError):
         return TimeFormat.ISO
     # Nine digits are a day of 1973 in seconds; a date without hyphens has eight.
-    if not 1e8 <= number < 1e15:
+    if not 1e8 <= number < 1e17:
         return TimeFormat.ISO
-    return TimeFormat.SECONDS if number < 1e11 else TimeFormat.MILLISECONDS
+    if number < 1e11:
+        return TimeFormat.SECONDS
+    return TimeFormat.MILLISECONDS if number < 1e14 else TimeFormat.MICROSECONDS
 
 
 _fromisoformat = datetime.fromisoformat
@@ -93,6 +96,10 @@ def _seconds(value: Any) -> int:
 
 def _milliseconds(value: Any) -> int:
     return round((float(value) - _UNIX * 1000) * 1e3)
+
+
+def _microseconds(value: Any) -> int:
+    return int(value) - _UNIX * 1_000_000
 
 
 def _day_first(value: str) -> str:
@@ -125,6 +132,8 @@ class Clock:
             return _seconds
         if self.form is TimeFormat.MILLISECONDS:
             return _milliseconds
+        if self.form is TimeFormat.MICROSECONDS:
+            return _microseconds
         if self.form is TimeFormat.DAY_FIRST:
             return lambda value: self._moment(datetime.fromisoformat(_day_first(value)))
         iso: Parse = _iso
@@ -135,7 +144,11 @@ class Clock:
 
         if self.form is TimeFormat.ISO:
             return iso
-        number = {TimeFormat.SECONDS: _seconds, TimeFormat.MILLISECONDS: _milliseconds}
+        number = {
+            TimeFormat.SECONDS: _seconds,
+            TimeFormat.MILLISECONDS: _milliseconds,
+            TimeFormat.MICROSECONDS: _microseconds,
+        }
         return lambda value: number.get(recognise(value), iso)(value)
 
     def _moment(self, moment: datetime) -> int:

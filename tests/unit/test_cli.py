@@ -243,7 +243,7 @@ INTERFACE = {
     "partitions status": "--months-ahead --months-back",
     "partitions maintain": "--months-ahead --months-back --dry-run --lock-wait",
     "erase": "--room --zone --entity --from --to --dry-run --from-backups --confirm",
-    "export": "--room --zone --entity --from --to",
+    "export": "--room --zone --entity --from --to --format",
     "clock status": "",
     "clock confirm": "--by",
     "rooms list": "",

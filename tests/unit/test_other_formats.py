@@ -1,9 +1,12 @@
 """Files that other databases of a home export: what they say becomes readings or rejects."""
 
+import gzip
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
+import duckdb
 import pytest
 
 from occupancy_db.errors import DatabaseError
@@ -95,3 +98,58 @@ def test_ltss_as_psql_writes_it(tmp_path: Path) -> None:
         for moment, state in ((MOMENT, "on"), (OFF[-1], "off"))
     )
     assert read(tmp_path, lines, sensors=SENSORS).rows == [ON, OFF]
+
+
+def parquet(path: Path, select: str) -> Path:
+    with duckdb.connect() as connection:
+        connection.execute(f"SET TimeZone = 'UTC'; COPY (SELECT {select}) TO '{path}' (FORMAT parquet)")
+    return path
+
+
+def test_parquet_with_moments_and_with_other_types(tmp_path: Path) -> None:
+    """A name that is a pattern, columns that need quotes, and values of the types that writers choose."""
+    written = parquet(
+        tmp_path / "a[b]*.parquet",
+        """timestamptz '2026-01-05 11:00:00.123456+01' AS "the ""time"" of it",
+        'office'::ENUM ('office') AS room,
+        'desk' AS zone, true AS state, 'binary_sensor.desk' AS source_entity, 1::FLOAT AS confidence""",
+    )
+    result = Result([written], Options(columns={"timestamp": 'the "time" of it'}), tmp_path / "bad.csv")
+    assert (result.rows, set(result.reader.said.values())) == ([ON], {"Parquet"})
+    seconds = MOMENT.timestamp()
+    local = "timestamp '2026-01-05 11:00:00.123456'"
+    times = {f"{seconds}::DOUBLE": "1", f"{seconds * 1e6:.0f}": "1.0::DECIMAL(3, 1)", local: "'on'"}
+    for time, state in times.items():
+        file = parquet(
+            tmp_path / "b.parquet", f"{time} AS time, {state} AS state, 'binary_sensor.desk' AS entity_id"
+        )
+        options = Options(sensors=SENSORS, timezone=ZoneInfo("Europe/Berlin"))
+        assert Result([file], options, tmp_path / "bad.csv").rows == [ON]
+
+
+def test_faults_of_parquet_cost_their_own_rows_and_come_back_in(tmp_path: Path) -> None:
+    moment = "timestamptz '2026-01-05 10:00:00.123456+00' + to_seconds(n)"
+    file = parquet(
+        tmp_path / "a.parquet",
+        f"""{moment} AS last_changed, 'office' AS room, 'desk' AS zone, 'binary_sensor.desk' AS entity_id,
+        CASE n WHEN 4000 THEN 'perhaps' WHEN 5000 THEN NULL ELSE 'on' END AS state
+        FROM range(5001) AS rows (n)""",
+    )
+    result = Result([file], Options(), tmp_path / "bad.csv")
+    assert (len(result.rows), result.reader.stateless) == (4999, {"none": 1})
+    assert [(line, reason) for line, reason, _ in result.rejected] == [
+        (4001, "state is neither true nor false: 'perhaps'")
+    ]
+    corrected = tmp_path / "good.csv"
+    corrected.write_text((tmp_path / "bad.csv").read_text().replace("desk,perhaps", "desk,off"))
+    again = Result([corrected], Options(), tmp_path / "again.csv")
+    assert again.rows == [(*OFF[:5], MOMENT + timedelta(seconds=4000))]
+
+
+def test_what_is_no_parquet_is_refused(tmp_path: Path) -> None:
+    whole = parquet(tmp_path / "a.parquet", "1 AS other").read_bytes()
+    contents = {whole: "no column", whole[:-20]: "cannot import", gzip.compress(whole): "cannot import"}
+    for content, words in contents.items():
+        (tmp_path / "b.parquet").write_bytes(content)
+        with pytest.raises(DatabaseError, match=words):
+            Result([tmp_path / "b.parquet"], Options(), tmp_path / "bad.csv")

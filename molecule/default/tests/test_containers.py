@@ -48,6 +48,26 @@ def test_the_limits_are_in_force_inside_the_container(host: Host) -> None:
     assert host.run(f"docker exec {CONTAINER} touch /usr/lib/postgresql/mine").rc != 0
 
 
+def test_import_uses_only_those_files_of_a_directory_that_it_is_told(host: Host) -> None:
+    """Neither settings nor modules of somebody's directory; and Parquet, which the container writes and reads."""
+    host.check_output("""
+        rm -rf /tmp/somebody && mkdir -m 755 /tmp/somebody && cd /tmp/somebody
+        echo POSTGRES_DB=of_somebody > .env && chmod 600 .env
+        echo 'raise SystemExit("a module of somebody")' | tee json.py > csv.py
+        echo timestamp,room,zone,state,source_entity > readings.csv
+        echo 2026-01-01T00:00:00Z,office,desk,on,fp2 >> readings.csv
+        occupancy-db export --room office --format parquet > office.zip
+        cd / && python3 -m zipfile -e /tmp/somebody/office.zip /tmp/somebody
+        chmod 644 /tmp/somebody/sensor_readings.parquet
+    """)
+    command = "cd /tmp/somebody && occupancy-db --json import --dry-run"
+    done = json.loads(host.check_output(f"{command} readings.csv"))
+    assert (done["imported"], done["warnings"]) == (1, [])
+    done = json.loads(host.check_output(f"{command} sensor_readings.parquet"))
+    assert (done["rejected"], done["recognised"]) == (0, {"sensor_readings.parquet": "Parquet"})
+    host.check_output("rm -rf /tmp/somebody")
+
+
 def test_the_healthcheck_passes(host: Host) -> None:
     host.check_output(f"docker exec {CONTAINER} pg_isready --quiet --host=/var/run/postgresql")
     state = host.check_output("docker inspect --format '{{.State.Health.Status}}' " + CONTAINER)

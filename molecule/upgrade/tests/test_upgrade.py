@@ -237,6 +237,7 @@ def test_settings_of_the_operator_are_still_in_force(host: Host) -> None:
     assert check, check
 
 
+@pytest.mark.usefixtures("host")  # tests without it are run last
 def test_a_second_run_changes_nothing() -> None:
     run = run_playbook("site.yml", "--diff", **INVENTORY)
     assert changed(run) == 0, re.findall(r"TASK (?:(?!TASK).)*?changed:.*?(?=\n\n)", run.stdout, re.DOTALL)

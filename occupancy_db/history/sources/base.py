@@ -34,6 +34,7 @@ class Format(StrEnum):
     CSV = "csv"
     NDJSON = "ndjson"
     INFLUXDB = "influxdb"
+    PARQUET = "parquet"
 
 
 @dataclass

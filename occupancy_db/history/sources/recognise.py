@@ -10,6 +10,7 @@ from occupancy_db.history.sources.json_lines import NdjsonSource, RejectsSource
 from occupancy_db.history.sources.text import CsvSource, File, check_is_text
 
 _BOM = b"\xef\xbb\xbf"
+_PARQUET = b"PAR1"
 
 
 def open_source(path: Path | str, options: Options) -> Source:
@@ -25,7 +26,12 @@ def open_source(path: Path | str, options: Options) -> Source:
     check_columns(path, options)
     file = File(Path(path))
     try:
-        check_is_text(file, "CSV or NDJSON, plain or gzip")
+        if options.format is Format.PARQUET or (options.format is None and file.head.startswith(_PARQUET)):
+            # DuckDB takes longer to load than all else.
+            from occupancy_db.history.sources.parquet import ParquetSource
+
+            return ParquetSource(file, options)
+        check_is_text(file, "CSV, NDJSON or Parquet")
         return _text(file, options)
     except BaseException:
         file.close()
