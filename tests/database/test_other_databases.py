@@ -6,11 +6,12 @@ from typing import Any
 
 import psycopg2
 import pytest
+import yaml
 
 from occupancy_db.errors import ExitCode
 from tests.database import backup_host as hosts
 from tests.database.backup_host import LIVE, BackupHost
-from tests.database.users import FUNCTIONS, ROOT, VARIABLES, password
+from tests.database.users import FUNCTIONS, ROOT, password
 
 prepared, backup_host = hosts.prepared, hosts.backup_host
 
@@ -177,7 +178,8 @@ def test_the_superuser_runs_no_function_of_an_owner(host: BackupHost) -> None:
     as_owner(host, f"{trap}; ALTER DATABASE {NAME} SET search_path = public, pg_catalog")
     with pytest.raises(psycopg2.errors.RaiseException, match="trapped"):
         host.cluster.execute(PRIVILEGES, database=NAME)
-    options = VARIABLES["occupancy_superuser"]["connect_params"]["options"]
+    access = yaml.safe_load((ROOT / "roles/access/vars/main.yml").read_text())
+    options = access["__access_in_databases"]["connect_params"]["options"].split("}}")[1]
     connection = host.cluster.connect(NAME, options=options)
     connection.autocommit = False
     with connection.cursor() as cursor:
