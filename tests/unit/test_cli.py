@@ -267,7 +267,7 @@ INTERFACE = {
     "restore-rollback": "--confirm",
     "restore-cleanup": "",
     "import": "--format --column --set --entities --timezone --times --delimiter --decimal-comma --rejects"
-    " --replace-history --dry-run",
+    " --password-file --replace-history --dry-run",
     "seed": "--days --seed --until",
     "reset": "--yes",
     "tune": (

@@ -35,6 +35,8 @@ class Format(StrEnum):
     NDJSON = "ndjson"
     INFLUXDB = "influxdb"
     PARQUET = "parquet"
+    JSON = "json"
+    RECORDER = "recorder"
 
 
 @dataclass
@@ -49,6 +51,7 @@ class Options:
         times: How timestamps are written; None to look at the first of each source.
         delimiter: Of CSV; None to look at each header.
         decimal_comma: Whether a confidence may have a comma.
+        password: Of recorders on servers.
         rooms: The rooms of the database.
         sensors: Where entities are that are named alone.
     """
@@ -60,6 +63,7 @@ class Options:
     times: TimeFormat | None = None
     delimiter: str | None = None
     decimal_comma: bool = False
+    password: str | None = field(default=None, repr=False)
     rooms: Rooms = DEFAULT_ROOMS
     sensors: Sensors = field(default_factory=lambda: Sensors({}))
 
