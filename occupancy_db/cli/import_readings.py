@@ -32,8 +32,8 @@ Files = Annotated[
     list[str],
     typer.Argument(
         metavar="SOURCE...",
-        help="CSV with a header, NDJSON, InfluxDB's annotated CSV, Parquet, JSON of Home Assistant's interfaces, "
-        "or its recorder: the SQLite file, postgresql://USER@HOST/DATABASE or mysql://USER@HOST/DATABASE.",
+        help="CSV with a header, NDJSON, InfluxDB's annotated CSV, Parquet, JSON of Home Assistant's "
+        "interfaces, or its recorder: the SQLite file, postgresql://USER@HOST/DATABASE or mysql://USER@HOST/DATABASE.",
     ),
 ]
 FileFormat = Annotated[
@@ -141,7 +141,7 @@ def import_readings(
     replaced = [_month(text) for text in replace_history or []]
     sources = [source if is_address(source) else Path(source) for source in files]
     settings = None if dry_run and not replaced else Settings()
-    options.rooms, options.sensors, warnings = _known(settings)
+    options.rooms, options.sensors, warnings = known(settings)
     if entities:
         told = read_entities(entities, options.rooms)
         options.sensors = replace(told, places={**options.sensors.places, **told.places})
@@ -189,8 +189,18 @@ def _rejects_of(source: str) -> Path:
     return Path(f"{Path(name).name or 'recorder'}.rejects.csv")
 
 
-def _known(settings: Settings | None) -> tuple[Rooms, Sensors, list[str]]:
-    """The rooms and sensors of the database; a dry run without one assumes a new database, and says so."""
+def known(settings: Settings | None) -> tuple[Rooms, Sensors, list[str]]:
+    """The rooms and sensors of the database; a dry run without one assumes a new database, and says so.
+
+    Args:
+        settings: The database; None for a dry run.
+
+    Returns:
+        Also warnings.
+
+    Raises:
+        DatabaseError: no connection.
+    """
 
     async def load(settings: Settings) -> tuple[Rooms, Sensors]:
         async with connect_driver(settings, "occupancy-db import") as connection:

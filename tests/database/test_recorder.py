@@ -61,6 +61,28 @@ def test_states_go_where_their_sensor_was(database_with_places: Database, cursor
     ]
 
 
+def test_what_discover_proposes_can_be_added_and_imported(database: Database, cursor: Cursor) -> None:
+    path = str(from_dump(50, database.directory / "home-assistant_v2.db"))
+    found = database.cli("sensors", "discover", path)
+    assert (found.returncode, found.stderr) == (0, "")
+    assert found.stdout.splitlines() == [
+        "entity_id,room,zone,label",
+        "binary_sensor.fp2_bedroom_bed,bedroom,fp2 bed,FP2 Bedroom Bed",
+        "binary_sensor.fp2_office_desk,office,fp2 desk,FP2 Office Desk",
+    ]
+    corrected = found.stdout.replace("fp2 bed", "bed")
+    file = database.directory / "sensors.csv"
+    file.write_text(corrected)
+    added = database.cli("sensors", "add", str(file))
+    assert added.returncode == 0, added.stderr
+    assert bring_in(database, path)["imported"] == 5
+    cursor.execute("SELECT DISTINCT room, zone FROM sensor_readings ORDER BY room")
+    assert cursor.fetchall() == [("bedroom", "bed"), ("office", "fp2 desk")]
+    again = database.cli("sensors", "discover", path)
+    assert again.stdout.splitlines() == ["entity_id,room,zone,label"]
+    assert again.stderr == "2 entities are sensors of the database already\n"
+
+
 def _recorder(path: Path) -> Path:
     """Half a minute between two states, of five entities in turn."""
     if FULL:

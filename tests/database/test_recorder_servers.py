@@ -22,7 +22,7 @@ from tests.database.users import OWNER, PASSWORD
 from tests.packages import debian_package
 from tests.recorder import for_server
 from tests.unit.test_formats import Result
-from tests.unit.test_recorder import OTHERS, PLACES, READINGS
+from tests.unit.test_recorder import BED, DESK, OTHERS, PLACES, READINGS
 from tests.waiting import wait_for
 
 
@@ -38,6 +38,17 @@ def check(result: Result, said: str) -> None:
     assert list(result.reader.said.values()) == [said]
 
 
+def check_names(address: str) -> None:
+    with open_source(address, Options(password=PASSWORD)) as source:
+        assert {name: attributes["friendly_name"] for name, attributes in source.entities()} == {
+            DESK: "FP2 Office Desk",
+            BED: "FP2 Bedroom Bed",
+            "binary_sensor.front_door": "Front door",
+            "sensor.office_temperature": "Office temperature",
+            "light.kitchen": "Kitchen",
+        }
+
+
 def address(database: Database) -> str:
     return f"postgresql://{OWNER}@{database.cluster.host}:{database.cluster.port}/{database.name}"
 
@@ -47,6 +58,7 @@ def test_a_recorder_in_postgresql(empty: Database, schema: int, tmp_path: Path) 
     empty.psql("SET timezone = 'UTC';" + for_server(schema, "postgresql"))
     result = read(address(empty), tmp_path, PASSWORD)
     check(result, f"Home Assistant's recorder, PostgreSQL, schema {schema}")
+    check_names(address(empty))
 
 
 def test_the_command_reads_the_password_from_a_file(
@@ -138,5 +150,6 @@ def test_a_recorder_in_mariadb(mariadb: Any, schema: int, tmp_path: Path) -> Non
     where = f"mysql://reader@localhost/{name}?unix_socket={quote(path, safe='')}&charset=utf8mb4"
     result = read(where, tmp_path, PASSWORD)
     check(result, f"Home Assistant's recorder, MariaDB, schema {schema}")
+    check_names(where)
     with pytest.raises(DatabaseError, match=r"cannot connect to mysql://reader@localhost.*Access denied"):
         open_source(where, Options(password="wrong"))

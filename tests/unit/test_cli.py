@@ -258,6 +258,7 @@ INTERFACE = {
     "sensors add": "",
     "sensors set": "--room --zone --since --label --hold",
     "sensors retire": "--at --undo",
+    "sensors discover": "--registries --password-file",
     "sensors remove": "",
     "backup show": "",
     "backup prune": "--dry-run",

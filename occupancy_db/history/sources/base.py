@@ -1,7 +1,7 @@
 """What all sources of readings have in common."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from operator import itemgetter
@@ -140,6 +140,15 @@ class Source:
         A source whose rows are costly to split gives them otherwise, as one of a home is like others.
         """
         return row
+
+    def entities(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        """Each entity with its attributes, as far as the source tells them; instead of ``rows``."""
+        found = set()
+        for row in self.rows():
+            whole = row if isinstance(row, Fault) else self.whole(row)
+            if whole is not None and not isinstance(whole, Fault):
+                found.add(self.key(whole)[3])
+        return ((entity, {}) for entity in found if isinstance(entity, str))
 
     def origin(self, row: Row | Fault) -> Origin:
         """Where a row was, which has been the last one until now."""

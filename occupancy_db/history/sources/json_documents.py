@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from enum import Enum
 from typing import Any, Final
@@ -88,6 +88,17 @@ class JsonSource(Source):
                 ExitCode.FAILED, f"cannot read on in {self.name}: not JSON: {error}", "Nothing was imported."
             ) from error
 
+    def entities(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        """See ``Source``."""
+        found: dict[str, Mapping[str, Any]] = {}
+        for _ in self.rows():
+            if isinstance(self._object, dict) and isinstance(entity := self._object.get("entity_id"), str):
+                attributes = self._object.get("attributes")
+                found.setdefault(entity, {})
+                if isinstance(attributes, dict) and attributes:
+                    found[entity] = attributes
+        return iter(found.items())
+
     def _states(self, ijson: Any) -> Iterator[Any]:
         source = self._file.binary
         if self._file.head.startswith(_BOM):
@@ -140,4 +151,5 @@ def _whole(state: Any, entity: Any) -> Any:
         "entity_id": state.get("entity_id", entity),
         "state": state.get("state", state.get("s")),
         "last_changed": next((moment for moment in moments if moment is not None), None),
+        "attributes": state.get("attributes", state.get("a")),
     }

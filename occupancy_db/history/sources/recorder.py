@@ -1,7 +1,9 @@
 """Home Assistant's recorder: schemas since the beginning of 2023."""
 
+# ruff: noqa: S608  # names of columns and numbers of entities, as the recorder has them
+
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Final, Protocol
 
 from occupancy_db.history.rejects import Origin
@@ -132,6 +134,22 @@ class RecorderSource(Source):
             else:
                 self.unplaced[name or f"metadata_id {number}"] += rows
         return sorted(wanted)
+
+    def entities(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        """See ``Source``: with the newest attributes of each."""
+        entities = "(SELECT DISTINCT entity_id FROM states WHERE entity_id IS NOT NULL)"
+        queries = [(entities, "s.entity_id = e.entity_id ORDER BY s.state_id")]
+        if "metadata_id" in self._columns:
+            queries.append(("states_meta", "s.metadata_id = e.metadata_id ORDER BY s.last_updated_ts"))
+        for entities, same in queries:
+            newest = (
+                "SELECT a.shared_attrs FROM states AS s "
+                f"JOIN state_attributes AS a ON a.attributes_id = s.attributes_id WHERE {same} DESC LIMIT 1"
+            )
+            for name, attributes in self._database.rows(
+                f"SELECT e.entity_id, ({newest}) FROM {entities} AS e"
+            ):
+                yield name, json.loads(attributes) if attributes else {}
 
     def origin(self, row: Row | Fault) -> Origin:
         """See ``Source``; the number is that of the row, as it was read."""
