@@ -6,6 +6,7 @@ from dataclasses import asdict, replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import typer
@@ -21,16 +22,18 @@ from occupancy_db.history.rejects import Rejects
 from occupancy_db.history.rows import Reader
 from occupancy_db.history.sources.base import Format, Options
 from occupancy_db.history.sources.entities import add_rooms_hint, read_entities
+from occupancy_db.history.sources.servers import is_address
 from occupancy_db.history.times import TimeFormat, moment_of
 from occupancy_db.rooms import Rooms, load_rooms
 from occupancy_db.sensors import Sensors, load_sensors
 from occupancy_db.settings import Settings
 
 Files = Annotated[
-    list[Path],
+    list[str],
     typer.Argument(
-        metavar="FILE...",
-        help="CSV with a header, NDJSON, or InfluxDB's annotated CSV, plain or gzip; Parquet.",
+        metavar="SOURCE...",
+        help="CSV with a header, NDJSON, InfluxDB's annotated CSV, Parquet, JSON of Home Assistant's "
+        "interfaces, or its recorder: the SQLite file, postgresql://USER@HOST/DATABASE or mysql://USER@HOST/DATABASE.",
     ),
 ]
 FileFormat = Annotated[
@@ -73,6 +76,10 @@ Delimiter = Annotated[
     typer.Option(metavar="CHARACTER", help="What separates the columns of CSV; default: see the header."),
 ]
 DecimalComma = Annotated[bool, typer.Option("--decimal-comma", help="A confidence may be written as 0,93.")]
+PasswordFile = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="The file with the password of a recorder on a server."),
+]
 RejectsFile = Annotated[
     Path | None,
     typer.Option(
@@ -108,6 +115,7 @@ def import_readings(
     times: Times = None,
     delimiter: Delimiter = None,
     decimal_comma: DecimalComma = False,
+    password_file: PasswordFile = None,
     rejects: RejectsFile = None,
     replace_history: ReplaceHistory = None,
     dry_run: DryRun = False,
@@ -128,16 +136,18 @@ def import_readings(
         times,
         _character(delimiter),
         decimal_comma,
+        password(password_file),
     )
     replaced = [_month(text) for text in replace_history or []]
+    sources = [source if is_address(source) else Path(source) for source in files]
     settings = None if dry_run and not replaced else Settings()
-    options.rooms, options.sensors, warnings = _known(settings)
+    options.rooms, options.sensors, warnings = known(settings)
     if entities:
         told = read_entities(entities, options.rooms)
         options.sensors = replace(told, places={**options.sensors.places, **told.places})
     began = time.monotonic()
-    with Rejects(rejects or Path(f"{files[0].name}.rejects.csv")) as bad, progress("bytes") as bar:
-        reader = Reader(list(files), options, bad, datetime.now(UTC), by_entity=dry_run)
+    with Rejects(rejects or _rejects_of(files[0])) as bad, progress("bytes") as bar:
+        reader = Reader(sources, options, bad, datetime.now(UTC), by_entity=dry_run)
 
         def announce(what: str) -> None:
             bar(what, reader.position, reader.size)
@@ -156,8 +166,41 @@ def import_readings(
         raise typer.Exit(ExitCode.FAILED)
 
 
-def _known(settings: Settings | None) -> tuple[Rooms, Sensors, list[str]]:
-    """The rooms and sensors of the database; a dry run without one assumes a new database, and says so."""
+def password(path: Path | None) -> str | None:
+    """The password in a file.
+
+    Raises:
+        DatabaseError: it cannot be read.
+    """
+    if path is None:
+        return None
+    try:
+        return path.read_text(encoding="utf-8").rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        # "from None": a decoding error contains bytes of the secret.
+        what = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise DatabaseError(
+            ExitCode.CONFIGURATION, f"cannot read {path}: {what}", "Check --password-file."
+        ) from None
+
+
+def _rejects_of(source: str) -> Path:
+    name = urlsplit(source).path if is_address(source) else source
+    return Path(f"{Path(name).name or 'recorder'}.rejects.csv")
+
+
+def known(settings: Settings | None) -> tuple[Rooms, Sensors, list[str]]:
+    """The rooms and sensors of the database; a dry run without one assumes a new database, and says so.
+
+    Args:
+        settings: The database; None for a dry run.
+
+    Returns:
+        Also warnings.
+
+    Raises:
+        DatabaseError: no connection.
+    """
 
     async def load(settings: Settings) -> tuple[Rooms, Sensors]:
         async with connect_driver(settings, "occupancy-db import") as connection:

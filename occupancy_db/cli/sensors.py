@@ -183,6 +183,37 @@ def retire(
     out.result({"database": settings.database, "entity": entity, "retired_at": retired_at}, line)
 
 
+@app.command("discover")
+def discover(
+    source: Annotated[
+        str,
+        typer.Argument(metavar="SOURCE", help="An export or a recorder of Home Assistant, as of import."),
+    ],
+    registries: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIRECTORY",
+            help="Where core.entity_registry, core.device_registry and core.area_registry are; default: "
+            ".storage beside the file.",
+        ),
+    ] = None,
+    password_file: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="The file with the password of a recorder on a server."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Propose sensors for the entities of Home Assistant, as a file for 'sensors add'.
+
+    Lists the motion, occupancy and presence sensors that the database does not have. Rooms and zones are made
+    from the names of areas, devices and entities, and are there to be corrected; a room that no name tells is
+    empty. Nothing is changed.
+    """
+    from occupancy_db.cli.discover import discover
+
+    discover(source, registries, password_file)
+
+
 @app.command("remove")
 def remove(entity: Entity, json: Json = False) -> None:
     """Remove a sensor that was added by mistake, with all of its places; readings stay."""

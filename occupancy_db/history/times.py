@@ -91,7 +91,9 @@ def _iso(value: Any) -> int:
 
 
 def _seconds(value: Any) -> int:
-    return round((float(value) - _UNIX) * 1e6)
+    # The whole seconds apart: Home Assistant rounds the same number to the same microsecond.
+    whole, part = divmod(float(value), 1)
+    return (int(whole) - _UNIX) * 1_000_000 + round(part * 1e6)
 
 
 def _milliseconds(value: Any) -> int:

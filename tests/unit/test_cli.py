@@ -258,6 +258,7 @@ INTERFACE = {
     "sensors add": "",
     "sensors set": "--room --zone --since --label --hold --max-silence",
     "sensors retire": "--at --undo",
+    "sensors discover": "--registries --password-file",
     "sensors remove": "",
     "timezone show": "",
     "timezone set": "",
@@ -269,7 +270,7 @@ INTERFACE = {
     "restore-rollback": "--confirm",
     "restore-cleanup": "",
     "import": "--format --column --set --entities --timezone --times --delimiter --decimal-comma --rejects"
-    " --replace-history --dry-run",
+    " --password-file --replace-history --dry-run",
     "seed": "--days --seed --until",
     "reset": "--yes",
     "tune": (

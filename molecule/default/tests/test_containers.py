@@ -10,7 +10,7 @@ import pytest
 from testinfra.host import Host
 
 from occupancy_db.maintenance import LOCK_TABLE
-from tests.hosts import Server
+from tests.hosts import ROOT, Server
 from tests.waiting import wait_for
 
 testinfra_hosts = ["ansible://occupancy"]
@@ -66,6 +66,35 @@ def test_import_uses_only_those_files_of_a_directory_that_it_is_told(host: Host)
     done = json.loads(host.check_output(f"{command} sensor_readings.parquet"))
     assert (done["rejected"], done["recognised"]) == (0, {"sensor_readings.parquet": "Parquet"})
     host.check_output("rm -rf /tmp/somebody")
+
+
+def test_a_recorder_in_use_is_read_in_the_container(host: Host) -> None:
+    """Its last states are in the write-ahead log alone, and its writer goes on."""
+    recorder = (ROOT / "tests/recorder/schema-50.sql").read_text()
+    done = host.check_output(f"""
+        rm -rf /tmp/recorder && mkdir -m 755 /tmp/recorder && cd /tmp/recorder && mkfifo end
+        cat > recorder.sql <<'END'
+{recorder}
+END
+        cat > writer.py <<'END'
+import sqlite3, sys
+connection = sqlite3.connect("home-assistant_v2.db")
+connection.execute("PRAGMA journal_mode = WAL")
+connection.executescript(open("recorder.sql").read())
+print("ready", flush=True)
+sys.stdin.read()
+END
+        python3 writer.py < end > state 2>&1 &
+        exec 3> end
+        until grep -q . state; do sleep 0.1; done
+        occupancy-db sensors discover home-assistant_v2.db > found.csv
+        occupancy-db --json import --dry-run home-assistant_v2.db --entities found.csv
+        exec 3>&-
+        wait
+        rm -rf /tmp/recorder
+    """)
+    report = json.loads(done)
+    assert (report["read"], report["imported"], report["unplaced"], report["rejected"]) == (12, 6, 3, 0)
 
 
 def test_the_healthcheck_passes(host: Host) -> None:

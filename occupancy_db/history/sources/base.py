@@ -1,7 +1,7 @@
 """What all sources of readings have in common."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from operator import itemgetter
@@ -35,6 +35,8 @@ class Format(StrEnum):
     NDJSON = "ndjson"
     INFLUXDB = "influxdb"
     PARQUET = "parquet"
+    JSON = "json"
+    RECORDER = "recorder"
 
 
 @dataclass
@@ -49,6 +51,7 @@ class Options:
         times: How timestamps are written; None to look at the first of each source.
         delimiter: Of CSV; None to look at each header.
         decimal_comma: Whether a confidence may have a comma.
+        password: Of recorders on servers.
         rooms: The rooms of the database.
         sensors: Where entities are that are named alone.
     """
@@ -60,6 +63,7 @@ class Options:
     times: TimeFormat | None = None
     delimiter: str | None = None
     decimal_comma: bool = False
+    password: str | None = field(default=None, repr=False)
     rooms: Rooms = DEFAULT_ROOMS
     sensors: Sensors = field(default_factory=lambda: Sensors({}))
 
@@ -136,6 +140,15 @@ class Source:
         A source whose rows are costly to split gives them otherwise, as one of a home is like others.
         """
         return row
+
+    def entities(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        """Each entity with its attributes, as far as the source tells them; instead of ``rows``."""
+        found = set()
+        for row in self.rows():
+            whole = row if isinstance(row, Fault) else self.whole(row)
+            if whole is not None and not isinstance(whole, Fault):
+                found.add(self.key(whole)[3])
+        return ((entity, {}) for entity in found if isinstance(entity, str))
 
     def origin(self, row: Row | Fault) -> Origin:
         """Where a row was, which has been the last one until now."""

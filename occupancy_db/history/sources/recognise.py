@@ -4,9 +4,13 @@ import csv
 from pathlib import Path
 
 from occupancy_db.history.rejects import HEADER
-from occupancy_db.history.sources.base import Format, Options, Source, check_columns, unusable
+from occupancy_db.history.sources.base import Format, Options, Source, check_columns
 from occupancy_db.history.sources.influx import InfluxSource, is_table
+from occupancy_db.history.sources.json_documents import JsonSource, shape_of
 from occupancy_db.history.sources.json_lines import NdjsonSource, RejectsSource
+from occupancy_db.history.sources.recorder import Database, RecorderSource
+from occupancy_db.history.sources.servers import connect, is_address
+from occupancy_db.history.sources.sqlite import MAGIC, Sqlite
 from occupancy_db.history.sources.text import CsvSource, File, check_is_text
 
 _BOM = b"\xef\xbb\xbf"
@@ -24,25 +28,40 @@ def open_source(path: Path | str, options: Options) -> Source:
         DatabaseError: it is missing or cannot be used.
     """
     check_columns(path, options)
+    if isinstance(path, str) and is_address(path):
+        return _recorder(connect(path, options.password), options)
     file = File(Path(path))
     try:
+        if options.format is Format.RECORDER or (options.format is None and file.head.startswith(MAGIC)):
+            file.close()
+            return _recorder(Sqlite(Path(path)), options)
         if options.format is Format.PARQUET or (options.format is None and file.head.startswith(_PARQUET)):
             # DuckDB takes longer to load than all else.
             from occupancy_db.history.sources.parquet import ParquetSource
 
             return ParquetSource(file, options)
-        check_is_text(file, "CSV, NDJSON or Parquet")
+        check_is_text(file, "CSV, JSON or Parquet, or a recorder")
         return _text(file, options)
     except BaseException:
         file.close()
         raise
 
 
+def _recorder(database: Database, options: Options) -> Source:
+    try:
+        return RecorderSource(database, options)
+    except BaseException:
+        database.close()
+        raise
+
+
 def _text(file: File, options: Options) -> Source:
     head = file.head.removeprefix(_BOM).lstrip()
-    if head[:1] == b"[" and options.format is not Format.CSV:
-        raise unusable(file.path, "it is one JSON array", "Write an object a line: jq -c '.[]'.")
-    form = options.format or (Format.NDJSON if head[:1] == b"{" else Format.CSV)
+    form = options.format
+    if form is None and head[:1] in (b"[", b"{"):
+        form = Format.JSON if shape_of(head) else Format.NDJSON
+    if form is Format.JSON:
+        return JsonSource(file, options)
     if form is Format.NDJSON:
         return NdjsonSource(file, options)
     first = head.partition(b"\n")[0].decode(errors="replace").strip()
