@@ -57,7 +57,6 @@ WATCH = r"""
 (until [ -e /run/enough ]; do sh /run/look; sleep 0.1; done >/run/watched 2>&1 &)
 """
 
-
 # As unattended-upgrades after the first boot: holds dpkg's locks until another program has tried twice to get them.
 UPGRADE = """
 import ctypes, fcntl, os, pathlib
@@ -384,8 +383,7 @@ def test_a_lost_host_is_restored_from_a_copy_only(host: Host, superuser: Superus
         "docker rm --force --volumes $(docker ps --all --quiet); docker system prune --force; "
         "rm -rf /opt/occupancy /var/lib/occupancy /etc/cron.d/occupancy-*"
     )
-    made = play(**INVENTORY)
-    assert changed(made) > 10
+    assert changed(made := play(**INVENTORY)) > 10
     assert "postgresql://homeassistant@" in made.stdout
     assert superuser("SELECT count(*) FROM sensor_readings") == "0"
     host.check_output(
