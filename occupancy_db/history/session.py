@@ -39,6 +39,9 @@ HOURS_AT_ONCE = 500
 HOURS_COMPUTED_AT_ONCE = 100
 """The same of the occupied time, for which a day more is read."""
 
+HOURS_COMPUTED_IN_ALL = 10_000
+"""The hours of occupied time that one upkeep computes, which is more than a year."""
+
 _COMPUTES = text("SELECT to_regproc('hourly.refresh_occupied') IS NOT NULL")  # since revision 014
 _COMPUTE = text("SELECT hourly.refresh_occupied(:hours)")
 
@@ -232,7 +235,8 @@ async def sum_marked_hours(connection: AsyncConnection, retry: LockRetry) -> int
         computed = 0
         while done := await retry(connection.scalar, _COMPUTE, {"hours": HOURS_COMPUTED_AT_ONCE}):
             computed += done
-            if done < HOURS_COMPUTED_AT_ONCE:
+            # A client that writes readings of all times would be followed for ever: the next upkeep goes on.
+            if done < HOURS_COMPUTED_AT_ONCE or computed >= HOURS_COMPUTED_IN_ALL:
                 break
         if computed >= HOURS_AT_ONCE:
             await retry(connection.execute, text("VACUUM (ANALYZE) hourly.occupied, hourly.occupied_marks"))
