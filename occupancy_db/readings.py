@@ -1,7 +1,7 @@
 """Live ingest: batches of readings from the application, copied to the partitions of their months."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -12,15 +12,15 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 from occupancy_db.connection import driver_of, get_engine
 from occupancy_db.rooms import load_rooms
 from occupancy_db.sensors import Sensors, load_sensors
-from occupancy_db.storage import OvertakenError, Row, store, store_in_savepoint
+from occupancy_db.storage import Batch, OvertakenError, store, store_in_savepoint
 from occupancy_db.validation import (
     InvalidReadings,
     Known,
     Reading,
     ReadingLike,
     SensorsNeededError,
-    by_month,
     entities_alone,
+    grouped,
 )
 
 __all__ = ["InvalidReadings", "Reading", "ReadingLike", "ingest"]
@@ -41,7 +41,8 @@ async def ingest(
     transaction of its own. With one, the readings become part of the caller's transaction, which should end
     soon: another transaction that writes at the same times waits for it. The function reads the rooms of the
     database once, and again before it refuses a reading. A reading without room and zone is stored where its
-    sensor was at that time, as ``occupancy-db sensors`` shows it.
+    sensor was at that time, as ``occupancy-db sensors`` shows it. The states ``"unavailable"`` and
+    ``"unknown"`` are gaps: they end a state, and are stored in the table ``sensor_gaps``.
 
     Args:
         readings: ``Reading`` objects, other objects with the same attributes, or mappings with these names
@@ -50,7 +51,7 @@ async def ingest(
             its transaction as it was before the call.
 
     Returns:
-        The number of readings written; those that were stored already do not count.
+        The number of readings and gaps written; those that were stored already do not count.
 
     Raises:
         InvalidReadings: some readings are invalid; nothing was written.
@@ -65,9 +66,9 @@ async def ingest(
         return 0
     now = datetime.now(UTC)
     place = await session.connection() if session else await get_engine()
-    months = await _validate(place, batch, now, _known.get(_engine(place)))
+    valid = await _validate(place, batch, now, _known.get(_engine(place)))
     try:
-        return await _store(place, months)
+        return await _store(place, valid)
     except (asyncpg.CheckViolationError, asyncpg.InvalidTextRepresentationError):
         # A room may have been retired or renamed since the rooms were read.
         await _validate(place, batch, now, None)
@@ -80,15 +81,15 @@ def _engine(place: AsyncConnection | AsyncEngine) -> Engine:
 
 async def _validate(
     place: AsyncConnection | AsyncEngine, batch: Sequence[Any], now: datetime, known: Known | None
-) -> dict[date, list[Row]]:
-    """Validate readings and group them by month, with what the database knows now before one is refused."""
+) -> Batch:
+    """Validate readings and group them, with what the database knows now before one is refused."""
     sensors = None
     while True:
         fresh = known is None
         if known is None:
             known = await _learn(place)
         try:
-            return by_month(batch, now, known, sensors)
+            return grouped(batch, now, known, sensors)
         except SensorsNeededError:
             # Read for each batch: a sensor that is moved takes its next reading along.
             sensors = await _sensors(place, batch)
@@ -118,12 +119,12 @@ async def _learn(place: AsyncConnection | AsyncEngine) -> Known:
     return known
 
 
-async def _store(place: AsyncConnection | AsyncEngine, months: dict[date, list[Row]]) -> int:
+async def _store(place: AsyncConnection | AsyncEngine, batch: Batch) -> int:
     """Store readings in a transaction of the engine, or in a savepoint of the connection's transaction."""
     while True:  # each attempt finds more readings stored by others
         try:
             if isinstance(place, AsyncEngine):
-                return await store(place, months)
-            return await store_in_savepoint(place, months)
+                return await store(place, batch)
+            return await store_in_savepoint(place, batch)
         except OvertakenError:
             continue

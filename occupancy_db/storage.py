@@ -1,6 +1,7 @@
 """Storing validated readings: each one exactly once, whoever sends it again, and when."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Any, Final
 
@@ -19,6 +20,28 @@ Key = tuple[datetime, str, str, bool, str]
 """What makes two readings the same: all columns except ``confidence``."""
 
 Month = list[Row]
+
+Gap = tuple[datetime, str, str, str]
+"""The end of a state: timestamp, room, zone and source_entity."""
+
+
+@dataclass
+class Batch:
+    """Valid readings and gaps.
+
+    Attributes:
+        months: The readings by the first day of their UTC month.
+        gaps: The gaps.
+    """
+
+    months: dict[date, Month] = field(default_factory=dict)
+    gaps: list[Gap] = field(default_factory=list)
+
+    @property
+    def size(self) -> int:
+        """The number of readings."""
+        return sum(map(len, self.months.values()))
+
 
 _KEY: Final = ", ".join(COLUMNS[:-1])
 
@@ -41,21 +64,25 @@ _PARTITIONS: Final = f"""
 """  # noqa: S608  # a constant
 _CLAIM_ALL: Final = "SELECT claim_ingest_slots(NULL)"
 _STORE_FEW: Final = "SELECT store_readings($1, $2, $3, $4, $5, $6)"
+_STORE_GAPS: Final = """
+    INSERT INTO sensor_gaps (timestamp, room, zone, source_entity)
+    SELECT * FROM unnest($1::timestamptz[], $2::text[], $3::text[], $4::text[]) ON CONFLICT DO NOTHING
+"""
 
 
 class OvertakenError(Exception):
     """Another transaction has stored some of the readings meanwhile; roll back and store the rest."""
 
 
-async def store(engine: AsyncEngine, months: Mapping[date, Month]) -> int:
-    """Store the readings that are not stored yet, in one transaction.
+async def store(engine: AsyncEngine, batch: Batch) -> int:
+    """Store the readings and gaps that are not stored yet, in one transaction.
 
     Args:
         engine: The database.
-        months: Valid readings by the first day of their UTC month.
+        batch: What is stored.
 
     Returns:
-        The number of readings stored.
+        The number of readings and gaps stored.
 
     Raises:
         OvertakenError: a new attempt can succeed.
@@ -63,22 +90,34 @@ async def store(engine: AsyncEngine, months: Mapping[date, Month]) -> int:
             transactions store.
         asyncpg.PostgresError: the server refused the rows, or a lock was not obtained in time.
     """
-    if _count(months) > _FEW:
+    if batch.size > _FEW or batch.gaps:
         async with driver_transaction(engine) as driver:
-            return await _copy(driver, months)
+            return await _store(driver, batch, _FEW)
     async with engine.connect() as connection, driver_of(connection) as driver:
-        return await _store_few(driver, months)
+        return await _store_few(driver, batch.months)
 
 
-async def store_in_savepoint(connection: AsyncConnection, months: Mapping[date, Month]) -> int:
+async def store_in_savepoint(connection: AsyncConnection, batch: Batch) -> int:
     """As :func:`store`, in the transaction of a caller, which an error leaves as it was before the call."""
     assert connection.sync_connection is not None
     if connection.sync_connection.get_execution_options().get("isolation_level") == "AUTOCOMMIT":
         raise _unsuitable("the session is in autocommit mode", "Use a session with transactions.")
     async with connection.begin_nested(), driver_of(connection) as driver:
-        return await (
-            _copy(driver, months) if _count(months) > _FEW_IN_TRANSACTION else _store_few(driver, months)
-        )
+        return await _store(driver, batch, _FEW_IN_TRANSACTION)
+
+
+async def _store(driver: Any, batch: Batch, few: int) -> int:
+    stored = 0
+    if batch.size:
+        stored = await (_copy if batch.size > few else _store_few)(driver, batch.months)
+    return stored + (await _store_gaps(driver, batch.gaps) if batch.gaps else 0)
+
+
+async def _store_gaps(driver: Any, gaps: Sequence[Gap]) -> int:
+    # In one order, so that two transactions do not wait for each other.
+    columns = zip(*sorted(set(gaps)), strict=True)
+    done: str = await driver.execute(_STORE_GAPS, *map(list, columns))
+    return int(done.split()[-1])
 
 
 async def _store_few(driver: Any, months: Mapping[date, Month]) -> int:
@@ -117,10 +156,6 @@ async def _copy(driver: Any, months: Mapping[date, Month]) -> int:
             if await span.overtaken(driver):
                 raise OvertakenError
     return sum(len(span.rows) for span in spans)
-
-
-def _count(months: Mapping[date, Month]) -> int:
-    return sum(map(len, months.values()))
 
 
 class _Span:

@@ -10,10 +10,13 @@ from typing import Any, Final, Protocol
 from occupancy_db.months import AHEAD, EARLIEST, absurd, following, month_of
 from occupancy_db.rooms import Rooms
 from occupancy_db.sensors import Sensors
-from occupancy_db.storage import COLUMNS, Row
+from occupancy_db.storage import COLUMNS, Batch, Row
 
 ZONE_LENGTH: Final = 50
 ENTITY_LENGTH: Final = 100
+
+GAPS: Final = frozenset({"unavailable", "unknown"})
+"""The states with which Home Assistant says that a sensor knows nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +28,7 @@ class Reading:
         room: A room of the database, as text or as a member of an enumeration with such values. None
             together with the zone: the room in which the sensor was at that time.
         zone: 1 to 50 characters, or None as the room.
-        state: Whether the zone is occupied.
+        state: Whether the zone is occupied; ``"unavailable"`` or ``"unknown"`` if the sensor does not know.
         source_entity: Home Assistant entity id, 1 to 100 characters.
         confidence: 0 to 1.
     """
@@ -33,7 +36,7 @@ class Reading:
     timestamp: datetime
     room: str | None
     zone: str | None
-    state: bool
+    state: bool | str
     source_entity: str
     confidence: float = 1.0
 
@@ -57,7 +60,7 @@ class ReadingLike(Protocol):
         """As in ``Reading``."""
 
     @property
-    def state(self) -> bool:
+    def state(self) -> bool | str:
         """As in ``Reading``."""
 
     @property
@@ -109,13 +112,13 @@ class SensorsNeededError(Exception):
     """A reading names its entity alone."""
 
 
-def by_month(
+def grouped(
     readings: Sequence[Reading | ReadingLike | Mapping[str, Any]],
     now: datetime,
     known: Known,
     sensors: Sensors | None = None,
-) -> dict[date, list[Row]]:
-    """Validate readings and group them by UTC month.
+) -> Batch:
+    """Validate readings, group them by UTC month, and tell gaps from readings.
 
     Args:
         readings: As for ``ingest``.
@@ -127,7 +130,7 @@ def by_month(
         InvalidReadings: some readings are invalid.
         SensorsNeededError: a reading names its entity alone, and ``sensors`` is not given.
     """
-    months: dict[date, list[Row]] = {}
+    found = Batch()
     problems: list[tuple[int, str]] = []
     rows: list[Row] = []
     since = until = EARLIEST  # bounds of the month of `rows`, within the accepted timestamps
@@ -158,14 +161,17 @@ def by_month(
             if len(sources) >= _KNOWN_LIMIT:
                 sources.clear()
             sources[row[1], row[2], row[4]] = None
+        if row[3] not in (True, False):  # a gap
+            found.gaps.append((*row[:3], row[4]))
+            continue
         month = month_of(row[0])
-        rows = months.setdefault(month, [])
+        rows = found.months.setdefault(month, [])
         rows.append(row)
         since = max(EARLIEST, _midnight(month))
         until = min(_midnight(following(month)), now + AHEAD)
     if problems:
         raise InvalidReadings(problems)
-    return months
+    return found
 
 
 def _midnight(day: date) -> datetime:
@@ -206,7 +212,7 @@ def _row(reading: Any, now: datetime, rooms: Rooms, sensors: Sensors | None) -> 
         or rooms.retirement_problem(room, timestamp)
         or text_problem("zone", zone, ZONE_LENGTH)
         or text_problem("source_entity", entity, ENTITY_LENGTH)
-        or (None if isinstance(state, bool) else f"state is not a bool: {_shown(state)}")
+        or _state_problem(state)
         or _confidence_problem(confidence)
     )
     if problem:
@@ -258,6 +264,12 @@ def _timestamp_problem(value: Any, now: datetime) -> str | None:
     if value.utcoffset() is None:
         return f"timestamp has no time zone: {value.isoformat()}"
     return absurd(value, now)
+
+
+def _state_problem(value: Any) -> str | None:
+    if isinstance(value, bool) or (isinstance(value, str) and value in GAPS):
+        return None
+    return f"state is not a bool: {_shown(value)}"
 
 
 def _confidence_problem(value: Any) -> str | None:

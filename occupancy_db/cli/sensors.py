@@ -118,8 +118,8 @@ def set_sensor(
         str | None,
         typer.Option(
             metavar="INTERVAL",
-            help="The longest time for which a state holds without another reading, as '30 min'; 0 for no "
-            "limit.",
+            help="The longest time for which a state holds without another reading, as '30 min'; 0 for "
+            "24 hours.",
         ),
     ] = None,
     max_silence: Annotated[

@@ -18,6 +18,7 @@ from occupancy_db.settings import Settings
 _EMPTY_PLACES = (
     "UPDATE sensors SET room = NULL, zone = NULL, label = NULL, hold = NULL, max_silence = NULL WHERE "
 )
+_PRESENT = text("SELECT name FROM unnest(CAST(:names AS text[])) AS name WHERE to_regclass(name) IS NOT NULL")
 _SENSORS_WITHOUT_PLACE = """
     DELETE FROM sensors WHERE entity IN (SELECT entity FROM sensors GROUP BY entity HAVING count(room) = 0)
       AND entity = ANY (:entities)
@@ -93,20 +94,32 @@ async def erase(settings: Settings, selection: Selection, lock_wait: float = LOC
     """
     removed: dict[str, int] = {}
     async with upkeep_session(settings, lock_wait) as session:
+        conditions = await _conditions(session, selection)
         # The readings last: the places of an entity's sensor, and its hours, are found until then.
-        for table in ("hourly.history", "room_transitions", "predictions"):
-            if condition := selection.condition(table):
+        for table in ("hourly.history", "sensor_gaps", "hourly.carried", "room_transitions", "predictions"):
+            if condition := conditions.get(table):
                 removed[table] = await _delete(session, table, condition, selection)
+        if condition := conditions.get("hourly.occupied_history"):
+            removed["hourly.occupied_history"] = await _delete_at_once(session, condition, selection)
         removed["sensor_readings"] = await _delete_readings(session, selection)
         # Readings that were being written have been committed meanwhile.
         removed["sensor_readings"] += await _delete_readings(session, selection)
-        if condition := selection.condition("sensors"):
+        if condition := conditions.get("sensors"):
             removed["sensors"] = await _remove_places(session, condition, selection)
         await sum_marked_hours(session.guard, session.retry)
-        tables = ", ".join(["hourly.sums", *(table for table, rows in removed.items() if rows)])
+        sums = ["hourly.sums", *(["hourly.occupied"] if "hourly.carried" in conditions else [])]
+        tables = ", ".join([*sums, *(table for table, rows in removed.items() if rows)])
         # The statistics of the planner hold frequent values, and removed rows stay in their pages until then.
         await session.retry(session.guard.execute, text(f"VACUUM (ANALYZE) {tables}"))
     return removed
+
+
+async def _conditions(session: UpkeepSession, selection: Selection) -> dict[str, str]:
+    """The conditions of the tables that the database has: the one that a restore replaced may be older."""
+    present = set(await session.guard.scalars(_PRESENT, {"names": list(ROWS)}))
+    if selection.entity and "sensors" not in present:  # no place of the entity is known
+        present = {table for table in present if ROWS[table] != "hour"}
+    return {table: condition for table in present if (condition := selection.condition(table))}
 
 
 async def _delete(session: UpkeepSession, table: str, condition: str, selection: Selection) -> int:
@@ -119,6 +132,12 @@ async def _delete(session: UpkeepSession, table: str, condition: str, selection:
     while found := (await session.retry(session.guard.execute, statement, selection.parameters)).rowcount:
         rows += found
     return rows
+
+
+async def _delete_at_once(session: UpkeepSession, condition: str, selection: Selection) -> int:
+    """Delete from a history that no client writes to; its rows of rooms are found by those of zones."""
+    statement = text(f"DELETE FROM hourly.occupied_history WHERE {condition}")  # noqa: S608  # constants
+    return int((await session.retry(session.guard.execute, statement, selection.parameters)).rowcount)
 
 
 async def _delete_readings(session: UpkeepSession, selection: Selection) -> int:

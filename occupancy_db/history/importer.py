@@ -303,6 +303,9 @@ class _Months:
                     generate_series(date_bin('1 hour', first, 'epoch'), last, '1 hour') AS hour
                 WHERE hour < (SELECT closed_before FROM hourly.watermark)
             """)
+            await driver.execute(f"""
+                SELECT hourly.mark_occupied(min(timestamp), max(timestamp)) FROM {_staging(month)}
+            """)
         empty = [month for month in months if await self._exists(month)]
         for month in set(months) - set(empty):
             await self._put_in_place(month)

@@ -11,7 +11,10 @@ from occupancy_db.settings import Settings
 
 ROWS = {
     "sensor_readings": "timestamp",
+    "sensor_gaps": "timestamp",
     "hourly.history": "hour",
+    "hourly.occupied_history": "hour",
+    "hourly.carried": "timestamp",
     "room_transitions": "timestamp",
     "predictions": "prediction_made_at",
     "sensors": "since",
@@ -24,9 +27,18 @@ _PLACES_OF_ENTITY = """EXISTS (
         SELECT room, zone, since, lead(since) OVER (ORDER BY since) AS until
         FROM public.sensors WHERE entity = :entity
     ) AS place
-    WHERE (place.room, place.zone) = (history.room, history.zone)
-      AND place.since < history.hour + interval '1 hour'
-      AND (place.until IS NULL OR place.until > history.hour)
+    WHERE (place.room, place.zone) = ({table}.room, {table}.zone)
+      AND place.since < {table}.hour + interval '1 hour'
+      AND (place.until IS NULL OR place.until > {table}.hour)
+)"""
+
+# The time of a room is that of all of its zones, and of one of them nothing can be taken from it.
+_ROOMS_OF_ZONES = """(
+    {zone} OR occupied_history.zone IS NULL AND EXISTS (
+        SELECT FROM hourly.occupied_history AS part
+        WHERE part.hour = occupied_history.hour AND part.minute = occupied_history.minute
+          AND part.room = occupied_history.room AND {part}
+    )
 )"""
 
 
@@ -80,12 +92,15 @@ class Selection(BaseModel):
             None if no row of the table belongs to the selection, or none can be told apart by it.
         """
         match table:
-            case "sensor_readings":
+            case "sensor_readings" | "sensor_gaps" | "hourly.carried":
                 found = self._equal(room="room", zone="zone", entity="source_entity")
             case "hourly.history":
-                found = self._equal(room="room", zone="zone")
-                if self.entity:
-                    found.append(_PLACES_OF_ENTITY)
+                found = self._places("history")
+            case "hourly.occupied_history":
+                found = self._places("occupied_history")
+                if self.zone or self.entity:
+                    zone, part = (" AND ".join(self._places(name)) for name in ("occupied_history", "part"))
+                    found = [_ROOMS_OF_ZONES.format(zone=zone, part=part)]
             case "sensors":
                 # A sensor keeps its place if only a part of its time there is selected.
                 if self.is_ranged:
@@ -98,13 +113,18 @@ class Selection(BaseModel):
                 found = ["room = :room"] if table == "predictions" else [":room IN (from_room, to_room)"]
         return " AND ".join(found + self._range(table))
 
+    def _places(self, table: str) -> list[str]:
+        """Conditions of sums, which name a place, and not the sensor that was there."""
+        found = self._equal(room=f"{table}.room", zone=f"{table}.zone")
+        return [*found, _PLACES_OF_ENTITY.format(table=table)] if self.entity else found
+
     def _equal(self, **columns: str) -> list[str]:
         return [f"{column} = :{name}" for name, column in columns.items() if getattr(self, name)]
 
     def _range(self, table: str) -> list[str]:
         column = ROWS[table]
         # Of the sums of an hour nothing can be taken: an hour that the range touches belongs to it.
-        end = f"{column} + interval '1 hour' >" if table == "hourly.history" else f"{column} >="
+        end = f"{column} + interval '1 hour' >" if column == "hour" else f"{column} >="
         return [
             *([f"{end} :since"] if self.since else []),
             *([f"{column} < :until"] if self.until else []),

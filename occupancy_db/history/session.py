@@ -36,6 +36,15 @@ HOURS_AT_ONCE = 500
 """Number of hours that are summed up in one transaction, which takes a fraction of a second."""
 
 
+HOURS_COMPUTED_AT_ONCE = 100
+"""The same of the occupied time, for which a day more is read."""
+
+HOURS_COMPUTED_IN_ALL = 10_000
+"""The hours of occupied time that one upkeep computes, which is more than a year."""
+
+_COMPUTES = text("SELECT to_regproc('hourly.refresh_occupied') IS NOT NULL")  # since revision 014
+_COMPUTE = text("SELECT hourly.refresh_occupied(:hours)")
+
 _RECORD = text("SELECT hourly.record_clock(:job)")
 _CUTOFF = text("SELECT retention_cutoff(:months)")
 _CLOSE = text("SELECT hourly.close(coalesce(CAST(:now AS timestamptz), now()) - interval '5 minutes')")
@@ -222,6 +231,15 @@ async def sum_marked_hours(connection: AsyncConnection, retry: LockRetry) -> int
     if hours >= HOURS_AT_ONCE:
         # The planner needs new statistics before autovacuum runs.
         await retry(connection.execute, text("VACUUM (ANALYZE) hourly.sums, hourly.marks"))
+    if await connection.scalar(_COMPUTES):
+        computed = 0
+        while done := await retry(connection.scalar, _COMPUTE, {"hours": HOURS_COMPUTED_AT_ONCE}):
+            computed += done
+            # A client that writes readings of all times would be followed for ever: the next upkeep goes on.
+            if done < HOURS_COMPUTED_AT_ONCE or computed >= HOURS_COMPUTED_IN_ALL:
+                break
+        if computed >= HOURS_AT_ONCE:
+            await retry(connection.execute, text("VACUUM (ANALYZE) hourly.occupied, hourly.occupied_marks"))
     return hours
 
 

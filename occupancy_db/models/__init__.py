@@ -6,6 +6,7 @@ from occupancy_db.models.prediction import Prediction
 from occupancy_db.models.room import Room
 from occupancy_db.models.room_transition import RoomTransition
 from occupancy_db.models.sensor import Sensor
+from occupancy_db.models.sensor_gap import SensorGap
 from occupancy_db.models.sensor_reading import SensorReading
 
 __all__ = [
@@ -16,5 +17,6 @@ __all__ = [
     "RoomTransition",
     "RoomType",
     "Sensor",
+    "SensorGap",
     "SensorReading",
 ]

@@ -22,7 +22,7 @@ class Sensor(Base):
     label: Mapped[str | None] = mapped_column(Text)
     """The name that people read."""
     hold: Mapped[timedelta | None]
-    """The longest time for which a state holds without another reading; None for no limit."""
+    """The longest time for which a state holds without another reading; None for 24 hours."""
     max_silence: Mapped[timedelta | None]
     """The longest time without a reading that is nothing unusual; None: it is learnt from the readings."""
 

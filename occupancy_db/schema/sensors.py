@@ -49,7 +49,7 @@ class Sensor:
         room: A room of the database; None from the retirement of the sensor on.
         zone: 1 to 50 characters; None as the room.
         label: Text for people.
-        hold: The longest time for which a state holds without another reading; None for no limit.
+        hold: The longest time for which a state holds without another reading; None for 24 hours.
         max_silence: The longest time without a reading that is nothing unusual; None to learn it from the
             readings.
     """

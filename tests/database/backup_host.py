@@ -110,7 +110,8 @@ class BackupHost:
         clients read take the place of the tables of the hourly sums.
         """
         # A restore keeps the checks of the clock, which are the host's.
-        skipped = {"hourly.sums", "hourly.marks", "hourly.watermark", "hourly.clock"}
+        sums = {"hourly.sums", "hourly.marks", "hourly.occupied", "hourly.occupied_marks", "hourly.watermark"}
+        skipped = {*sums, "hourly.clock"}
         tables = " UNION ALL ".join(
             f"SELECT '{name}', count(*), md5(string_agg(t::text, ';' ORDER BY t::text)) FROM ONLY {name} AS t"
             for name in self._tables(schema)

@@ -38,7 +38,8 @@ def test_a_schema_is_created_inspected_rolled_back_and_created_again(empty: Data
     assert tables["missing"] == []
     assert {row["name"]: row["partitions"] for row in tables["tables"]} == {
         "alembic_version": 0, "predictions": 0, "room_transitions": 0, "rooms": 0, "sensor_readings": 20,
-        "sensors": 0,
+        "sensor_gaps": 0, "sensors": 0, "hourly.carried": 0, "hourly.forgotten": 0, "hourly.occupied": 0,
+        "hourly.occupied_history": 0, "hourly.occupied_marks": 0,
         "hourly.clock": 0, "hourly.history": 0, "hourly.home": 0, "hourly.marks": 0, "hourly.sums": 0,
         "hourly.watermark": 0, "hourly.ingest_slots": 0, "maintenance_lock": 0,
     }  # fmt: skip
@@ -47,8 +48,10 @@ def test_a_schema_is_created_inspected_rolled_back_and_created_again(empty: Data
     assert answer(empty, "rollback", "--revision", "004_hourly_sums")["to"] == "004_hourly_sums"
     found = empty.cli("check-tables").stdout
     assert (
-        "missing: table hourly.clock, table hourly.home, table hourly.ingest_slots, table rooms, "
-        "table sensors, view latest_readings, " in found
+        "missing: table hourly.carried, table hourly.clock, table hourly.forgotten, table hourly.home, "
+        "table hourly.ingest_slots, table hourly.occupied, table hourly.occupied_history, "
+        "table hourly.occupied_marks, table rooms, table sensor_gaps, table sensors, "
+        "view latest_readings, " in found
     )
     assert answer(empty, "rollback", "--revision", "base")["to"] is None
     beyond = empty.cli("rollback")

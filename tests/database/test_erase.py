@@ -25,6 +25,10 @@ OF_ROOM = {
     "readings": "SELECT count(*) FROM sensor_readings WHERE room = '{}'",
     "sums": "SELECT count(*) FROM hourly.sums WHERE room = '{}'",
     "history": "SELECT count(*) FROM hourly.history WHERE room = '{}'",
+    "spans": "SELECT count(*) FROM hourly.occupied WHERE room = '{}'",
+    "seconds": "SELECT count(*) FROM hourly.occupied_history WHERE room = '{}'",
+    "carried": "SELECT count(*) FROM hourly.carried WHERE room = '{}'",
+    "occupied": "SELECT count(*) FROM occupied_zone_hours WHERE room = '{}'",
     "hours": "SELECT count(*) FROM sensor_reading_stats WHERE room = '{}'",
     "status": "SELECT count(*) FROM room_occupancy_status WHERE room = '{}'",
     "newest": "SELECT count(*) FROM latest_readings WHERE room = '{}'",
@@ -134,7 +138,8 @@ def test_a_sensor_that_moved_is_erased_in_all_of_its_places(backup_host: BackupH
     for hour, room in hours:
         backup_host.cluster.execute(history.format(hour, room), database=LIVE)
     done = erase(backup_host, "--entity", "sensor.x")
-    assert done["rows"][LIVE] == {"hourly.history": 1, "sensor_readings": 2, "sensors": 2}
+    rows = {table: number for table, number in done["rows"][LIVE].items() if number}
+    assert rows == {"hourly.history": 1, "sensor_readings": 2, "sensors": 2}
     assert backup_host.query("SELECT entity FROM sensors") == [("sensor.y",)]
     assert backup_host.query(
         "SELECT DISTINCT zone FROM sensor_readings WHERE zone IN ('chair', 'shelf')"

@@ -132,7 +132,9 @@ asyncio.run(main())
 
 
 @pytest.mark.parametrize("user", ["occupancy_app", "occupancy_readonly"])
-@pytest.mark.parametrize("statement", ["DELETE FROM hourly.sums", "SELECT hourly.refresh(1)"])
+@pytest.mark.parametrize(
+    "statement", ["DELETE FROM hourly.sums", "DELETE FROM hourly.occupied", "SELECT hourly.refresh(1)"]
+)
 def test_only_the_owner_can_change_the_hourly_sums(server: Server, user: str, statement: str) -> None:
     with pytest.raises(psycopg2.errors.InsufficientPrivilege):
         server.query(user, statement)
