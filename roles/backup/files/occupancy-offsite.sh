@@ -33,7 +33,7 @@ sets_here() { as_owner find . -mindepth 2 -maxdepth 2 -name "$1" -printf '%h\n' 
 sets_there() { rclone lsf --files-only "$remote" | sed -nE "s/^($set_name)\.tar\.age$1$/\1/p" | sort; }
 
 # Names that are not in the future
-past() { awk -F - -v now="$(date --utc +%Y%m%dT%H%M%SZ)" '$(NF - 1) <= now'; }
+past() { awk -F - -v now="$(date --utc +%Y%m%dT%H%M%SZ)" 'NF > 2 && $(NF - 1) <= now'; }
 
 copy() {
   local to=$remote/$1.tar.age sent received
