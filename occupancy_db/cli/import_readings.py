@@ -266,7 +266,7 @@ def _left_out(report: importer.Report) -> list[str]:
     lines = []
     if report.stateless:
         states = ", ".join(f"{rows:,} {state}" for state, rows in report.stateless.items())
-        lines.append(f"not stored, as they say nothing: {states}")
+        lines.append(f"without a state: {states}; {report.gaps:,} new gaps, which end a state")
     if report.entities:
         named = [f"{entity} ({rows:,})" for entity, rows in list(report.entities.items())[:_SHOWN]]
         more = len(report.entities) - len(named)

@@ -17,6 +17,7 @@ class Report:
         replaced: By month, how many such hours of a zone now have the readings of the files instead, and how
             many readings these hours had.
         no_state: Rows that say nothing.
+        gaps: Those of them that have ended a state, and were not there.
         unplaced: Rows that name an entity alone which is in no room at that time.
         rejected: Rows that cannot be taken.
         stateless: The rows that say nothing, by what they say instead.
@@ -30,6 +31,7 @@ class Report:
     duplicates: int = 0
     in_history: int = 0
     no_state: int = 0
+    gaps: int = 0
     unplaced: int = 0
     rejected: int = 0
     stateless: dict[str, int] = field(default_factory=dict)

@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from occupancy_db.connection import connect
 from occupancy_db.errors import DatabaseError, ExitCode
+from occupancy_db.history.gaps import MANY, Gaps
 from occupancy_db.history.import_report import Report as Report
 from occupancy_db.history.judge import COPY_COLUMNS, COPY_HEADER, COPY_TRAILER
 from occupancy_db.history.partitions import attach, bounds, create_standalone, prepare
@@ -115,16 +116,20 @@ class _Months:
         self._announce = announce
         self._replace = replace
         self._staged: dict[date, int] = {}  # and how many readings
+        self._gaps = Gaps(driver)
 
     async def load(self, reader: Reader) -> None:
         """Copy each month into a table of its own, zone by zone: a zone's history is then in one place."""
         while True:
+            if len(reader.gaps) >= MANY:
+                await self._gaps.stage(reader.take_gaps())
             month = reader.ready()
             if month is None:
                 if reader.advance():
                     continue
                 month = reader.fullest()
                 if month is None:
+                    await self._gaps.stage(reader.take_gaps())
                     return
             if month not in self._staged:
                 await self._stage(month)
@@ -188,6 +193,7 @@ class _Months:
                 await self._merge(month)
             else:
                 attachable.append(month)
+        self._report.gaps = await self._gaps.insert()
         if attach:
             self._announce("attaching")
             await self._attach(attachable)

@@ -10,7 +10,7 @@ from occupancy_db.months import absurd
 from occupancy_db.rooms import Rooms
 from occupancy_db.schema.room_names import name_problem
 from occupancy_db.sensors import Sensors
-from occupancy_db.validation import ENTITY_LENGTH, ZONE_LENGTH, room_problem, text_problem
+from occupancy_db.validation import ENTITY_LENGTH, GAPS, ZONE_LENGTH, room_problem, text_problem
 
 COPY_COLUMNS: Final = ("room", "zone", "state", "source_entity", "confidence", "timestamp")
 """The columns of a row, in order."""
@@ -22,7 +22,7 @@ STATES: Final = {
     **dict.fromkeys(["true", "t", "1", "on", "yes", "1.0"], True),
     **dict.fromkeys(["false", "f", "0", "off", "no", "0.0"], False),
 }
-STATELESS: Final = frozenset({"unavailable", "unknown", ""})
+STATELESS: Final = GAPS | {""}
 """What Home Assistant records when a sensor says nothing."""
 
 DEFAULT_ROOMS: Final = Rooms(dict.fromkeys(room.value for room in RoomType))
@@ -44,7 +44,15 @@ class Reject(Exception):  # noqa: N818  # an outcome of reading, not an error
 
 
 class NoState(Exception):  # noqa: N818  # as above
-    """A row that says nothing, and how it says so."""
+    """A row that says nothing, and how it says so.
+
+    Attributes:
+        gap: Room, zone and entity of a gap, which ends a state; None if the row is none.
+    """
+
+    def __init__(self, says: str, gap: tuple[str, str, str] | None = None) -> None:
+        super().__init__(says)
+        self.gap = gap
 
 
 class NoPlace(Exception):  # noqa: N818  # as above
@@ -115,7 +123,8 @@ class Judge:
             since = -FOREVER if stay.since is None else micros(stay.since)
             until = FOREVER if stay.until is None else micros(stay.until)
         if state is None or (isinstance(state, str) and state.lower() in STATELESS):
-            raise NoState(state or "none")
+            place = self._ended(room, zone, state, moment)
+            raise NoState(state or "none", place and (*place, entity))
         self._check_room(room, moment)
         if problem := text_problem("zone", zone, ZONE_LENGTH):
             raise Reject(problem)
@@ -125,6 +134,17 @@ class Judge:
         values = (room.encode(), zone.encode(), bytes([_state(state)]), entity.encode())
         columns = b"".join(_int32(len(value)) + value for value in values)
         return Start(_int16(len(COPY_COLUMNS)) + columns, since, until, room, zone)
+
+    def _ended(self, room: Any, zone: Any, state: str | None, moment: int) -> tuple[str, str] | None:
+        """Where a state ends, if the row says so and names a good place."""
+        if state is None or state.lower() not in GAPS:
+            return None
+        problem = (
+            room_problem(room, self._rooms)
+            or self._rooms.retirement_problem(room, moment_of(moment))
+            or text_problem("zone", zone, ZONE_LENGTH)
+        )
+        return None if problem else (room, zone)
 
     def _check_room(self, room: Any, moment: int) -> None:
         problem = room_problem(room, self._rooms)

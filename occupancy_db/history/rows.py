@@ -19,6 +19,7 @@ from occupancy_db.history.sources.base import Fault, Options, Row, Source
 from occupancy_db.history.sources.recognise import open_source
 from occupancy_db.history.times import AmbiguousTimeError, Clock, micros, moment_of
 from occupancy_db.months import AHEAD, EARLIEST, following, month_of
+from occupancy_db.storage import Gap
 
 STEP: Final = 2000
 """Rows that are parsed at once: a few milliseconds, in which nothing else happens."""
@@ -80,6 +81,7 @@ class Reader:
         said: What each source was recognised as.
         rejects: The rows that were not taken.
         waiting: Good rows that have not been taken.
+        gaps: Gaps that have not been taken.
     """
 
     def __init__(
@@ -110,6 +112,7 @@ class Reader:
         self.seen: dict[tuple[str, str, str], Seen] | None = {} if by_entity else None
         self.said: dict[str, str] = {}
         self.waiting = 0
+        self.gaps: list[Gap] = []
         self.rejects = rejects
         self._options = options
         self._now = now
@@ -176,6 +179,11 @@ class Reader:
         for parts in taken:
             for first in range(0, len(parts), 2 * STEP):
                 yield b"".join(parts[first : first + 2 * STEP])
+
+    def take_gaps(self) -> list[Gap]:
+        """The gaps that wait; they wait no longer."""
+        gaps, self.gaps = self.gaps, []
+        return gaps
 
     def _month(self, month: date) -> _Month:
         if month not in self._months:
@@ -280,6 +288,8 @@ class Reader:
         except NoState as state:
             self.read += 1
             self.stateless[str(state)] += 1
+            if state.gap:
+                self.gaps.append((moment_of(moment), *state.gap))
         except NoPlace as entity:
             self.read += 1
             self.unplaced[str(entity)] += 1

@@ -137,7 +137,14 @@ def test_ndjson_and_the_history_of_home_assistant(database: Database, cursor: Cu
     nowhere = bring_in(database, "h.csv")
     assert (nowhere["imported"], nowhere["entities"]) == (0, {"binary_sensor.x": 3})
     report = bring_in(database, "h.csv", "--entities", "e.csv")
-    assert (report["imported"], report["no_state"], report["read"]) == (2, 1, 3)
+    assert (report["imported"], report["no_state"], report["gaps"], report["read"]) == (2, 1, 1, 3)
+    cursor.execute("SELECT * FROM sensor_gaps")
+    assert cursor.fetchall() == [(NOW.replace(microsecond=100_000), "office", "x", "binary_sensor.x")]
+    assert bring_in(database, "h.csv", "--entities", "e.csv")["gaps"] == 0
+    # A time of which the history alone is left gets no gap.
+    cursor.execute("DELETE FROM sensor_gaps")
+    cursor.execute("UPDATE hourly.forgotten SET times = tstzmultirange(tstzrange(NULL, NULL))")
+    assert bring_in(database, "h.csv", "--entities", "e.csv")["gaps"] == 0
     cursor.execute(
         "SELECT state FROM sensor_readings WHERE source_entity = 'binary_sensor.x' ORDER BY timestamp"
     )

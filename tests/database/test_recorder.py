@@ -52,7 +52,7 @@ def test_states_go_where_their_sensor_was(database_with_places: Database, cursor
     report = bring_in(database, path)
     # A state whose attributes changed is in the recorder twice, and is one reading.
     assert (report["read"], report["imported"], report["duplicates"], report["rejected"]) == (12, 5, 1, 0)
-    assert report["stateless"] == {"unavailable": 1, "unknown": 1, "none": 1}
+    assert (report["stateless"], report["gaps"]) == ({"unavailable": 1, "unknown": 1, "none": 1}, 2)
     assert report["entities"] == {
         "binary_sensor.front_door": 1, "light.kitchen": 1, "sensor.office_temperature": 1
     }  # fmt: skip

@@ -104,7 +104,7 @@ def test_a_dry_run_without_a_database_assumes_the_rooms_of_a_new_one_and_says_so
     result = database.cli("import", "--dry-run", "a.csv", POSTGRES_PORT="1")
     assert result.returncode == ExitCode.FAILED
     assert "unknown room 'kitchen'" in result.stdout
-    assert "the rooms of a new database are assumed: cannot connect" in result.stdout
+    assert "the rooms of a new database and no sensors are assumed: cannot connect" in result.stdout
 
 
 def test_reset_works_with_rows_of_added_rooms_and_creates_the_six(database: Database) -> None:
