@@ -303,13 +303,13 @@ def test_clients_write_again_after_the_address_has_come_late(
     listen = (
         "sed --in-place s/^OCCUPANCY_LISTEN_ADDRESSES=.*/OCCUPANCY_LISTEN_ADDRESSES={}/ /opt/occupancy/.env"
     )
-    address = host.check_output("ip -4 -brief address show dev eth0").split()[2]
-    gateway = host.check_output("ip -4 route show default").split()[2]
+    _, _, gateway, _, device = host.check_output("ip -4 route show default").split()[:5]
+    address = host.check_output(f"ip -4 -brief address show dev {device}").split()[2]
     host.check_output(f"{listen.format(server.address)} && /opt/occupancy/publish-port")
     try:
-        host.check_output(f"systemctl stop docker docker.socket && ip address del {address} dev eth0")
+        host.check_output(f"systemctl stop docker docker.socket && ip address del {address} dev {device}")
         host.check_output(f"systemctl start docker && {START}")
-        host.check_output(f"ip address add {address} dev eth0 && ip route add default via {gateway}")
+        host.check_output(f"ip address add {address} dev {device} && ip route add default via {gateway}")
         back("add_the_address_late")
     finally:
         host.check_output(f"{listen.format('0.0.0.0')} && /opt/occupancy/publish-port")  # noqa: S104
