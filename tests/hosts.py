@@ -156,7 +156,11 @@ def play(server: Server) -> Callable[..., subprocess.CompletedProcess[str]]:
 
 
 def run_playbook(
-    name: str, *arguments: str, root: Path = ROOT, **variables: Any
+    name: str,
+    *arguments: str,
+    root: Path = ROOT,
+    engine: str = "",
+    **variables: Any,
 ) -> subprocess.CompletedProcess[str]:
     """Run one of the product's playbooks on the scenario's hosts as an operator does.
 
@@ -164,6 +168,7 @@ def run_playbook(
         name: The playbook.
         arguments: Further arguments.
         root: The checkout of the product, for instance of another release.
+        engine: The address of the engine that Docker commands on the controller go to, if it is not its own.
         variables: Extra variables.
     """
     command = ["ansible-playbook", f"playbooks/{name}"]
@@ -175,6 +180,8 @@ def run_playbook(
     environment = {key: value for key, value in os.environ.items() if not key.startswith("ANSIBLE_")}
     # Filter plugins import the tools of the same checkout.
     environment["PYTHONPATH"] = str(root)
+    if engine:
+        environment["DOCKER_HOST"] = engine
     return subprocess.run(
         command,
         cwd=root,

@@ -61,9 +61,7 @@ class Controller:
         """Run a playbook in the checkout with the password for sudo."""
         start = time.monotonic()
         ops = {"container_images_ops": self.ops} if self.ops else {}
-        with pytest.MonkeyPatch.context() as environment:
-            environment.setenv("DOCKER_HOST", ENGINE)
-            done = run_playbook(playbook, *SUDO, *arguments, root=self.root, **ops | variables)
+        done = run_playbook(playbook, *SUDO, *arguments, root=self.root, engine=ENGINE, **ops | variables)
         self.seconds = time.monotonic() - start
         return done
 
@@ -237,7 +235,10 @@ def test_certificates_and_passwords_are_replaced(controller: Controller) -> None
 def test_a_run_after_all_of_that_changes_nothing(controller: Controller) -> None:
     # The directory of the other project is called occupancy. Its orphans are none of the product's containers.
     on(CE).check_output("docker compose --project-directory /srv/occupancy up --detach --remove-orphans")
-    assert set(controller.changes("site.yml").values()) == {0}
+    done = controller.run("site.yml", "--diff")
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+    changed = re.findall(r"TASK (?:(?!TASK).)*?changed:.*?(?=\n\n)", done.stdout, re.DOTALL)
+    assert not changed, "\n".join(changed)
 
 
 def test_the_product_is_removed(controller: Controller) -> None:
