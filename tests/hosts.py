@@ -159,7 +159,7 @@ def run_playbook(
     name: str,
     *arguments: str,
     root: Path = ROOT,
-    engine: str = "",
+    engine: Any = "",
     **variables: Any,
 ) -> subprocess.CompletedProcess[str]:
     """Run one of the product's playbooks on the scenario's hosts as an operator does.
