@@ -253,7 +253,7 @@ def _print(report: importer.Report, reader: Reader, *, dry_run: bool, seconds: f
             for month, old in report.replaced.items()
         ),
         *lines,
-        *_left_out(report),
+        *_left_out(report, stored=not dry_run),
         *(f"rejected: {words}" for words in bad.first),
         *([f"all rejected rows: {bad.path}"] if bad.count else []),
         *([with_program(add_rooms_hint(unknown))] if unknown else []),
@@ -261,12 +261,12 @@ def _print(report: importer.Report, reader: Reader, *, dry_run: bool, seconds: f
     )
 
 
-def _left_out(report: importer.Report) -> list[str]:
-    """What was neither stored nor rejected, by name."""
+def _left_out(report: importer.Report, *, stored: bool) -> list[str]:
+    """What was neither a reading nor rejected, by name."""
     lines = []
     if report.stateless:
         states = ", ".join(f"{rows:,} {state}" for state, rows in report.stateless.items())
-        lines.append(f"without a state: {states}; {report.gaps:,} new gaps, which end a state")
+        lines.append(f"without a state: {states}" + (f"; {report.gaps:,} are new gaps" if stored else ""))
     if report.entities:
         named = [f"{entity} ({rows:,})" for entity, rows in list(report.entities.items())[:_SHOWN]]
         more = len(report.entities) - len(named)

@@ -14,12 +14,12 @@ class Report:
         imported: New readings.
         duplicates: Readings that were there, or came twice.
         in_history: Readings of hours that retention has summed up and removed.
-        replaced: By month, how many such hours of a zone now have the readings of the files instead, and how
-            many readings these hours had.
         no_state: Rows that say nothing.
-        gaps: Those of them that have ended a state, and were not there.
         unplaced: Rows that name an entity alone which is in no room at that time.
         rejected: Rows that cannot be taken.
+        gaps: New gaps, which are among the rows without a state.
+        replaced: By month, how many hours of a zone that had been summed up and removed have the readings of
+            the files instead now, and how many readings these hours had.
         stateless: The rows that say nothing, by what they say instead.
         entities: The rows without a room, by entity.
         months: New readings by month.
@@ -31,9 +31,9 @@ class Report:
     duplicates: int = 0
     in_history: int = 0
     no_state: int = 0
-    gaps: int = 0
     unplaced: int = 0
     rejected: int = 0
+    gaps: int = 0
     stateless: dict[str, int] = field(default_factory=dict)
     entities: dict[str, int] = field(default_factory=dict)
     months: dict[str, int] = field(default_factory=dict)
