@@ -163,7 +163,7 @@ DOCKER = """case "$*" in
 info*) {info} ;;
 "compose version"*) {compose} ;;
 "buildx version"*) {buildx} ;;
-"ps "*) cat {listed} ;;
+"ps --all --no-trunc "*) cat {listed} ;;
 "network ls "*) printf 'bridge=\\noccupancy=occupancy\\noccupancy_default=occupancy\\n' ;;
 "images "*) printf 'occupancy-ops:1\\n<none>:<none>\\n' ;;
 "compose --project-directory"*) echo postgres {hashed} ;;

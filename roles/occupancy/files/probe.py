@@ -172,7 +172,7 @@ def engine_facts(request: dict[str, Any]) -> dict[str, Any]:
         return {"engine": "", "images": [], "containers": [], "networks": {}, "container": {}}
     version = run("docker", "info", "--format", "{{.ServerVersion}}")
     tools = version and run("docker", "compose", "version")
-    listed = run("docker", "ps", "--all", "--format", "{{json .}}") or ""
+    listed = run("docker", "ps", "--all", "--no-trunc", "--format", "{{json .}}") or ""  # digests, too
     containers = [read_container(json.loads(line)) for line in listed.splitlines()]
     networks = run("docker", "network", "ls", "--format", '{{.Name}}={{.Label "com.docker.compose.project"}}')
     images = run("docker", "images", "--format", "{{.Repository}}:{{.Tag}}") or ""
