@@ -26,7 +26,7 @@ LEVELS = ("test", "test-all", "test-full")
 
 WORKERS = str(max(2, min(4, os.cpu_count() or 2)))
 """Processes of pytest-xdist. Each has its own PostgreSQL server."""
-PYTEST = ("pytest", "-q", "-r", "s", "--numprocesses", WORKERS, "--dist", "worksteal")
+PYTEST = ("pytest", "-q", "-r", "fEs", "--numprocesses", WORKERS, "--dist", "worksteal")
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ STAGES = (
     Stage(
         "clients",
         "clients of each kind, as the application, over verified TLS to the server image",
-        ("pytest", "-q", "-r", "s", "tests/clients"),
+        ("pytest", "-q", "-r", "fEs", "tests/clients"),
     ),
     Stage(
         "faults",
@@ -113,6 +113,7 @@ class Result:
         passed: Checks that passed.
         failed: Checks that failed.
         skipped: What was not checked, each with its reason.
+        failures: The tests that failed, each with the first line of its reason.
     """
 
     stage: Stage
@@ -121,6 +122,7 @@ class Result:
     passed: int
     failed: int
     skipped: list[str] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
 
 
 def stages(level: str, only: str = "") -> list[Stage]:
@@ -143,6 +145,10 @@ TOTAL = re.compile(r"^=* ?(?:\d+ [a-z]+(?:, )?)+(?: in [\d.]+s.*)?$")
 SKIPPED = re.compile(
     r"^(?:SKIPPED \[(?P<count>\d+)\] (?P<test>.+)|lint: skipped (?P<check>.+))$", re.MULTILINE
 )
+
+FAILURE = re.compile(r"^(?:FAILED|ERROR) (\S+::.+)$", re.MULTILINE)
+SHOWN_FAILURES = 20
+"""How many failed tests of a stage the summary names; all are in the log."""
 
 
 def count(output: str, code: int) -> tuple[int, int, list[str]]:
@@ -199,14 +205,15 @@ def run(stage: Stage, level: str, show: Callable[[str], object]) -> Result:
             lines.append(line)
         code = process.wait()
     seconds = time.monotonic() - start
-    passed, failed, skipped = count("".join(lines), code)
+    output = "".join(lines)
+    passed, failed, skipped = count(output, code)
     ended = "passed" if code == 0 else f"FAILED with exit code {code}"
     show(f"== {stage.name} {ended} after {seconds:.0f} s\n\n")
-    return Result(stage, code, seconds, passed, failed, skipped)
+    return Result(stage, code, seconds, passed, failed, skipped, FAILURE.findall(output))
 
 
 def summary(results: Sequence[Result], not_run: Iterable[Stage] = ()) -> str:
-    """The table by stage, skipped checks and why, the logs of failed stages, and last the totals."""
+    """The table by stage, skipped checks and why, what failed and its logs, and last the totals."""
     width = max(len(stage.name) for stage in STAGES)
     lines = [f"{'Stage':{width}}  Result   Seconds  Passed  Failed  Skipped  What is checked"]
     for one in results:
@@ -219,8 +226,10 @@ def summary(results: Sequence[Result], not_run: Iterable[Stage] = ()) -> str:
         lines += ["", "Skipped, with the reason:"]
         lines += [f"  {one.stage.name}: {reason}" for one in results for reason in one.skipped]
     if failures := [one for one in results if one.code != 0]:
-        lines += ["", "The output of the stages that failed:"]
-        lines += [f"  {(LOGS / one.stage.name).relative_to(ROOT)}.log" for one in failures]
+        lines += ["", "The stages that failed, with their output and the first failed tests:"]
+        for one in failures:
+            lines.append(f"  {(LOGS / one.stage.name).relative_to(ROOT)}.log")
+            lines += [f"    {test}" for test in one.failures[:SHOWN_FAILURES]]
     skipped = sum(len(one.skipped) for one in results)
     lines += ["", f"{sum(one.passed for one in results)} passed, {sum(one.failed for one in results)} failed"]
     lines[-1] += f", {skipped} skipped" if skipped else ""

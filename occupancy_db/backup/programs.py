@@ -26,6 +26,11 @@ _MEANINGS = [
         ExitCode.UNSUITABLE,
         "Choose another BACKUP_COMPRESSION: every build supports gzip:3.",
     ),
+    (
+        "SSL support is not compiled in",
+        ExitCode.UNSUITABLE,
+        "Use programs of PostgreSQL that were built with SSL.",
+    ),
     ("unrecognized compression algorithm", ExitCode.UNSUITABLE, "Correct BACKUP_COMPRESSION, as in gzip:3."),
     ("invalid compression specification", ExitCode.UNSUITABLE, "Correct BACKUP_COMPRESSION, as in gzip:3."),
     (

@@ -19,6 +19,9 @@ from occupancy_db.schema.definitions import Drift
 from occupancy_db.schema.privileges import USERS
 from occupancy_db.settings import Settings
 
+_CONTAINERS_ACCOUNT = "occupancy-tools"
+"""Account of a provisioned host that keeps the id of its containers (roles/occupancy/vars/main.yml)."""
+
 _USERS = text("SELECT count(*) FROM pg_roles WHERE rolname = ANY (CAST(:names AS text[]))")
 
 
@@ -27,10 +30,13 @@ async def not_comparable(backup: BackupSettings) -> str | None:
     for directory in (backup.dir, backup.rehearsal_dir):
         if not os.access(directory, os.W_OK):
             return f"{directory} does not exist, or this user may not write to it"
+    owner = backup.rehearsal_dir.stat().st_uid
     try:
-        pwd.getpwuid(backup.rehearsal_dir.stat().st_uid)
-    except KeyError:  # the directory of a host's containers, and initdb wants the name of its user
+        account = pwd.getpwuid(owner).pw_name
+    except KeyError:  # initdb wants the name of its user
         return f"the owner of {backup.rehearsal_dir} has no account on this machine"
+    if account == _CONTAINERS_ACCOUNT and owner != os.geteuid():
+        return f"{backup.rehearsal_dir} belongs to the containers of this host"
     return await missing_programs()
 
 

@@ -1,12 +1,17 @@
 """Everything that pg_dump writes is compared: a backup with its copy, and a live schema with its release."""
 
+import asyncio
 import json
 import os
+import pwd
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 
+from occupancy_db.backup.configuration import BackupSettings
 from occupancy_db.errors import ExitCode
+from occupancy_db.release.drift import not_comparable
 from occupancy_db.schema.definitions import Definitions
 from tests.database import backup_host as hosts
 from tests.database.backup_host import LIVE, BackupHost, PreparedSets, make_backup_host
@@ -176,14 +181,24 @@ def test_an_unchanged_database_has_no_difference(live: BackupHost) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can change the owner")
-def test_directories_of_a_container_are_not_used_by_a_checkout(live: BackupHost) -> None:
-    """As those of a host that is this machine: their owner has an account in the image only."""
+def test_directories_without_an_owner_are_not_used(live: BackupHost) -> None:
     owner = live.rehearsals.stat().st_uid
-    os.chown(live.rehearsals, 10001, -1)
+    known = {account.pw_uid for account in pwd.getpwall()}
+    os.chown(live.rehearsals, next(uid for uid in range(60_000, 65_000) if uid not in known), -1)
     checked = live.cli("check-tables")
     os.chown(live.rehearsals, owner, -1)
     assert checked.returncode == 0, checked.stdout + checked.stderr
     assert f"the owner of {live.rehearsals} has no account" in checked.stdout
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can change the owner")
+def test_directories_of_a_container_are_not_used_by_a_checkout(
+    live: BackupHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As those of a host that is this machine, where an account keeps the id of the containers."""
+    monkeypatch.setattr(pwd, "getpwuid", lambda _: SimpleNamespace(pw_name="occupancy-tools"))
+    refused = asyncio.run(not_comparable(BackupSettings(dir=live.sets, rehearsal_dir=live.rehearsals)))
+    assert refused == f"{live.rehearsals} belongs to the containers of this host"
 
 
 def test_a_checkout_without_the_programs_says_what_was_not_compared(live: BackupHost) -> None:

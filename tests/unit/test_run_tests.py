@@ -92,7 +92,7 @@ def test_the_counts_are_those_of_the_output(output: str, code: int, expected: ob
 def test_a_failed_stage_does_not_hide_the_others(use: Use, capfd: pytest.CaptureFixture[str]) -> None:
     use(
         python("first", "print('2 passed in 1s')"),
-        python("second", "print('1 failed, 3 passed in 1s'); raise SystemExit(1)"),
+        python("second", "print('FAILED a.py::b - 1 == 2\\n1 failed, 3 passed in 1s'); exit(1)"),
         python("third", "print('SKIPPED [1] a.py:1: no engine'); print('4 passed, 1 skipped in 1s')"),
     )
     assert main(["test"]) == 1
@@ -104,7 +104,8 @@ def test_a_failed_stage_does_not_hide_the_others(use: Use, capfd: pytest.Capture
         ["third", "passed"],
     ]
     assert "  third: a.py:1: no engine" in table
-    assert "  logs/second.log" in table
+    log = table.index("  logs/second.log")
+    assert table[log + 1] == "    a.py::b - 1 == 2"
     assert table[-1] == "9 passed, 1 failed, 1 skipped"
     assert (run_tests.LOGS / "first.log").read_text() == "2 passed in 1s\n"
 

@@ -4,7 +4,7 @@ import pytest
 
 from tests.hosts import check_collection
 
-TESTS = 13
+TESTS = 14
 """If a file is not collected any more, the scenario fails."""
 
 

@@ -11,6 +11,7 @@ import re
 import subprocess
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
@@ -210,7 +211,21 @@ def test_a_backup_is_taken_and_restored(controller: Controller) -> None:
     controller.changes("backup.yml")
     for name in (PULL, CE):
         assert json.loads(on(name).check_output("occupancy-db --json backup list </dev/null"))["sets"]
-    controller.changes("restore.yml", "--limit", PULL, restore_set="latest", restore_confirm="occupancy")
+
+
+def test_a_restore_survives_a_lost_connection(controller: Controller) -> None:
+    pull = on(PULL)
+    with ThreadPoolExecutor() as pool:
+        restore = pool.submit(
+            controller.changes,
+            *("restore.yml", "--limit", PULL),
+            restore_set="latest",
+            restore_confirm="occupancy",
+        )
+        while pull.run("pgrep --full '[o]ccupancy_db restore'").rc != 0:
+            assert not restore.done(), restore.result()
+        pull.check_output("pkill -KILL --full '^sshd(-session)?: [^ ]+@'")
+        restore.result()
 
 
 def test_migrations_run_in_batches(controller: Controller) -> None:
