@@ -33,3 +33,5 @@ class ExitCode(IntEnum):
     PROGRAM = 14, "a program of PostgreSQL failed"
     UNSUITABLE = 15, "versions or features do not fit"
     CLOCK = 16, "the clock contradicts what is recorded"
+    WARNING = 20, "a check is a warning, none is bad"
+    BAD = 21, "a check is bad"

@@ -1,10 +1,13 @@
 """What a check is, what it found, and the document with the results of all checks."""
 
 import json
-from dataclasses import asdict, dataclass
-from datetime import datetime
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any
+
+STALE_INTERVALS = 3
+"""A document that is older than so many intervals of its job says nothing about now."""
 
 
 class Level(StrEnum):
@@ -78,17 +81,43 @@ class Status:
         host: Name of the host.
         release: Release of the product.
         results: One for each check of the list, in its order.
+        interval: Seconds between two runs of the job that writes the document.
     """
 
     time: datetime
     host: str
     release: str
     results: tuple[Result, ...]
+    interval: int = 300
 
     @property
     def level(self) -> Level:
         """The worst level; good if nothing was checked."""
         return max((one.level for one in self.results), key=lambda level: level.rank, default=Level.GOOD)
+
+    def as_read(self, now: datetime | None = None) -> "Status":
+        """Return the document with the check ``checks`` as it is at this moment.
+
+        Args:
+            now: The moment of reading; default: now.
+
+        Returns:
+            The same, or with a bad result of ``checks`` if the job that writes it has missed its runs: the
+            other results say how it was.
+        """
+        now = now or datetime.now(UTC)
+        age = (now - self.time).total_seconds()
+        if abs(age) <= STALE_INTERVALS * self.interval:
+            return self
+        when = f"{self.time.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+        summary = f"the job has not run since {when}: what follows is as old"
+        if age < 0:
+            summary = f"the last run was at {when}, which is in the future: the clock is or was wrong"
+        stale = Result(
+            "checks", Level.BAD, summary, value=age, since=self.time + timedelta(seconds=self.interval)
+        )
+        others = tuple(one for one in self.results if one.name != stale.name)
+        return replace(self, results=(stale, *others))
 
     def to_json(self) -> str:
         """Return the document, as it is written to ``status.json``."""
@@ -96,6 +125,7 @@ class Status:
             "time": self.time.isoformat(),
             "host": self.host,
             "release": self.release,
+            "interval": self.interval,
             "level": self.level,
             "checks": [
                 asdict(one) | {"since": one.since.isoformat() if one.since else None} for one in self.results
@@ -117,6 +147,7 @@ class Status:
                 document["host"],
                 document["release"],
                 tuple(_result(one) for one in document["checks"]),
+                int(document["interval"]),
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"not a document of check results: {error!r}") from error

@@ -25,6 +25,7 @@ COMMANDS = {
     "history": ("history", "history", "List the migrations of this release, newest first."),
     "lint": ("lint", "lint", "Check the migrations for statements that block or break a running system."),
     "create-migration": ("create_migration", "create_migration", "Write the file of the next migration."),
+    "status": ("status", "status", "Show the results of all checks, the worst first."),
     "test-connection": (
         "test_connection",
         "test_connection",

@@ -12,12 +12,16 @@ BEGIN ATOMIC
         FROM pg_database WHERE datname = current_database()
         UNION ALL
         SELECT 'schema ' || nspname, nspowner, coalesce(nspacl, acldefault('n', nspowner))
-        FROM pg_namespace WHERE nspname = 'public'
+        FROM pg_namespace WHERE nspname IN ('public', 'hourly')
         UNION ALL
         SELECT
             format('%s %s', relkind, oid::regclass), relowner,
             coalesce(relacl, acldefault(CASE relkind WHEN 'S' THEN 's' ELSE 'r' END::"char", relowner))
         FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
+        UNION ALL
+        SELECT format('column %s.%s', oid::regclass, attname), relowner, attacl
+        FROM pg_class JOIN pg_attribute ON attrelid = oid
+        WHERE relnamespace::regnamespace::text IN ('public', 'hourly') AND attacl IS NOT NULL
         UNION ALL
         SELECT 'function ' || oid::regprocedure, proowner, coalesce(proacl, acldefault('f', proowner))
         FROM pg_proc WHERE pronamespace = 'public'::regnamespace
@@ -111,6 +115,32 @@ DO $$ BEGIN
     IF to_regclass('public.maintenance_lock') IS NOT NULL THEN
         REVOKE INSERT, UPDATE, DELETE ON public.maintenance_lock FROM occupancy_app;
         GRANT UPDATE ON public.maintenance_lock TO occupancy_backup;
+    END IF;
+END $$;
+
+-- Checks (occupancy_db/checks/facts.py): how many readings there are and when, without the names of rooms, zones and sensors
+GRANT USAGE ON SCHEMA public TO occupancy_monitor;
+REVOKE ALL ON ALL TABLES IN SCHEMA public FROM occupancy_monitor;
+DO $$
+DECLARE
+    wanted record;
+BEGIN
+    FOR wanted IN
+        SELECT * FROM (VALUES
+            ('public.alembic_version', 'version_num'),
+            ('public.sensor_readings', 'timestamp'),
+            ('public.latest_readings', 'timestamp'),
+            ('public.silent_sensors', 'silence'),
+            ('hourly.sums', 'hour, reading_count'),
+            ('hourly.watermark', 'closed_before'),
+            ('hourly.clock_state', 'now, checked_at, job, confirmed_at, confirmed_by, reached, contradiction')
+        ) AS granted (relation, columns)
+        WHERE to_regclass(relation) IS NOT NULL
+    LOOP
+        EXECUTE format('GRANT SELECT (%s) ON %s TO occupancy_monitor', wanted.columns, wanted.relation);
+    END LOOP;
+    IF to_regnamespace('hourly') IS NOT NULL THEN
+        GRANT USAGE ON SCHEMA hourly TO occupancy_monitor;
     END IF;
 END $$;
 

@@ -237,6 +237,7 @@ INTERFACE = {
     "history": "",
     "lint": "",
     "create-migration": "--autogenerate --no-autogenerate",
+    "status": "--watch --scheduled",
     "test-connection": "",
     "check-tables": "",
     "cleanup": ("--months --transitions-months --predictions-months --dry-run --no-dry-run --lock-wait"),

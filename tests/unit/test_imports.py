@@ -23,6 +23,7 @@ LAYERS: list[list[str]] = [
     ["history"],
     ["backup"],
     ["release"],
+    ["checks"],
     ["cli", "__main__"],
 ]  # fmt: skip
 LAYER_OF = {name: number for number, names in enumerate(LAYERS) for name in names}
