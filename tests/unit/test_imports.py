@@ -23,6 +23,8 @@ LAYERS: list[list[str]] = [
     ["history"],
     ["backup"],
     ["release"],
+    ["checks"],
+    ["notify"],
     ["cli", "__main__"],
 ]  # fmt: skip
 LAYER_OF = {name: number for number, names in enumerate(LAYERS) for name in names}
