@@ -65,8 +65,8 @@ STAGES = (
     Stage("unit", "functions, roles and documents, without a server", (*PYTEST, "tests/unit")),
     Stage(
         "database",
-        "schema, tools and client library with a real PostgreSQL server",
-        (*PYTEST, "--durations", "15", "tests/database"),
+        "schema, tools and client library with a real PostgreSQL server; notifications with real receivers",
+        (*PYTEST, "--durations", "15", "tests/database", "tests/notify"),
         full_environment=(("OCCUPANCY_IMPORT_ROWS", "1000000"),),
     ),
     Stage(

@@ -6,7 +6,7 @@ import signal
 import sys
 
 # The packages of the extra "tools", by their import names.
-_TOOLS = {"alembic", "click", "mako", "rich", "typer"}
+_TOOLS = {"alembic", "apprise", "click", "mako", "rich", "typer"}
 
 
 def main() -> None:

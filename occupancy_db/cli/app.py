@@ -46,6 +46,7 @@ COMMANDS = {
     "restore": ("restore", "restore", "Replace the live database by a verified backup set."),
     "restore-rollback": ("restore", "restore_rollback", "Undo the last restore by exchanging the databases."),
     "restore-cleanup": ("restore", "restore_cleanup", "Drop databases that a restore replaced or left."),
+    "notify": ("notify", "app", "Send messages about checks that turn bad and good again."),
     "erase": ("erase", "erase", "Remove all data of a room, a zone or a sensor."),
     "export": ("export", "export", "Write all data of a room, a zone or a sensor as a ZIP archive."),
     "import": ("import_readings", "import_readings", "Import sensor readings from files."),

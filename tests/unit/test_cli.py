@@ -255,6 +255,8 @@ INTERFACE = {
     "backup verify": "--older-than --unsigned --database --all",
     "backup sign": "",
     "backup list": "--database",
+    "notify test": "--urls",
+    "notify send": "--urls --status --directory",
     "sensors list": "",
     "sensors add": "",
     "sensors set": "--room --zone --since --label --hold --max-silence",

@@ -24,6 +24,7 @@ LAYERS: list[list[str]] = [
     ["backup"],
     ["release"],
     ["checks"],
+    ["notify"],
     ["cli", "__main__"],
 ]  # fmt: skip
 LAYER_OF = {name: number for number, names in enumerate(LAYERS) for name in names}

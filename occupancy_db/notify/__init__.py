@@ -1,0 +1,1 @@
+"""Messages about checks that turn bad and good again, by Apprise."""
