@@ -238,6 +238,7 @@ INTERFACE = {
     "lint": "",
     "create-migration": "--autogenerate --no-autogenerate",
     "status": "--watch --scheduled",
+    "log": "--since --until --level",
     "test-connection": "",
     "check-tables": "",
     "cleanup": ("--months --transitions-months --predictions-months --dry-run --no-dry-run --lock-wait"),

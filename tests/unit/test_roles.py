@@ -118,7 +118,7 @@ VERBS = {
     "Add", "Ask", "Bootstrap", "Bring", "Build", "Check", "Choose", "Collect", "Converge", "Copy",
     "Create", "Decide", "Download", "Drop", "End", "Find", "Hand", "Install", "Issue", "Keep",
     "Leave", "List", "Load", "Look", "Make", "Migrate", "Move", "Pin", "Plan", "Prepare",
-    "Provision", "Publish", "Pull", "Read", "Refuse", "Reload", "Remove", "Render", "Replace",
+    "Provision", "Publish", "Pull", "Read", "Record", "Refuse", "Reload", "Remove", "Render", "Replace",
     "Report", "Restart", "Restore", "Revoke", "Run", "Save", "Set", "Show", "Sign", "Start", "Stop",
     "Tag", "Take", "Verify", "Wait", "Write",
 }  # fmt: skip

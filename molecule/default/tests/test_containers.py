@@ -6,6 +6,7 @@ import json
 from contextlib import closing
 from typing import Any
 
+import psycopg2
 import pytest
 from testinfra.host import Host
 
@@ -104,13 +105,36 @@ def test_the_healthcheck_passes(host: Host) -> None:
 
 
 def test_a_clean_stop_needs_no_recovery(host: Host) -> None:
-    before = host.check_output("date +%s")
+    before = host.check_output("date --utc --iso-8601=seconds")
     host.check_output(f"docker restart --time 120 {CONTAINER}")
     ready = f"docker exec {CONTAINER} pg_isready --host=/var/run/postgresql"
     wait_for(lambda: host.run(ready).rc == 0, "the server", explain=lambda: host.run(ready).stdout)
-    log = host.check_output(f"docker logs --since {before} {CONTAINER} 2>&1")
+    log = host.check_output(f"occupancy-db log --since {before} --level info")
     assert "database system is shut down" in log
     assert "was not properly shut down" not in log
+
+
+def test_the_log_has_errors_and_jobs_and_needs_no_engine(host: Host, server: Server) -> None:
+    before = host.check_output("date --utc --iso-8601=seconds")
+    with pytest.raises(psycopg2.errors.DivisionByZero):
+        server.query("occupancy_app", "SELECT 1/0 AS lookup, 'hidden'")
+    host.check_output("occupancy-job maintain 600 occupancy-db partitions maintain")
+    shown = (
+        f"PATH=/usr/bin:/bin DOCKER_HOST=unix:///none /usr/local/bin/occupancy-db --json log --since {before}"
+    )
+    wait_for(
+        lambda: "ended with exit code 0" in host.check_output(shown),
+        "the job's line in the journal",
+        explain=lambda: host.run(shown),
+    )
+    entries = json.loads(host.check_output(shown))["entries"]
+    said = {
+        source: "\n".join(one["text"] for one in entries if one["source"] == source)
+        for source in ("server", "maintain")
+    }
+    assert "division by zero; statement: SELECT 1/0 AS lookup, '…'" in said["server"]
+    assert "ended with exit code 0" in said["maintain"]
+    assert host.file("/var/lib/occupancy/log").mode == 0o700
 
 
 def test_an_orphan_of_docker_exec_ends_no_session(host: Host, server: Server) -> None:
@@ -119,13 +143,14 @@ def test_an_orphan_of_docker_exec_ends_no_session(host: Host, server: Server) ->
     It then ends all sessions and recovers: https://github.com/docker-library/postgres/issues/1349. Compose's
     `init: true` gives each container an init process as PID 1.
     """
+    before = host.check_output("date --utc --iso-8601=seconds")
     orphan = "sleep 1.349"  # long enough to outlive the shell, and a number that no other process has
     with closing(server.connect("occupancy")) as session, session.cursor() as cursor:
         host.check_output(f"docker exec {CONTAINER} sh -c '({orphan}; exit 2) & exit 0'")
         processes = f"docker top {CONTAINER} -o pid,args"
         wait_for(lambda: orphan not in host.check_output(processes), "the end of the orphan")
         server.connect("occupancy").close()  # whatever the end of the orphan causes has happened by now
-        log = host.check_output(f"docker logs --tail 50 {CONTAINER} 2>&1")
+        log = host.check_output(f"occupancy-db log --since {before} --level info")
         assert "exited with exit code 2" not in log
         cursor.execute("SELECT 1")
 
@@ -150,6 +175,7 @@ def test_no_secret_is_anywhere_else(host: Host, server: Server) -> None:
         "docker inspect": "docker inspect $(docker ps --all --quiet)",
         "process list and environments": "ps axwwe; cat /proc/[0-9]*/environ | tr '\\0' '\\n'",
         "container log": f"docker logs {CONTAINER} 2>&1",
+        "server's log": "cat /var/lib/occupancy/log/*",
         "journal": "journalctl --no-pager --quiet --all",
         "rendered files": "cat /opt/occupancy/.env /opt/occupancy/compose.yaml /opt/occupancy/postgresql/* /usr/local/bin/occupancy-db",
         "temporary files": "find /tmp /var/tmp /root -xdev -type f -size -1M -exec cat {} +",

@@ -72,7 +72,7 @@ def test_kernel_settings_are_not_changed_in_a_container(host: Host) -> None:
 
 def test_no_process_is_killed_when_all_connections_sort_at_once(host: Host, server: Server) -> None:
     limits = {"occupancy": 10, "occupancy_app": 10, "occupancy_readonly": 8, "occupancy_monitor": 3}
-    began = host.check_output("date +%s")
+    began = host.check_output("date --utc --iso-8601=seconds")
     sessions = [server.connect(user) for user, limit in limits.items() for _ in range(limit)]
 
     def sort(number: int) -> int:
@@ -91,4 +91,4 @@ def test_no_process_is_killed_when_all_connections_sort_at_once(host: Host, serv
     finally:
         for session in sessions:
             session.close()
-    assert "signal 9" not in host.check_output(f"docker logs --since {began} occupancy-postgres-1 2>&1")
+    assert "signal 9" not in host.check_output(f"occupancy-db log --since {began} --level info")
