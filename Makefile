@@ -125,5 +125,6 @@ bench-cli: .venv/.synced ## Compare the time of the commands with importing SQLA
 docs: .venv/.synced ## Build the documentation into dist/docs, generated pages and the roles' READMEs included
 	@printf '%s\n' roles/*/ | xargs -P 4 -I{} $(BIN)/aar-doc {} markdown
 	@$(BIN)/python scripts/generate_docs.py
+	@$(BIN)/python scripts/generate_alerts.py
 	@$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet --doctree-dir .cache/docs docs dist/docs
 	@echo "dist/docs/index.html"

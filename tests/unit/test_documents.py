@@ -233,8 +233,9 @@ def names_of_the_product() -> set[str]:
 def metrics() -> set[str]:
     """The names that the metric files use."""
     sources = [*(ROOT / "occupancy_db").rglob("*.py"), *(ROOT / "roles").glob("*/files/*.sh")]
+    sources.append(ROOT / "scripts/generate_alerts.py")
     text = "\n".join(path.read_text() for path in sources)
-    names = set(re.findall(r"\boccupancy_(?:job|backup|offsite)_\w+", text))
+    names = set(re.findall(r"\boccupancy_(?:job|backup|offsite|checks?)_\w+", text))
     return names | {
         f"occupancy_backup_{name}"
         for name in re.findall(r'"(last_\w+|\w+_(?:bytes|seconds)|sets|rows)"', text)

@@ -273,6 +273,13 @@ def test_old_files_of_the_server_are_removed_and_those_in_use_stay(host: Host) -
     assert sum(file.stat().st_size for file in host.log.iterdir()) <= log.KEPT_BYTES
 
 
+def test_a_server_that_starts_again_and_again_leaves_no_more_than_so_many_files(host: Host) -> None:
+    for number in range(log.KEPT_FILES + 9):
+        (host.log / f"postgresql-2026-11-25_{number:06}.log").touch()
+    assert host.run(command="tidy").returncode == 0
+    assert len(list(host.log.iterdir())) == log.KEPT_FILES
+
+
 def test_the_help_of_occupancy_db_has_the_options_and_defaults_of_the_program(host: Host) -> None:
     found = {name: field.default for name, field in signature(command.log).parameters.items()}
     assert vars(log.arguments(["log"])) == found | {"command": "log", "level": str(found["level"])}

@@ -38,6 +38,7 @@ FREQUENT = ("occupancy-checks", "occupancy-notify")
 
 KEPT_BYTES = 100 * 2**20
 KEPT_DAYS = 30
+KEPT_FILES = 1000  # each start of the server makes two, and a server that cannot start tries again and again
 LONGEST_LINE = 2**20
 LONGEST_TEXT = 500
 
@@ -301,7 +302,7 @@ def show(options: argparse.Namespace) -> None:
 
 
 def tidy() -> None:
-    """Remove the oldest files of the server's log: those beyond KEPT_DAYS, and beyond KEPT_BYTES in all."""
+    """Remove the oldest files of the server's log: beyond KEPT_DAYS, KEPT_FILES and KEPT_BYTES."""
     directory = os.open(data_directory() / "log", os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     oldest = datetime.now(UTC).timestamp() - KEPT_DAYS * 86400
     total = 0
@@ -311,7 +312,8 @@ def tidy() -> None:
         with contextlib.suppress(FileNotFoundError, IsADirectoryError):
             status = os.stat(name, dir_fd=directory, follow_symlinks=False)
             total += status.st_size
-            if number > 1 and (total > KEPT_BYTES or status.st_mtime < oldest):
+            excess = number >= KEPT_FILES or total > KEPT_BYTES or status.st_mtime < oldest
+            if number > 1 and excess:
                 os.unlink(name, dir_fd=directory)
     os.close(directory)
 
