@@ -14,7 +14,7 @@ CHECKS: tuple[Check, ...] = (
         warning=None,
         bad=None,
         reason="nothing is written or read without it",
-        action="sudo docker logs --tail 50 occupancy-postgres-1",
+        action="sudo occupancy-db log --since today",
         page="troubleshooting.md",
     ),
     Check(
@@ -54,7 +54,7 @@ CHECKS: tuple[Check, ...] = (
         warning=50,
         bad=5,
         reason="the application has stopped writing (value: percent of the usual in this hour of the week)",
-        action="sudo docker logs --tail 50 occupancy-postgres-1",
+        action="sudo occupancy-db log --since today",
         page="readings.md",
     ),
     Check(
