@@ -26,6 +26,7 @@ COMMANDS = {
     "lint": ("lint", "lint", "Check the migrations for statements that block or break a running system."),
     "create-migration": ("create_migration", "create_migration", "Write the file of the next migration."),
     "status": ("status", "status", "Show the results of all checks, the worst first."),
+    "report": ("report", "report", "Write a page that shows the state of the database and of the home."),
     "test-connection": (
         "test_connection",
         "test_connection",

@@ -240,6 +240,7 @@ INTERFACE = {
     "status": "--watch --scheduled",
     "test-connection": "",
     "check-tables": "",
+    "report": "--output --days",
     "cleanup": ("--months --transitions-months --predictions-months --dry-run --no-dry-run --lock-wait"),
     "partitions status": "--months-ahead --months-back",
     "partitions maintain": "--months-ahead --months-back --dry-run --lock-wait",
