@@ -65,7 +65,7 @@ digests: .venv/.synced ## Record the digests of the PostgreSQL images in compose
 
 ##@ The database (settings from the environment and .env)
 
-.PHONY: db-test db-init db-check db-migrate db-rollback db-current db-history db-reset db-rooms db-seed migrate-create
+.PHONY: db-test db-init db-check db-migrate db-rollback db-current db-history db-reset db-rooms db-seed migrate-create report
 db-test: .venv/.synced ## Test the connection
 	@$(MANAGE) test-connection
 db-init: .venv/.synced ## Create the schema with migrations
@@ -86,6 +86,9 @@ db-rooms: .venv/.synced ## List the rooms
 	@$(MANAGE) rooms list
 db-seed: .venv/.synced ## Fill a development database with generated data
 	@$(MANAGE) seed
+report: .venv/.synced ## Write dist/report.html, a page that shows the state of the database and of the home
+	@mkdir -p dist
+	@$(MANAGE) report --output dist/report.html
 migrate-create: .venv/.synced ## Create a migration: make migrate-create MSG="Add new feature"
 	@[ -n "$$MSG" ] || { echo 'migrate-create needs a message: make migrate-create MSG="Add new feature"' >&2; exit 2; }
 	@$(MANAGE) create-migration "$$MSG"

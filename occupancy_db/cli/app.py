@@ -27,6 +27,7 @@ COMMANDS = {
     "create-migration": ("create_migration", "create_migration", "Write the file of the next migration."),
     "status": ("status", "status", "Show the results of all checks, the worst first."),
     "log": ("log", "log", "Show what server, jobs and deployments have logged, in order of time."),
+    "report": ("report", "report", "Write a page that shows the state of the database and of the home."),
     "test-connection": (
         "test_connection",
         "test_connection",

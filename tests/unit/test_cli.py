@@ -241,6 +241,7 @@ INTERFACE = {
     "log": "--since --until --level",
     "test-connection": "",
     "check-tables": "",
+    "report": "--output --days",
     "cleanup": ("--months --transitions-months --predictions-months --dry-run --no-dry-run --lock-wait"),
     "partitions status": "--months-ahead --months-back",
     "partitions maintain": "--months-ahead --months-back --dry-run --lock-wait",

@@ -25,6 +25,7 @@ LAYERS: list[list[str]] = [
     ["release"],
     ["checks"],
     ["notify"],
+    ["report"],
     ["cli", "__main__"],
 ]  # fmt: skip
 LAYER_OF = {name: number for number, names in enumerate(LAYERS) for name in names}
