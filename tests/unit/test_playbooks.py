@@ -88,6 +88,7 @@ def test_every_tag_is_known_and_every_known_tag_selects_a_task() -> None:
 SELECTED = {
     "access": {"access"},
     "backup": {"backup: signing", "backup"},
+    "checks": {"checks"},
     "docker_engine": {"docker_engine: check", "docker_engine"},
     "migrate": {"migrations"},
     "migrations": {"migrations"},
