@@ -18,7 +18,7 @@ from provisioning import migration_plan, run_tags, sudo
 
 ROOT = Path(__file__).parents[2]
 PLAYBOOKS = sorted((ROOT / "playbooks").glob("*.yml"))
-PURPOSES = {"digests", "site", "migrate", "backup", "restore", "rotate", "images", "uninstall"}
+PURPOSES = {"digests", "site", "migrate", "backup", "restore", "rotate", "images", "uninstall", "status"}
 UV = ROOT / ".venv/bin/uv"
 
 

@@ -117,7 +117,8 @@ def run(request: dict[str, Any]) -> int:
 def metric_text(status: dict[str, Any]) -> str:
     """The results as metrics, except those of checks that were skipped."""
     made = [one for one in status["checks"] if one["level"] != "skipped"]
-    level, value, when = (f"occupancy_check{name}" for name in ("_level", "_value", "s_timestamp_seconds"))
+    level, value = "occupancy_check_level", "occupancy_check_value"
+    when = "occupancy_checks_timestamp_seconds"
     lines = [f"# HELP {level} Result of a check: 1 good, 2 warning, 3 bad.", f"# TYPE {level} gauge"]
     lines += [f'{level}{{check="{one["name"]}"}} {LEVELS.index(one["level"])}' for one in made]
     lines += [f"# HELP {value} What a check has measured, in its own unit.", f"# TYPE {value} gauge"]
