@@ -172,7 +172,7 @@ def checks() -> str:
     lines = [
         GENERATED.format(source="occupancy_db.checks.catalogue") + "# Checks",
         "",
-        "What `occupancy-db status` shows, described in [Status](../status.md). Thresholds are in the unit of "
+        "What `occupancy-db status` shows ([Status](../status.md)). Thresholds are in the unit of "
         "the check; seconds are shown as hours or days, too.",
         "",
         "| Check | Warning | Bad | Why | What to do | Page |",
