@@ -55,6 +55,10 @@ help: ## List the targets
 up: .venv/.synced ## Provision PostgreSQL on this machine (or ANSIBLE_ARGS="--inventory …"), schema included
 	@$(BIN)/ansible-playbook playbooks/site.yml $(ANSIBLE_ARGS)
 
+.PHONY: status
+status: .venv/.synced ## Show the results of all checks of this machine (or ANSIBLE_ARGS="--inventory …": of all hosts)
+	@$(BIN)/ansible-playbook playbooks/status.yml $(ANSIBLE_ARGS)
+
 .PHONY: images
 images: .venv/.synced ## Make the two images ready on this machine: found, pulled or built
 	@$(BIN)/ansible-playbook playbooks/images.yml $(ANSIBLE_ARGS)

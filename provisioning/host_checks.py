@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_network
 
+from occupancy_db.checks import thresholds
 from occupancy_db.schema.time_zones import time_zone_problem
 from provisioning import other_databases, rooms, run_tags, sensors
 from provisioning.request import IDENTIFIER, Problems, Request
@@ -35,6 +36,9 @@ OURS = "/opt/occupancy"
 INTERVAL = re.compile(r"0|[1-9][0-9]{0,8}ms|[1-9][0-9]{0,5}s|[1-9][0-9]{0,3}min|[1-9][0-9]{0,2}h|[1-9]d")
 """A time as a setting of the server accepts it: about 24 days at most."""
 
+
+INTERVALS = [number for number in range(1, 31) if 60 % number == 0]
+"""Minutes between two runs of a job that cron starts at the same minutes of each hour."""
 
 ENGINES = {
     "userns-remap": "remaps the users of containers (userns-remap): the server's files and the socket would "
@@ -316,6 +320,13 @@ def check_occupancy(request: Request) -> list[str]:
     problem.found += sensors.find_problems(request["occupancy_sensors"])
     if (zone := request["occupancy_timezone"]) and (reason := time_zone_problem(zone)):
         problem.found.append(f"occupancy_timezone: {reason}.")
+    minutes = request["occupancy_checks_minutes"]
+    problem(
+        minutes not in INTERVALS,
+        f"occupancy_checks_minutes is {minutes}, and must divide an hour: {', '.join(map(str, INTERVALS))}.",
+    )
+    wrong_thresholds = thresholds.problems(request["occupancy_check_thresholds"])
+    problem.found += [f"occupancy_check_thresholds: {text}." for text in wrong_thresholds]
     host = [*check_host(request), *check_engine(request), *check_network(request)]
     return [*host, *problem.found] if 1 <= port <= 65535 else [*problem.found, *host]
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 ROLES: dict[str, str] = {
     "access": "users, passwords, databases, privileges; the CA and the `.env` files on the controller",
     "backup": "keys, schedules, numbers of sets and copies elsewhere; then takes a verified backup",
+    "checks": "the interval and thresholds of the checks",
     "docker_engine": "the Docker Engine, if it is missing or stopped",
     "migrations": "the same as `migrate`",
     "postgres": "configuration, container, unit and image of the server, which may restart",

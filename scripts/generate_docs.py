@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Generate docs/reference/cli.md and docs/reference/exit-codes.md from the code."""
+"""Generate the pages of the command line, the exit codes and the checks in docs/reference from the code."""
 
 import re
 import sys
@@ -11,6 +11,8 @@ from typer.main import get_command
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from occupancy_db.checks.catalogue import CHECKS
+from occupancy_db.checks.judging import duration
 from occupancy_db.cli.app import app
 from occupancy_db.errors import ExitCode
 
@@ -165,7 +167,41 @@ def cell(text: str) -> str:
     return text.replace("|", "\\|")
 
 
-PAGES = {"cli.md": command_line, "exit-codes.md": exit_codes}
+def checks() -> str:
+    """The page of the checks, from the list."""
+    lines = [
+        GENERATED.format(source="occupancy_db.checks.catalogue") + "# Checks",
+        "",
+        "What `occupancy-db status` shows ([Status](../status.md)). Thresholds are in the unit of "
+        "the check; seconds are shown as hours or days, too.",
+        "",
+        "| Check | Warning | Bad | Why | What to do | Page |",
+        "|---|---|---|---|---|---|",
+    ]
+    for check in CHECKS:
+        thresholds = [threshold(value, check.unit) for value in (check.warning, check.bad)]
+        page = f"[{check.page.split('.')[0]}](../{check.page})"
+        what = [cell(check.reason), f"`{cell(check.action)}`", page]
+        lines.append(f"| {' | '.join([f'`{check.name}`: {check.title}', *thresholds, *what])} |")
+    return "\n".join(lines) + "\n"
+
+
+def threshold(value: float | None, unit: str) -> str:
+    """A threshold with its unit, or nothing if there is none.
+
+    Args:
+        value: The threshold.
+        unit: The unit of the check.
+    """
+    if value is None:
+        return ""
+    if unit == "seconds" and value >= 60:
+        return f"{value:g} s ({duration(value)})"
+    names = {"percent": "%", "days": "days", "seconds": "s"}
+    return f"{value:g} {names.get(unit, '')}".rstrip()
+
+
+PAGES = {"cli.md": command_line, "exit-codes.md": exit_codes, "checks.md": checks}
 
 
 def main() -> None:

@@ -63,7 +63,7 @@ CHECKS: tuple[Check, ...] = (
         unit="count",
         warning=1,
         bad=3,
-        reason="a battery is empty or an integration has failed",
+        reason="the battery of one is empty, or its integration has failed",
         action=f"{_ON_SERVER} -c 'TABLE silent_sensors' occupancy",
         page="sensors.md#silent-sensors",
     ),

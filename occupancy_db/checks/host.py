@@ -12,8 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 DIRECTORY = Path("/var/lib/occupancy/status")
 """Where the documents are on a host."""
 
-HOST, STATUS, THRESHOLDS = "host.json", "status.json", "thresholds.json"
-"""The collector's document, the results of the last run of the job, and the thresholds of the inventory."""
+HOST, STATUS = "host.json", "status.json"
+"""The collector's document, and the results of the last run of the job."""
 
 
 class _Part(BaseModel):
@@ -122,10 +122,8 @@ class Host(_Part):
         host: Name of the host in the inventory.
         installed: When the product was installed.
         interval: Seconds between two runs of the job ``checks``.
-        boot: When the host was started.
         cron: Whether cron runs.
         synchronised: Whether the host's clock follows another one; None if that cannot be told.
-        clock: What the host's clock follows, or why that cannot be told.
         engine: Why the Docker Engine does not answer; empty if it does.
         databases: The databases that are backed up, the product's own first.
         offsite: Whether copies elsewhere are configured.
@@ -137,10 +135,8 @@ class Host(_Part):
     host: str
     installed: datetime | None = None
     interval: int = 300
-    boot: datetime | None = None
     cron: bool
     synchronised: bool | None = None
-    clock: str = ""
     engine: str = ""
     databases: tuple[str, ...] = ()
     offsite: bool = False

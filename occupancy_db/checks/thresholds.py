@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from occupancy_db.checks.catalogue import BY_NAME, CHECKS
-from occupancy_db.checks.host import THRESHOLDS
 from occupancy_db.checks.model import Check
+
+THRESHOLDS = "thresholds.json"
+"""The file of a host, which role checks writes."""
 
 LEVELS = ("warning", "bad")
 

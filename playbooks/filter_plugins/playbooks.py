@@ -9,7 +9,7 @@ from ansible import context
 from ansible.errors import AnsibleFilterError
 from ansible.module_utils.parsing.convert_bool import boolean
 
-from provisioning import images, migration_plan, run_tags, sudo
+from provisioning import fleet_status, images, migration_plan, run_tags, sudo
 
 
 def sudo_problem(variables: Mapping[str, Any]) -> str:
@@ -116,6 +116,9 @@ class FilterModule:
         return {
             "brings_images": run_tags.brings_images,
             "batch_sizes": migration_plan.batch_sizes,
+            "fleet_problem": fleet_status.problem,
+            "fleet_status": fleet_status.collect,
+            "fleet_table": fleet_status.table,
             "images_architectures": images_architectures,
             "images_are_copied": images_are_copied,
             "images_are_needed": images_are_needed,

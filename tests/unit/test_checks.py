@@ -58,7 +58,6 @@ HOST: dict[str, Any] = {
     "installed": ago(100 * DAY),
     "cron": True,
     "synchronised": True,
-    "clock": "chrony",
     "databases": ["occupancy"],
     "offsite": True,
     "jobs": [job("backup"), job("maintain"), job("users"), job("check-schema"), job("checks")],

@@ -13,6 +13,7 @@ import pytest
 import yaml
 from typer.main import get_command
 
+from occupancy_db.checks.catalogue import BY_NAME
 from occupancy_db.cli.app import app
 from provisioning import run_tags
 from tests.documents import (
@@ -227,13 +228,12 @@ def names_of_the_product() -> set[str]:
     others = {"occupancy_db", "occupancy_dev", "occupancy_test", "occupancy_template", "tuning_plan"}
     playbooks = "\n".join(path.read_text() for path in (ROOT / "playbooks").glob("*.yml"))
     optional = set(re.findall(r"\b(\w+) \| default\(", playbooks))
-    return {user["name"] for user in users} | metrics() | others | optional
+    return {user["name"] for user in users} | metrics() | others | optional | set(BY_NAME)
 
 
 def metrics() -> set[str]:
     """The names that the metric files use."""
-    sources = [*(ROOT / "occupancy_db").rglob("*.py"), *(ROOT / "roles").glob("*/files/*.sh")]
-    sources.append(ROOT / "scripts/generate_alerts.py")
+    sources = [ROOT / "scripts/generate_alerts.py", *(ROOT / "occupancy_db").rglob("*.py"), *(ROOT / "roles").glob("*/files/*")]
     text = "\n".join(path.read_text() for path in sources)
     names = set(re.findall(r"\boccupancy_(?:job|backup|offsite|checks?)_\w+", text))
     return names | {

@@ -132,5 +132,6 @@ def test_exit_codes_are_an_interface() -> None:
     assert codes == {
         "OK": 0, "FAILED": 1, "USAGE": 2, "CONFIGURATION": 3, "UNREACHABLE": 4, "AUTHENTICATION": 5, "TLS": 6,
         "DATABASE_MISSING": 7, "PERMISSION": 8, "LOCKED": 9, "REFUSED": 10,
-        "NO_SPACE": 11, "DAMAGED": 12, "DIFFERENT": 13, "PROGRAM": 14, "UNSUITABLE": 15, "CLOCK": 16, "WARNING": 20, "BAD": 21,
+        "NO_SPACE": 11, "DAMAGED": 12, "DIFFERENT": 13, "PROGRAM": 14, "UNSUITABLE": 15, "CLOCK": 16,
+        "WARNING": 20, "BAD": 21,
     }  # fmt: skip

@@ -18,7 +18,7 @@ from provisioning import migration_plan, run_tags, sudo
 
 ROOT = Path(__file__).parents[2]
 PLAYBOOKS = sorted((ROOT / "playbooks").glob("*.yml"))
-PURPOSES = {"digests", "site", "migrate", "backup", "restore", "rotate", "images", "uninstall"}
+PURPOSES = {"digests", "site", "migrate", "backup", "restore", "rotate", "images", "uninstall", "status"}
 UV = ROOT / ".venv/bin/uv"
 
 
@@ -88,6 +88,7 @@ def test_every_tag_is_known_and_every_known_tag_selects_a_task() -> None:
 SELECTED = {
     "access": {"access"},
     "backup": {"backup: signing", "backup"},
+    "checks": {"checks"},
     "docker_engine": {"docker_engine: check", "docker_engine"},
     "migrate": {"migrations"},
     "migrations": {"migrations"},

@@ -192,6 +192,37 @@ VARIABLES = [
         "'Europe/Nowhere' is not a known time zone",
         {"occupancy_timezone": "Asia/Kathmandu"},
     ),
+    ({"occupancy_checks_minutes": 7}, "must divide an hour", {"occupancy_checks_minutes": 30}),
+    (
+        {"occupancy_check_thresholds": {"disk_fre": {"bad": 1}}},
+        "occupancy_check_thresholds: disk_fre is no check",
+        {"occupancy_check_thresholds": {"disk_free": {"warning": 20, "bad": 10}}},
+    ),
+    (
+        {"occupancy_check_thresholds": {"cron": {"bad": 1}}},
+        "cron has no thresholds",
+        {"occupancy_check_thresholds": {"silent_sensors": {"bad": 1}}},
+    ),
+    (
+        {"occupancy_check_thresholds": {"disk_free": {"bad": "much"}}},
+        "disk_free must have numbers of 0 or more, in percent",
+        {"occupancy_check_thresholds": {"stale_zones": {"warning": None}}},
+    ),
+    (
+        {"occupancy_check_thresholds": {"disk_free": {"bad": 20}}},
+        "disk_free must have both, bad below warning",
+        {"occupancy_check_thresholds": {"disk_free": {"bad": 2}}},
+    ),
+    (
+        {"occupancy_check_thresholds": {"connections": {"bad": 50}}},
+        "connections must have bad at or above warning",
+        {"occupancy_check_thresholds": {"connections": {"bad": 80}}},
+    ),
+    (
+        {"occupancy_check_thresholds": {"connections": 80}},
+        "connections must have warning, bad or both",
+        {"occupancy_check_thresholds": {"connections": {"bad": None}}},
+    ),
     (
         {"occupancy_timezone": "CET"},
         "is not the name of a time zone, as Europe/Berlin",
@@ -363,4 +394,4 @@ def test_preflight_gets_all_variables_of_each_role(role: str) -> None:
 
 def test_the_variables_of_every_role_are_checked() -> None:
     # The playbook of role uninstall checks its variable.
-    assert set(CHECKED) == set(load_specs()) - {"uninstall"}
+    assert set(CHECKED) == {role for role, options in load_specs().items() if options} - {"uninstall"}
