@@ -10,6 +10,7 @@ ROLES: dict[str, str] = {
     "backup": "keys, schedules, numbers of sets and copies elsewhere; then takes a verified backup",
     "docker_engine": "the Docker Engine, if it is missing or stopped",
     "migrations": "the same as `migrate`",
+    "notify": "who gets messages about checks, and the heartbeat",
     "postgres": "configuration, container, unit and image of the server, which may restart",
     "retention": "the policy and schedules of the upkeep, which runs once",
     "tls": "the certificate and the schedule of its renewal; the server reloads",
