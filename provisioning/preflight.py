@@ -14,6 +14,7 @@ from typing import Any
 from provisioning import images, other_databases
 from provisioning.host_checks import check_occupancy
 from provisioning.job_checks import check_backup, check_retention
+from provisioning.notify_checks import check_notify
 from provisioning.request import Problems, Request
 from provisioning.variables import Specs, convert, unknown
 
@@ -163,5 +164,6 @@ CHECKS: Mapping[str, Callable[[Request], list[str]]] = {
     "access": check_access,
     "backup": check_backup,
     "retention": check_retention,
+    "notify": check_notify,
 }
 """The checks of each role's variables."""

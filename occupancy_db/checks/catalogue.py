@@ -237,6 +237,16 @@ CHECKS: tuple[Check, ...] = (
         action="make images && make up",
         page="images.md",
     ),
+    Check(
+        name="notifications",
+        title="messages reach their receivers",
+        unit="seconds",
+        warning=900,
+        bad=_DAY,
+        reason="a fault that nobody hears of lasts (value: how long the oldest message waits)",
+        action="sudo occupancy-db notify test",
+        page="notifications.md#troubleshooting",
+    ),
 )
 """In the order in which equally good results are shown, with the default thresholds."""
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from occupancy_db.checks import of_backups, of_host, of_jobs, of_readings, of_server
+from occupancy_db.checks import of_backups, of_host, of_jobs, of_notifications, of_readings, of_server
 from occupancy_db.checks.evidence import Evaluate, Evidence
 from occupancy_db.checks.model import Check, Result, Status
 
@@ -13,6 +13,7 @@ EVALUATIONS: dict[str, Evaluate] = {
     **of_readings.EVALUATIONS,
     **of_jobs.EVALUATIONS,
     **of_backups.EVALUATIONS,
+    **of_notifications.EVALUATIONS,
 }
 """How each check is made, by its name."""
 

@@ -15,8 +15,8 @@ from occupancy_db.notify.state import Message, Problem, State
 AGAIN = timedelta(days=1)
 """How often a check that stays bad is reported."""
 
-FRESH = timedelta(minutes=15)
-"""How old the results may be. The job makes them immediately before."""
+FRESH = timedelta(minutes=5)
+"""How old results may be at least: one and a half intervals. The job makes them immediately before."""
 
 CHECKS_RUN = "checks_run"
 """The name of the check that there are new results."""
@@ -68,11 +68,12 @@ def read(text: str | None, now: datetime) -> Report:
         return Report(None, "the results of the checks are damaged")
     if status.time.tzinfo is None:
         status = replace(status, time=status.time.replace(tzinfo=UTC))
-    if status.time > now + FRESH:
+    fresh = max(FRESH, timedelta(seconds=1.5 * status.interval))
+    if status.time > now + fresh:
         # The checks write a new document when they run: this one is from before the clock was changed.
         set_back = f"since the clock was set back from {moment(status.time)}"
         return Report(None, f"the checks have not run {set_back}")
-    if status.time < now - FRESH:
+    if status.time < now - fresh:
         return Report(None, f"the checks have not run since {moment(status.time)}")
     return Report(status)
 

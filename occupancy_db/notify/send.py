@@ -1,6 +1,7 @@
 """Sending: messages by Apprise, and the heartbeat. Nothing here prints or keeps any part of a URL."""
 
 import logging
+import os
 import queue
 import re
 import threading
@@ -8,10 +9,14 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from occupancy_db.notify.receivers import Receiver
 from occupancy_db.notify.state import Message
+
+HOST_CAS = Path("/etc/ssl/certs/ca-certificates.crt")
+"""The CAs that the host trusts, as Debian's update-ca-certificates writes them."""
 
 SECONDS = 45.0
 """How long all deliveries of one run may take together; the receivers get theirs at the same time."""
@@ -61,6 +66,21 @@ def reason(text: str) -> str:
         return f"answered with status {found[1] or found[2]}"
     lower = text.lower()
     return next((said for pattern, said in _REASONS if re.search(pattern, lower)), "refused, or not reached")
+
+
+def trust_the_host() -> None:
+    """Trust the CAs of the host, private ones among them, and without its file those of the package certifi.
+
+    Requests would trust certifi's alone, and the rest of Python none in the container.
+    """
+    if HOST_CAS.exists():
+        found = str(HOST_CAS)
+    else:
+        import certifi
+
+        found = certifi.where()
+    for name in ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"):
+        os.environ.setdefault(name, found)
 
 
 def quiet() -> None:

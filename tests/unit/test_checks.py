@@ -71,6 +71,7 @@ HOST: dict[str, Any] = {
         metric("backup_sets", 0, state="damaged"),
         metric("offsite_last_copy_timestamp_seconds", timestamp(900)),
     ],
+    "notify": {"pending": 0, "oldest_pending": None, "last_error": ""},
     "users": [{"name": "occupancy_app", "connections": 20, "settings": {"statement_timeout": "1min",
                "idle_in_transaction_session_timeout": "15min"}}],
 }  # fmt: skip
@@ -179,6 +180,10 @@ CASES = [
     ("limits", WARNING, "occupancy_app", facts(lifted=Lifted(KEPT, {"occupancy_app": -1}))),
     ("limits", WARNING, "occupancy_app", facts(lifted=OPEN)),
     ("slow_statements", WARNING, "2 statements", facts(slow=(2.5, 1.5, 0.1))),
+    ("notifications", WARNING, "2 messages for 20 min; receiver 1 (json): timeout",
+     host(notify={"pending": 2, "oldest_pending": ago(1200), "last_error": "receiver 1 (json): timeout"})),
+    ("notifications", BAD, "1 message for", host(notify={"pending": 1, "oldest_pending": ago(-2 * DAY)})),
+    ("notifications", SKIPPED, "nobody", host(notify=None)),
     ("image_age", WARNING, "200 days", host(images=[{"name": "ops", "created": ago(200 * DAY)}])),
     ("image_age", BAD, "400 days", host(images=[{"name": "ops", "created": ago(400 * DAY)}])),
 ]  # fmt: skip

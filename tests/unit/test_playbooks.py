@@ -92,6 +92,7 @@ SELECTED = {
     "docker_engine": {"docker_engine: check", "docker_engine"},
     "migrate": {"migrations"},
     "migrations": {"migrations"},
+    "notify": {"notify"},
     "postgres": {"tuning: codec", "postgres", "migrations: serves"},
     "restore": {"backup: restore"},
     "restore-rollback": {"backup: restore"},

@@ -207,7 +207,7 @@ def test_the_engine_publishes_on_loopback_addresses_alone(
 
 def test_applications_join_the_network_by_its_name_and_find_the_server() -> None:
     compose = load("compose/compose.yaml")
-    assert compose["networks"] == {"default": {"name": "occupancy"}}
+    assert compose["networks"]["default"] == {"name": "occupancy"}
     assert compose["services"]["postgres"]["networks"] == {"default": {"aliases": ["occupancy-postgres"]}}
     names = str(load("roles/tls/vars/main.yml")["__tls_names"])
     assert "'postgres'" in names
@@ -216,10 +216,19 @@ def test_applications_join_the_network_by_its_name_and_find_the_server() -> None
 
 def test_every_container_has_only_the_privileges_that_it_needs() -> None:
     services = load("compose/compose.yaml")["services"]
-    assert set(services) == {"postgres", "initdb", "ops", "backup", "migrate", "restore", "status"}
+    tools = {"ops", "backup", "migrate", "restore", "status", "notify"}
+    assert set(services) == {"postgres", "initdb", *tools}
     for service in services.values():
         assert (service["cap_drop"], service["read_only"]) == (["ALL"], True)
         assert service["security_opt"] == ["no-new-privileges:true"]
+    # It reaches receivers, and nothing of the database.
+    notify = services.pop("notify")
+    assert (notify["networks"], notify["secrets"], notify["profiles"]) == (["notify"], ["notify"], ["tools"])
+    mounted = {one["source"]: one.get("read_only", False) for one in notify["volumes"]}
+    assert mounted == {
+        "${OCCUPANCY_DATA_DIR:?}/status": True,
+        "${OCCUPANCY_DATA_DIR:?}/notify": False,
+    }
     tools = [service for name, service in services.items() if name != "postgres"]
     assert {(service["network_mode"], *service["profiles"]) for service in tools} == {("none", "tools")}
     secrets = {name: service.get("secrets", []) for name, service in services.items()}
