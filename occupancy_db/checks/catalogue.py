@@ -104,7 +104,7 @@ CHECKS: tuple[Check, ...] = (
         warning=2,
         bad=5,
         reason="without them partitions and backups are missing (value: runs in a row that one has missed)",
-        action="sudo journalctl -t occupancy-JOB --since yesterday",
+        action="sudo occupancy-db log --since yesterday",
         page="monitoring.md",
     ),
     Check(

@@ -53,6 +53,8 @@ def of_host(evaluate: Callable[[Check, Evidence, Host], Result]) -> Evaluate:
 def of_fact(name: str, evaluate: Callable[[Check, Evidence, T], Result]) -> Evaluate:
     """A check of one fact of the server. A fact that was refused is a warning: nobody looks otherwise.
 
+    It is skipped in a checkout, whose user may have fewer rights than `occupancy_monitor`.
+
     Args:
         name: The attribute of `Facts`.
         evaluate: The check; it gets the fact.
@@ -63,7 +65,8 @@ def of_fact(name: str, evaluate: Callable[[Check, Evidence, T], Result]) -> Eval
         if fact is not None:
             return evaluate(check, evidence, fact)
         if problem := evidence.facts.problems.get(name):
-            return result(check, Level.WARNING, f"could not be checked: {problem}")
+            level = Level.WARNING if evidence.host else Level.SKIPPED
+            return result(check, level, f"could not be checked: {problem}")
         return skipped(check, "the server does not answer")
 
     return with_fact
