@@ -2,11 +2,17 @@
 
 import re
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 
-from occupancy_db.report import charts
-from occupancy_db.report.parts import ago, duration, percent, size
+from occupancy_db.backup.manifest import Verified
+from occupancy_db.backup.sets import BackupSet
+from occupancy_db.report import backups, charts
+from occupancy_db.report.home import Home
+from occupancy_db.report.parts import Chart, Table, Text, ago, duration, percent, size, skipped
 from occupancy_db.report.statements import LONGEST, _short
 
 
@@ -72,3 +78,33 @@ def test_ages_and_shares() -> None:
 def test_statements_are_shown_without_their_comments() -> None:
     assert _short("SELECT /* user 7 */ 1\n  -- of anca\n FROM t") == "SELECT 1 FROM t"
     assert len(_short("SELECT " + "a, " * 500)) == LONGEST
+
+
+def test_backup_sets_are_shown_newest_first_with_what_is_known_of_each() -> None:
+    now = datetime(2026, 11, 27, 12, tzinfo=UTC)
+    home = Home(ZoneInfo("Europe/Berlin"), now, 28, {})
+
+    def backup(hours: int, verified: bool = False, **more: Any) -> BackupSet:
+        made = now - timedelta(hours=hours)
+        record = Verified(manifest="0" * 64, verified_at=made + timedelta(minutes=5), seconds=61, rows=1234)
+        known: dict[str, Any] = {"manifest": None, "problem": None, "pinned": None, **more}
+        return BackupSet(Path(f"set-{hours}"), "home", made, verified=record if verified else None, **known)
+
+    sets = [
+        backup(50, True, pinned="by hand"),
+        backup(26, True),
+        backup(2, problem="db.dump is <missing>"),
+        backup(1),
+    ]
+    text, chart, table = backups.section(home, sets).parts
+    assert isinstance(text, Text)
+    assert text.text.endswith("was made 1 d 2 h ago, at 2026-11-26 11:00.")
+    assert isinstance(chart, Chart)
+    assert isinstance(table, Table)
+    assert [[getattr(cell, "text", cell) for cell in row] for row in table.rows] == [
+        ["2026-11-27 12:00", "unverified", "–", "–", "–", "–", ""],
+        ["2026-11-27 11:00", "damaged", "–", "–", "–", "–", "db.dump is <missing>"],
+        ["2026-11-26 11:00", "verified", "2026-11-26 11:05", "1 min 1 s", "–", "1,234", ""],
+        ["2026-11-25 11:00", "verified", "2026-11-25 11:05", "1 min 1 s", "–", "1,234", "pinned: by hand"],
+    ]
+    assert backups.section(home, []).parts == [skipped("There is no backup set.")]
