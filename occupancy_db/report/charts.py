@@ -8,8 +8,8 @@ from markupsafe import Markup
 from occupancy_db.report.parts import Chart
 
 _WIDTH, _HEIGHT = 520, 230
-_SPANS = 1440
-"""Width of a row of spans."""
+_SPANS = 720
+"""Width of a row of spans: two minutes are a pixel of a desktop, and a busy zone takes a few kilobytes."""
 
 
 def _options(**more: Any) -> dict[str, Any]:
@@ -150,7 +150,7 @@ def spans(title: str, parts: Sequence[tuple[float, float]]) -> Markup:
         title: Its text alternative.
         parts: Begin and end of the spans, as shares of the whole: between 0 and 1, ascending.
     """
-    # Spans of the same minute are drawn as one, or a busy zone would take most of the page.
+    # Spans that touch are drawn as one.
     drawn: list[list[int]] = []
     for since, until in parts:
         begin, end = int(since * _SPANS), max(int(since * _SPANS) + 1, round(until * _SPANS))

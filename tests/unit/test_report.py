@@ -35,11 +35,11 @@ def test_two_lines_are_told_apart_without_their_colours() -> None:
     assert "two" in str(drawn.svg)
 
 
-def test_spans_are_drawn_to_the_minute_and_those_that_touch_as_one() -> None:
+def test_spans_that_touch_are_drawn_as_one() -> None:
     day = 1440
     parts = [(0, 10 / day), (10.2 / day, 10.4 / day), (720 / day, 721 / day), (721 / day, 1)]
     svg = str(charts.spans('Occupied "all" day', parts))
-    assert re.findall(r'd="([^"]*)"', svg) == ["M0 0h11v9H0M720 0h720v9H720"]
+    assert re.findall(r'd="([^"]*)"', svg) == ["M0 0h6v9H0M360 0h360v9H360"]
     assert 'aria-label="Occupied &#34;all&#34; day"' in svg
     # A span of a second is visible.
     assert "h1v9" in str(charts.spans("x", [(0.5, 0.500001)]))
