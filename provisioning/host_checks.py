@@ -9,6 +9,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_network
 from occupancy_db.checks import thresholds
 from occupancy_db.schema.time_zones import time_zone_problem
 from provisioning import other_databases, rooms, run_tags, sensors
+from provisioning.job_checks import SCHEDULE
 from provisioning.request import IDENTIFIER, Problems, Request
 
 SUPPORTED = {"Debian": ("12", "13"), "Ubuntu": ("22.04", "24.04")}
@@ -324,6 +325,12 @@ def check_occupancy(request: Request) -> list[str]:
     problem(
         minutes not in INTERVALS,
         f"occupancy_checks_minutes is {minutes}, and must divide an hour: {', '.join(map(str, INTERVALS))}.",
+    )
+    schedule = request["occupancy_report_schedule"]
+    problem(
+        schedule and not SCHEDULE.fullmatch(schedule),
+        "occupancy_report_schedule accepts five fields of crontab(5) in numbers, or nothing. Not so: "
+        f"{schedule}.",
     )
     wrong_thresholds = thresholds.problems(request["occupancy_check_thresholds"])
     problem.found += [f"occupancy_check_thresholds: {text}." for text in wrong_thresholds]

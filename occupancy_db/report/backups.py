@@ -107,9 +107,9 @@ def _table(home: Home, shown: Sequence[BackupSet]) -> Table:
             ]
         )
     columns = [
-        Column("Made"),
+        Column("Made", "time"),
         Column("State"),
-        Column("Verified"),
+        Column("Verified", "time"),
         *(Column(title, "number") for title in ("Took", "Size", "Rows compared")),
         Column("Note"),
     ]

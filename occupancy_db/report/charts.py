@@ -7,9 +7,9 @@ from markupsafe import Markup
 
 from occupancy_db.report.parts import Chart
 
-_WIDTH, _HEIGHT = 720, 260
-_SPANS = 1440
-"""Width of a row of spans."""
+_WIDTH, _HEIGHT = 520, 230
+_SPANS = 720
+"""Width of a row of spans: two minutes are a pixel of a desktop, and a busy zone takes a few kilobytes."""
 
 
 def _options(**more: Any) -> dict[str, Any]:
@@ -32,9 +32,9 @@ def _options(**more: Any) -> dict[str, Any]:
         transition="0s",
         colors=("var(--first)", "var(--second)"),
         font_family="inherit",
-        label_font_size=14,
-        major_label_font_size=14,
-        legend_font_size=14,
+        label_font_size=13,
+        major_label_font_size=13,
+        legend_font_size=13,
     )
     return {
         "style": style,
@@ -72,7 +72,7 @@ def bars(
 
     chart = pygal.Bar(
         **_options(
-            formatter=formatter,
+            value_formatter=formatter,
             spacing=0,
             rounded_bars=0,
             show_minor_x_labels=False,
@@ -108,7 +108,7 @@ def lines(
     chart = pygal.XY(
         **_options(
             # pygal also writes the pair of a point, which nobody sees.
-            formatter=lambda value: formatter(value) if isinstance(value, int | float) else "",
+            value_formatter=lambda value: formatter(value) if isinstance(value, int | float) else "",
             x_value_formatter=x_formatter,
             show_legend=len(series) > 1,
             legend_at_bottom=True,
@@ -135,9 +135,10 @@ def _still(root: Any) -> Any:
     """Remove what only pygal's script uses: its configuration, the values, and the place of tooltips."""
     for parent in list(root.iter()):
         for child in list(parent):
-            if isinstance(child.tag, str) and (
-                child.tag.rpartition("}")[2] in {"script", "desc"} or "tooltip" in child.get("class", "")
-            ):
+            classes = child.get("class", "").split()
+            if not isinstance(child.tag, str):  # a comment
+                continue
+            if child.tag.rpartition("}")[2] in {"script", "desc"} or "tooltip" in classes:
                 parent.remove(child)
     return root
 
@@ -149,7 +150,7 @@ def spans(title: str, parts: Sequence[tuple[float, float]]) -> Markup:
         title: Its text alternative.
         parts: Begin and end of the spans, as shares of the whole: between 0 and 1, ascending.
     """
-    # Spans of the same minute are drawn as one, or a busy zone would take most of the page.
+    # Spans that touch are drawn as one.
     drawn: list[list[int]] = []
     for since, until in parts:
         begin, end = int(since * _SPANS), max(int(since * _SPANS) + 1, round(until * _SPANS))

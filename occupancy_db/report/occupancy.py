@@ -194,7 +194,8 @@ def _timeline(home: Home, name: str, day: Any, zones: Mapping[tuple[str, str], l
         ]
         rows.append(
             [
-                f"{home.room(room)}: {zone}",
+                # Each in its own direction of writing.
+                Cell(Markup("<bdi>{}</bdi>: <bdi>{}</bdi>").format(home.room(room), zone)),
                 Cell(charts.spans(_words(home, spans), shares), "wide"),
                 Cell(duration(total), "number"),
             ]

@@ -7,7 +7,7 @@ from typing import Any
 
 from occupancy_db.report import charts
 from occupancy_db.report.home import Home
-from occupancy_db.report.parts import Cell, Column, Part, Row, Section, Table, Text, percent, skipped
+from occupancy_db.report.parts import Column, Part, Row, Section, Table, Text, percent, skipped
 
 MOST = 50_000
 """The newest so many predictions of the days that are shown are compared."""
@@ -207,7 +207,7 @@ def _vacancy(home: Home, found: Scores) -> Table:
             home.room(room),
             model or "no version",
             f"{known:,} of {made:,}",
-            Cell(f"{error:,.0f} min" if error is not None else "–"),
+            f"{error:,.0f} min" if error is not None else "–",
         ]
         for model, room, made, known, error in sorted(
             found.vacancy, key=lambda row: (home.room(row[1]), row[0])

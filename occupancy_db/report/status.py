@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from markupsafe import Markup, escape
+
 from occupancy_db.checks.catalogue import BY_NAME
 from occupancy_db.checks.model import Level, Result, Status
 from occupancy_db.report.home import Home
@@ -41,13 +43,7 @@ def section(home: Home, status: Status | str) -> Section:
         return Section("checks", "Checks", [skipped(status)])
     made = Text(f"Checked {ago(status.time, home.now)}, at {home.local(status.time)}.")
     results = sorted(status.results, key=lambda one: -one.level.rank)
-    columns = [
-        Column("Check"),
-        Column("Result"),
-        Column("What was found", "wide"),
-        Column("Since"),
-        Column("What helps"),
-    ]
+    columns = [Column("Check"), Column("Result"), Column("What was found, and what helps", "wide")]
     return Section(
         "checks",
         "Checks",
@@ -57,11 +53,14 @@ def section(home: Home, status: Status | str) -> Section:
 
 def _row(home: Home, result: Result) -> Row:
     check = BY_NAME.get(result.name)
-    bad = result.level in {Level.WARNING, Level.BAD}
+    found = " ".join([result.summary, *result.details])
+    if result.since:
+        found += f" (since {home.local(result.since)})"
+    helps = Markup("")
+    if check and result.level in {Level.WARNING, Level.BAD}:
+        helps = Markup(" <code>{}</code>").format(check.action)
     return [
         check.title if check else result.name,
         Cell(WORDS[result.level], result.level.value),
-        Cell(" ".join([result.summary, *result.details]), "wide"),
-        home.local(result.since) if result.since else "–",
-        Cell(check.action, "command") if check and bad else "",
+        Cell(escape(found) + helps, "wide"),
     ]

@@ -217,7 +217,14 @@ def zones_section(home: Home, rows: Sequence[Any]) -> Section:
     quiet = sum(1 for row in rows if row["timestamp"] < home.now - QUIET)
     table = Table(
         "The newest reading of each zone",
-        [Column("Room"), Column("Zone"), Column("State"), Column("Time"), Column("Age"), Column("Note")],
+        [
+            Column("Room"),
+            Column("Zone"),
+            Column("State"),
+            Column("Time", "time"),
+            Column("Age", "time"),
+            Column("Note"),
+        ],
         [
             [
                 home.room(row["room"]),

@@ -193,6 +193,7 @@ VARIABLES = [
         {"occupancy_timezone": "Asia/Kathmandu"},
     ),
     ({"occupancy_checks_minutes": 7}, "must divide an hour", {"occupancy_checks_minutes": 30}),
+    ({"occupancy_report_schedule": "@daily"}, "Not so: @daily.", {"occupancy_report_schedule": "15 6 * * *"}),
     (
         {"occupancy_check_thresholds": {"disk_fre": {"bad": 1}}},
         "occupancy_check_thresholds: disk_fre is no check",

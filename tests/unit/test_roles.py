@@ -216,7 +216,7 @@ def test_applications_join_the_network_by_its_name_and_find_the_server() -> None
 
 def test_every_container_has_only_the_privileges_that_it_needs() -> None:
     services = load("compose/compose.yaml")["services"]
-    tools = {"ops", "backup", "migrate", "restore", "status", "notify"}
+    tools = {"ops", "backup", "migrate", "restore", "status", "report", "notify"}
     assert set(services) == {"postgres", "initdb", *tools}
     for service in services.values():
         assert (service["cap_drop"], service["read_only"]) == (["ALL"], True)
@@ -236,6 +236,7 @@ def test_every_container_has_only_the_privileges_that_it_needs() -> None:
     assert set(secrets.pop("restore")) == product
     assert set(secrets.pop("migrate")) == product - {"occupancy_restore"}
     assert secrets.pop("status") == ["occupancy_monitor"]
+    assert secrets.pop("report") == ["occupancy_backup", "occupancy_monitor"]
     assert secrets == {"postgres": [], "initdb": [], "ops": ["occupancy"], "backup": ["occupancy_backup"]}
 
 

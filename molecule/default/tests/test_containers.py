@@ -199,3 +199,15 @@ def test_the_data_directory_has_checksums(host: Host) -> None:
         host.check_output(f"docker exec {CONTAINER} psql -h /var/run/postgresql -Atc 'SHOW data_checksums'")
         == "on"
     )
+
+
+def test_the_report_is_for_root_and_knows_the_host(host: Host) -> None:
+    path = "/var/lib/occupancy/report/report.html"
+    assert path in host.check_output("occupancy-db report")
+    assert host.check_output(f"stat -c '%a %u' {path} {path.rpartition('/')[0]}") == "600 10001\n700 10001"
+    page = host.check_output(f"cat {path}")
+    # What it reads of the server, of the checks and of the backups.
+    for unknown in ("cannot be read here", "There are no results of the checks", "has no extension"):
+        assert unknown not in page
+    assert "The statements that took most time" in page
+    assert host.check_output("occupancy-db report --days 2 --output - | head -1") == "<!doctype html>"
