@@ -137,7 +137,12 @@ def test_the_job_writes_results_and_metrics(
     )  # fmt: skip
     answer = {"text": status(*results), "code": 21}
 
-    def run(command: list[str], **_: Any) -> Any:
+    sent: list[object] = []
+
+    def run(command: list[str], **options: Any) -> Any:
+        if command[1:] == ["notify", "send"]:
+            sent.append(answer["code"])  # after the evaluation, whatever its result
+            raise program.subprocess.TimeoutExpired(command, options["timeout"])
         assert command[1:] == ["--json", "status", "--scheduled"]
         return program.subprocess.CompletedProcess(command, answer["code"], answer["text"], "no image")
 
@@ -155,6 +160,7 @@ def test_the_job_writes_results_and_metrics(
     answer |= {"text": "", "code": 3}
     assert program.main("run") == 3
     assert "no image" in capsys.readouterr().out
+    assert sent == [21, 3]
     assert Status.from_json((tmp_path / "data/status/status.json").read_text()).level is Level.BAD
 
 

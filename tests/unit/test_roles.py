@@ -229,8 +229,8 @@ def test_every_container_has_only_the_privileges_that_it_needs() -> None:
         "${OCCUPANCY_DATA_DIR:?}/status": True,
         "${OCCUPANCY_DATA_DIR:?}/notify": False,
     }
-    tools = [service for name, service in services.items() if name != "postgres"]
-    assert {(service["network_mode"], *service["profiles"]) for service in tools} == {("none", "tools")}
+    isolated = [service for name, service in services.items() if name != "postgres"]
+    assert {(service["network_mode"], *service["profiles"]) for service in isolated} == {("none", "tools")}
     secrets = {name: service.get("secrets", []) for name, service in services.items()}
     product = {role["name"] for role in load("roles/occupancy/vars/main.yml")["occupancy_roles"]}
     assert set(secrets.pop("restore")) == product

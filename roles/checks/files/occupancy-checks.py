@@ -2,7 +2,7 @@
 """occupancy-checks COMMAND [--request=FILE]: what the checks need to know of the host, and their job.
 
     collect         write what was found to status/host.json; exit with 1 if the Docker Engine does not answer
-    run             the job: evaluate the checks, and write status/status.json and the metrics
+    run             the job: evaluate the checks, write status/status.json and the metrics, send messages
     without-engine  print what is known without the engine, with --json as 'occupancy-db status --json' does
 
 FILE is written by role checks. Runs as root on the host, and reads only, except for its own files. The
@@ -28,7 +28,7 @@ from typing import Any
 
 REQUEST = Path("/opt/occupancy/checks.json")
 CRON = Path("/etc/cron.d")
-
+TOOLS = "/usr/local/bin/occupancy-db"
 HOUR, DAY = 3600, 86400
 SAMPLES_EVERY, SAMPLES_KEPT = 3 * HOUR, 30 * DAY
 """How often the free space of the disks is kept, and for how long."""
@@ -51,11 +51,14 @@ def main(command: str, *arguments: str) -> int:
     request = json.loads(path.read_text(encoding="utf-8"))
     if command == "collect":
         return 1 if collect(request)["engine"] else 0
-    if command == "run":
-        return run(request)
     if command == "without-engine":
         return without_engine(request, "--json" in arguments)
-    sys.exit(__doc__)
+    if command != "run":
+        sys.exit(__doc__)
+    code = run(request)
+    with suppress(OSError, subprocess.TimeoutExpired):  # also without results: then it reports that
+        subprocess.run([TOOLS, "notify", "send"], stdin=subprocess.DEVNULL, timeout=70, check=False)  # noqa: S603
+    return code
 
 
 def collect(request: dict[str, Any]) -> dict[str, Any]:
@@ -96,7 +99,7 @@ def collect(request: dict[str, Any]) -> dict[str, Any]:
 
 def run(request: dict[str, Any]) -> int:
     """The job: let the container evaluate the checks, and keep the results."""
-    command = ["/usr/local/bin/occupancy-db", "--json", "status", "--scheduled"]
+    command = [TOOLS, "--json", "status", "--scheduled"]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)  # noqa: S603
     try:
         status = json.loads(done.stdout)
@@ -363,11 +366,8 @@ def notifications(path: Path) -> dict[str, Any] | None:
         state = json.loads(read(path))
         pending, oldest = int(state["pending"]), state["oldest_pending"]
         oldest = moment(datetime.fromisoformat(oldest).timestamp()) if oldest else None
-        return {
-            "pending": pending,
-            "oldest_pending": oldest,
-            "last_error": str(state["last_error"] or "")[:200],
-        }
+        error = str(state["last_error"] or "")[:200]
+        return {"pending": pending, "oldest_pending": oldest, "last_error": error}
     except (ValueError, KeyError, TypeError):
         return None
 
