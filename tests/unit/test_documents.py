@@ -233,7 +233,11 @@ def names_of_the_product() -> set[str]:
 
 def metrics() -> set[str]:
     """The names that the metric files use."""
-    sources = [ROOT / "scripts/generate_alerts.py", *(ROOT / "occupancy_db").rglob("*.py"), *(ROOT / "roles").glob("*/files/*")]
+    sources = [
+        ROOT / "scripts/generate_alerts.py",
+        *(ROOT / "occupancy_db").rglob("*.py"),
+        *(ROOT / "roles").glob("*/files/*"),
+    ]
     text = "\n".join(path.read_text() for path in sources)
     names = set(re.findall(r"\boccupancy_(?:job|backup|offsite|checks?)_\w+", text))
     return names | {

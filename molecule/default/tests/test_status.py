@@ -42,7 +42,6 @@ def test_the_job_writes_results_and_metrics(host: Host) -> None:
         "cron",
         "certificate",
         "ca",
-        "disk_free",
         "connections",
         "limits",
         "checks",
