@@ -66,10 +66,12 @@ def table(fleet: Mapping[str, Any]) -> list[str]:
 
 
 def problem(fleet: Mapping[str, Any]) -> str:
-    """Return which hosts are bad or do not answer; empty if none is.
+    """Return which hosts are bad or do not answer, or that there is none; empty if all is well.
 
     Args:
         fleet: The result of `collect`.
     """
+    if not fleet["hosts"]:
+        return "no host was asked: the inventory, or --limit, has none"
     found = [name for name, host in fleet["hosts"].items() if host["level"] in ("bad", "unreachable")]
     return f"bad or unreachable: {', '.join(found)}" if found else ""

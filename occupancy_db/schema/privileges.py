@@ -40,7 +40,7 @@ _FORBIDDEN = {
     ],
     "occupancy_readonly": [_READING, _LOCK],
     BACKUP_USER: [_READING],
-    MONITOR: ["SELECT count(*) FROM public.sensor_readings", _LOCK],
+    MONITOR: ["SELECT count(zone) FROM public.sensor_readings", _LOCK],
 }
 
 _UNDEFINED = (

@@ -13,7 +13,6 @@ import pytest
 from tests.database.backup_host import LIVE
 from tests.hostile.attackers import (
     EVERYBODY,
-    MONITORS,
     OPERATORS,
     READERS,
     WRITERS,
@@ -277,7 +276,7 @@ def another_password(scene: Scene, user: str) -> None:
         scene.session(user)
 
 
-@attack(READERS, MONITORS)
+@attack(READERS)
 def revoking_its_own_privileges(scene: Scene, user: str) -> None:
     """PostgreSQL only warns that these privileges were granted by others."""
     role = next((one["role"] for one in OPERATORS if one["name"] == user), user)

@@ -39,6 +39,8 @@ REFUSED: list[tuple[str, tuple[str, ...], str]] = [
     *((f"SELECT pg_{function}_shared({LOCK_KEY})", EVERYBODY, DENIED) for function in ADVISORY),
     *((f"SELECT pg_{function}({HOURS_KEY})", EVERYBODY, DENIED) for function in ADVISORY),
     *((f"SELECT pg_{function}(1, 2)", EVERYBODY, DENIED) for function in ADVISORY),
+    # Of readers it revokes nothing, with a warning.
+    ("DROP OWNED BY occupancy_monitor", MONITORS, DENIED),
     ("SELECT lo_create(0)", EVERYBODY, DENIED),
     ("SELECT lo_creat(-1)", EVERYBODY, DENIED),
     ("SELECT lo_from_bytea(0, 'x')", EVERYBODY, DENIED),

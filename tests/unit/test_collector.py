@@ -149,7 +149,7 @@ def test_the_job_writes_results_and_metrics(
     monkeypatch.setattr(program.subprocess, "run", run)
     assert program.main("run") == 0
     assert Status.from_json((tmp_path / "data/status/status.json").read_text()).level is Level.BAD
-    lines = (tmp_path / "data/metrics/occupancy_checks.prom").read_text().splitlines()
+    lines = (tmp_path / "data/metrics/occupancy_check_results.prom").read_text().splitlines()
     assert [line for line in lines if not line.startswith("#")] == [
         'occupancy_check_level{check="server"} 1',
         'occupancy_check_level{check="backup_age"} 3',

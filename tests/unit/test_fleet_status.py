@@ -39,7 +39,7 @@ def test_each_host_has_its_line_the_worst_first() -> None:
         ({"attic": GOOD, "den": WARNING}, "warning", ""),
         ({"attic": GOOD, "barn": BAD}, "bad", "bad or unreachable: barn"),
         ({"attic": GONE, "barn": BAD}, "unreachable", "bad or unreachable: attic, barn"),
-        ({}, "good", ""),
+        ({}, "good", "no host was asked: the inventory, or --limit, has none"),
     ],
 )
 def test_a_warning_is_no_failure_of_the_run(answers: dict[str, Any], level: str, text: str) -> None:

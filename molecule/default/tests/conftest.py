@@ -6,7 +6,7 @@ from tests.hosts import check_collection, play, server, superuser
 
 __all__ = ["play", "server", "superuser"]
 
-TESTS = {"": 142, "not any_release": 126}
+TESTS = {"": 145, "not any_release": 127}
 """By the option -m, which is that of the scenario debian12. If a file is not collected any more, the scenario fails."""
 
 

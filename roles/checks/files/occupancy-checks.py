@@ -29,6 +29,10 @@ from typing import Any
 REQUEST = Path("/opt/occupancy/checks.json")
 CRON = Path("/etc/cron.d")
 TOOLS = "/usr/local/bin/occupancy-db"
+
+RESULTS = Path("metrics/occupancy_check_results.prom")
+"""The results as metrics. occupancy_checks.prom has those of the job itself."""
+
 HOUR, DAY = 3600, 86400
 SAMPLES_EVERY, SAMPLES_KEPT = 3 * HOUR, 30 * DAY
 """How often the free space of the disks is kept, and for how long."""
@@ -39,7 +43,7 @@ LONGEST_SCHEDULE = 70
 
 READ_AT_MOST = 1_000_000
 TIME_ERROR = 5  # adjtimex(2): the clock is not synchronised
-LEVELS = ("skipped", "good", "warning", "bad")
+LEVELS = "skipped good warning bad".split()
 JOB = re.compile(r"^((?:\S+ ){5})root occupancy-job (\S+) (\d+) ", re.MULTILINE)
 SAMPLE = re.compile(r"^(\w+)(?:\{(.*)\})? (\S+)$", re.MULTILINE)
 LABEL = re.compile(r'(\w+)="([^"]*)"')
@@ -109,8 +113,8 @@ def run(request: dict[str, Any]) -> int:
         print(f"<3>the checks were not evaluated: {(done.stderr or done.stdout).strip()[-1000:]}")
         return done.returncode or 1
     data = Path(request["data_dir"])
-    write(data / "status/status.json", json.dumps(status))
-    write(data / "metrics/occupancy_checks.prom", text)
+    write(data / "status/status.json", done.stdout)
+    write(data / RESULTS, text)
     for level, priority in (("bad", 4), ("warning", 5)):
         if names := [name for name, found in levels.items() if found == level]:
             print(f"<{priority}>{level}: {', '.join(names)}")
@@ -127,7 +131,7 @@ def metric_text(status: dict[str, Any]) -> str:
     lines += [f"# HELP {value} What a check has measured, in its own unit.", f"# TYPE {value} gauge"]
     lines += [f'{value}{{check="{one["name"]}"}} {one["value"]}' for one in made if one["value"] is not None]
     seconds = datetime.fromisoformat(status["time"]).timestamp()
-    lines += [f"# HELP {when} When the checks were made.", f"# TYPE {when} gauge", f"{when} {seconds:.0f}"]
+    lines += [f"# HELP {when} When they were made.", f"# TYPE {when} gauge", f"{when} {seconds:.0f}"]
     return "\n".join(lines) + "\n"
 
 
@@ -339,7 +343,7 @@ def metrics(directory: Path) -> list[dict[str, Any]]:
     """The samples of the jobs' metric files, without the results of the checks."""
     found = []
     for path in sorted(directory.glob("*.prom")):
-        if path.name == "occupancy_checks.prom":
+        if path.name == RESULTS.name:
             continue
         for name, labels, value in SAMPLE.findall(read(path)):
             with suppress(ValueError):
