@@ -43,7 +43,7 @@ LONGEST_SCHEDULE = 70
 
 READ_AT_MOST = 1_000_000
 TIME_ERROR = 5  # adjtimex(2): the clock is not synchronised
-LEVELS = "skipped good warning bad".split()
+LEVELS = ["skipped", "good", "warning", "bad"]
 JOB = re.compile(r"^((?:\S+ ){5})root occupancy-job (\S+) (\d+) ", re.MULTILINE)
 SAMPLE = re.compile(r"^(\w+)(?:\{(.*)\})? (\S+)$", re.MULTILINE)
 LABEL = re.compile(r'(\w+)="([^"]*)"')
@@ -72,6 +72,7 @@ def collect(request: dict[str, Any]) -> dict[str, Any]:
     engine, containers, images = engine_facts(request["dir"], settings)
     samples = metrics(data / "metrics")
     now = time.time()
+    names = ",".join(settings.get(f"OCCUPANCY_{key}", "") for key in ("DATABASE", "OTHER_DATABASES"))
     initialised = Path(request["dir"], "initialised")
     document = {
         "time": moment(now),
@@ -81,12 +82,7 @@ def collect(request: dict[str, Any]) -> dict[str, Any]:
         "cron": cron_runs(),
         "synchronised": synchronised(),
         "engine": engine,
-        "databases": [
-            name
-            for key in ("OCCUPANCY_DATABASE", "OCCUPANCY_OTHER_DATABASES")
-            for name in settings.get(key, "").split(",")
-            if name
-        ],
+        "databases": [name for name in names.split(",") if name],
         "offsite": any(name == "offsite" for _, name, _, _ in schedules()),
         "jobs": [job(*one, samples, now) for one in schedules()],
         "disks": disks(data, Path(request["dir"]), now),
