@@ -84,12 +84,11 @@ def trust_the_host() -> None:
 
 
 def quiet() -> None:
-    """Keep what Apprise logs, URLs among it, from all other logs and from standard error."""
-    logger = logging.getLogger("apprise")
-    logger.propagate = False
-    logger.setLevel(logging.DEBUG)
-    if _log not in logger.handlers:
-        logger.addHandler(_log)
+    """Keep what Apprise and urllib3 log, URLs among it, from all other logs and from standard error."""
+    logging.getLogger("apprise").setLevel(logging.DEBUG)
+    for logger in (logging.getLogger("apprise"), logging.getLogger("urllib3")):
+        logger.propagate = False
+        logger.addHandler(_log)  # which it has once
 
 
 def usable(url: str) -> bool:

@@ -1,6 +1,7 @@
 """A host of notifications: its directory, results of checks, and receivers."""
 
 import json
+import logging
 import warnings
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -66,13 +67,29 @@ class Host:
         return State.from_json((self.directory / "state.json").read_text())
 
 
+class Log(logging.Handler):
+    """What reaches the log of a program that uses the library."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.DEBUG)
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(record.getMessage())
+
+
 @pytest.fixture
 def host(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Iterator[Host]:
-    """A host. At the end no secret is in its files nor in what was printed."""
-    found = Host(tmp_path)
+    """A host. At the end no secret is in its files, in what was printed, or in a log."""
+    found, log, root = Host(tmp_path), Log(), logging.getLogger()
+    level = root.level
+    root.addHandler(log)
+    root.setLevel(logging.DEBUG)
     yield found
-    printed = capfd.readouterr()
-    shown = [*printed] + [path.read_text() for path in found.directory.glob("*.json")]
+    root.removeHandler(log)
+    root.setLevel(level)
+    shown = [*capfd.readouterr(), *log.lines]
+    shown += [path.read_text() for path in found.directory.glob("*.json")]
     assert [text for text in shown if SECRET in text] == []
 
 

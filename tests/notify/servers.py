@@ -1,6 +1,7 @@
 """Receivers of messages on the loopback interface: real servers, which keep what they get."""
 
 import contextlib
+import logging
 import socket
 import ssl
 import subprocess
@@ -94,6 +95,7 @@ class Mailbox:
 @contextlib.contextmanager
 def smtp() -> Iterator[tuple[Mailbox, int]]:
     """An SMTP server without TLS."""
+    logging.getLogger("mail.log").setLevel(logging.ERROR)  # it logs what it gets
     box = Mailbox()
     controller = Controller(box, hostname="127.0.0.1", port=free_port())
     controller.start()

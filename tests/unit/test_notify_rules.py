@@ -74,6 +74,15 @@ def test_the_same_document_twice_is_not_two() -> None:
     assert [host.run(timedelta(minutes=1), text=same) for _ in range(3)] == [[], [], []]
 
 
+def test_a_missing_document_does_not_say_that_a_check_is_good_again() -> None:
+    host = Host()
+    host.run(backup_age=BAD)
+    host.run(backup_age=GOOD)
+    host.run(text=None)
+    assert "No longer bad" not in host.body
+    assert host.run(backup_age=BAD) == []
+
+
 @pytest.mark.parametrize("level", [WARNING, SKIPPED])
 def test_a_check_that_is_no_longer_bad_is_over(level: Level) -> None:
     host = Host()
