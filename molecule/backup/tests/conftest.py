@@ -6,7 +6,7 @@ from tests.hosts import check_collection, play, server, superuser
 
 __all__ = ["play", "server", "superuser"]
 
-TESTS = 24
+TESTS = 30
 """If a file is not collected any more, the scenario fails."""
 
 

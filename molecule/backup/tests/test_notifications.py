@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Iterator
 
 import pytest
 from testinfra.host import Host
 
+from occupancy_db.checks.catalogue import BY_NAME
 from tests.waiting import wait_for
 
 testinfra_hosts = ["ansible://occupancy"]
@@ -29,6 +31,46 @@ http.server.ThreadingHTTPServer(("0.0.0.0", 18999), Handler).serve_forever()
 SECRET = "5ecret"
 URLS = "/opt/occupancy/notify/urls"
 STATE = "/var/lib/occupancy/notify/state.json"
+
+SECRETS = "/opt/occupancy/secrets"
+TLS = "/opt/occupancy/tls"
+SENSORS = "binary_sensor.never_1 binary_sensor.never_2 binary_sensor.never_3"
+SQL = "docker exec --user 999 occupancy-postgres-1 psql --host=/var/run/postgresql -qX --dbname=occupancy --command"
+
+FAULTS = {
+    "server": (
+        "docker stop occupancy-postgres-1",
+        "docker compose --project-directory /opt/occupancy up --detach --wait postgres",
+    ),
+    # A backup that fails
+    "jobs": (
+        f"cp -p {SECRETS}/occupancy_backup /run/kept; echo wrong >{SECRETS}/occupancy_backup; ! occupancy-job backup 600 "
+        "occupancy-db backup create",
+        f"cp -p /run/kept {SECRETS}/occupancy_backup; occupancy-job backup 600 occupancy-db backup create",
+    ),
+    "certificate": (
+        f"cp -p {TLS}/server.pem /run/kept; openssl req -x509 -newkey rsa:2048 -noenc -days 5 -subj /CN=ends "
+        f"-keyout /run/key -out {TLS}/server.pem",
+        f"cp -p /run/kept {TLS}/server.pem",
+    ),
+    "silent_sensors": (
+        f"for one in {SENSORS}; do occupancy-db sensors set $one --room office --zone desk "
+        "--since 2026-01-01 --max-silence '1 day' </dev/null; done",
+        f"for one in {SENSORS}; do occupancy-db sensors remove $one </dev/null; done",
+    ),
+    # As after a day in which the clock was a week ahead
+    "clock": (
+        f'{SQL} "INSERT INTO hourly.clock (number, checked_at, job) '
+        "SELECT max(number) + 1, now() + interval '7 days', 'maintain' FROM hourly.clock\"",
+        f"{SQL} 'DELETE FROM hourly.clock WHERE checked_at > now()'",
+    ),
+    # The disk of this host cannot be filled without that of the machine: its free space is below the limit.
+    "disk_free": (
+        """echo '{"disk_free": {"warning": 100, "bad": 99.9}}' >/var/lib/occupancy/status/thresholds.json""",
+        "echo '{}' >/var/lib/occupancy/status/thresholds.json",
+    ),
+}
+"""By the check: what breaks it, and what mends it."""
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +121,42 @@ def test_a_message_comes_when_a_check_turns_bad_and_when_it_is_good_again(host: 
     shown = json.loads(host.check_output(f"cat {STATE}"))
     assert (shown["pending"], shown["last_error"]) == (0, "")
     assert SECRET not in printed + json.dumps(shown)
+
+
+def level(host: Host, check: str) -> tuple[str, float]:
+    """The level of a check in the results, and in the metrics."""
+    status = json.loads(host.check_output("cat /var/lib/occupancy/status/status.json"))
+    (found,) = [one["level"] for one in status["checks"] if one["name"] == check]
+    metrics = host.check_output("cat /var/lib/occupancy/metrics/occupancy_check_results.prom")
+    sample = re.search(rf'^occupancy_check_level{{check="{check}"}} (\d)$', metrics, re.MULTILINE)
+    return found, int(sample[1]) if sample else 0
+
+
+@pytest.mark.parametrize("check", FAULTS)
+def test_a_fault_is_noticed_and_its_end(check: str, host: Host, receiver: None) -> None:
+    """By the next run of the job: on the screen, as a metric and in a message; and by the two runs after its end."""
+    del receiver
+    fault, repair = FAULTS[check]
+    title = f"- {BY_NAME[check].title}:"
+    run_checks(host)
+    assert level(host, check)[0] != "bad"
+    host.check_output(f"bash -euo pipefail -c {shlex.quote(fault)}")
+    try:
+        run_checks(host)
+        assert level(host, check) == ("bad", 3)
+        assert title in host.check_output("tail -n 1 /run/received")
+        shown = host.run("occupancy-db status </dev/null")
+        assert (shown.rc, bool(re.search(rf"^bad +{BY_NAME[check].title}", shown.stdout, re.MULTILINE))) == (
+            21,
+            True,
+        )
+    finally:
+        host.check_output(f"bash -euo pipefail -c {shlex.quote(repair)}")
+    for _ in range(2):
+        run_checks(host)
+    assert level(host, check)[0] != "bad"
+    told = host.check_output("tail -n 1 /run/received")
+    assert title in told[told.index("No longer bad:") :]
 
 
 def test_the_urls_are_in_one_file_for_the_tools_only(host: Host) -> None:
