@@ -204,6 +204,11 @@ def test_the_file_is_private_and_replaces_reports_only(database: Database) -> No
         assert refused.returncode == ExitCode.REFUSED
         assert refused.stderr.startswith(f"error: {target} is {why}; it was left as it is.")
     assert other.read_text() == "mine"
+    on_host = {"OCCUPANCY_COMMAND": "occupancy-db", "REPORT_OUTPUT": str(path)}
+    elsewhere = database.cli("report", "--output", "/root/x.html", **on_host)
+    assert elsewhere.returncode == ExitCode.USAGE
+    assert f"writes to {database.directory} only" in elsewhere.stderr
+    assert database.cli("report", **on_host).returncode == 0
     missing = database.cli("report", "--output", "nowhere/report.html")
     assert missing.returncode == ExitCode.FAILED
     assert "there is no directory nowhere" in missing.stderr

@@ -203,6 +203,7 @@ def test_the_data_directory_has_checksums(host: Host) -> None:
 
 def test_the_report_is_for_root_and_knows_the_host(host: Host) -> None:
     path = "/var/lib/occupancy/report/report.html"
+    host.check_output("occupancy-checks run")
     assert path in host.check_output("occupancy-db report")
     assert host.check_output(f"stat -c '%a %u' {path} {path.rpartition('/')[0]}") == "600 10001\n700 10001"
     page = host.check_output(f"cat {path}")
