@@ -9,6 +9,8 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import trustme
+from cryptography import x509
 
 from occupancy_db.checks.catalogue import CHECKS
 from occupancy_db.checks.host import Host, read_host
@@ -238,3 +240,23 @@ def test_messages_that_wait_are_read_without_trust(program: ModuleType, tmp_path
 def test_the_list_knows_the_checks_of_the_program() -> None:
     """without-engine names checks itself."""
     assert {"container", "server", "cron"} <= {check.name for check in CHECKS}
+
+
+def test_the_ends_of_the_certificates_are_read(program: ModuleType, tmp_path: Path) -> None:
+    end = datetime(2031, 3, 1, tzinfo=UTC)
+    former, authority = trustme.CA(), trustme.CA()
+    leaf = authority.issue_cert("localhost", not_after=end)
+    tls = tmp_path / "opt/tls"
+    leaf.private_key_and_cert_chain_pem.write_to_path(tls / "server.pem")
+    for one in (former, authority):
+        one.cert_pem.write_to_path(tls / "ca.crt", append=True)
+    first = min(ca_end(one) for one in (former, authority))
+    found = program.certificates(tls)
+    assert found == {"server": end.isoformat(), "ca": first.isoformat()}
+    (tls / "server.pem").write_text("")
+    (tls / "ca.crt").unlink()
+    assert program.certificates(tls) == {}
+
+
+def ca_end(authority: trustme.CA) -> datetime:
+    return x509.load_pem_x509_certificate(authority.cert_pem.bytes()).not_valid_after_utc
