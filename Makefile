@@ -133,5 +133,6 @@ docs: .venv/.synced ## Build the documentation into dist/docs, generated pages a
 	@printf '%s\n' roles/*/ | xargs -P 4 -I{} $(BIN)/aar-doc {} markdown
 	@$(BIN)/python scripts/generate_docs.py
 	@$(BIN)/python scripts/generate_alerts.py
+	@$(BIN)/python scripts/generate_dashboards.py
 	@$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet --doctree-dir .cache/docs docs dist/docs
 	@echo "dist/docs/index.html"

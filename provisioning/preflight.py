@@ -6,6 +6,7 @@ The output is a list of problems. Each says what is wrong, where, and what to do
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -156,6 +157,25 @@ def check_access(request: Request) -> list[str]:
     ]
 
 
+def check_monitoring(request: Request) -> list[str]:
+    """The exporters listen on an address of IPv4, on two ports."""
+    problem = Problems()
+    address = request["monitoring_listen_address"]
+    try:
+        ipaddress.IPv4Address(address)
+        wrong = False
+    except ValueError:
+        wrong = True
+    problem(wrong, f"monitoring_listen_address must be one IPv4 address, and is {address}.")
+    ports = [request["monitoring_node_port"], request["monitoring_postgres_port"]]
+    problem(
+        len({*ports, request["occupancy_port"]}) < 3 or not all(1 <= port <= 65535 for port in ports),
+        "monitoring_node_port and monitoring_postgres_port must be two ports besides that of the server, "
+        f"and are {ports[0]} and {ports[1]}.",
+    )
+    return problem.found
+
+
 CHECKS: Mapping[str, Callable[[Request], list[str]]] = {
     "occupancy": check_occupancy,
     "container_images": check_container_images,
@@ -165,5 +185,6 @@ CHECKS: Mapping[str, Callable[[Request], list[str]]] = {
     "backup": check_backup,
     "retention": check_retention,
     "notify": check_notify,
+    "monitoring": check_monitoring,
 }
 """The checks of each role's variables."""

@@ -11,6 +11,7 @@ ROLES: dict[str, str] = {
     "checks": "the interval and thresholds of the checks",
     "docker_engine": "the Docker Engine, if it is missing or stopped",
     "migrations": "the same as `migrate`",
+    "monitoring": "the exporters for Prometheus, and its configuration on the controller",
     "notify": "who gets messages about checks, and the heartbeat",
     "postgres": "configuration, container, unit and image of the server, which may restart",
     "retention": "the policy and schedules of the upkeep, which runs once",

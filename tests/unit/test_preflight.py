@@ -303,6 +303,8 @@ VARIABLES = [
         "backup_offsite_keep must be between 1 and 10000",
         {**OFFSITE, "backup_offsite_keep": 1},
     ),
+    ({"monitoring_listen_address": "::1"}, "one IPv4 address, and is ::1", {}),
+    ({"monitoring_node_port": 9187}, "and are 9187 and 9187.", {"monitoring_node_port": 9101}),
     ({"retention_months": 0}, "between 1 and 1200, and are 0, 24, 12.", {"retention_months": 1200}),
     ({"retention_months_ahead": 25}, "between 1 and 24, and is 25.", {"retention_months_ahead": 24}),
     ({"retention_months_back": 121}, "between 0 and 120, and is 121.", {"retention_months_back": 0}),

@@ -18,6 +18,9 @@ if command -v docker >/dev/null && docker version >/dev/null 2>&1; then
       docker network ls --filter "label=com.docker.compose.project=$name" --format 'network {{.Name}}'
     fi
   done
+  # The exporters are a project of their own.
+  docker ps --all --filter "$ours/monitoring" --format 'container {{.Names}}'
+  docker network ls --filter label=com.docker.compose.project=occupancy-monitoring --format 'network {{.Name}}'
   docker image ls --filter reference=occupancy-ops --filter reference=occupancy-postgres --format 'image {{.Repository}}:{{.Tag}}'
 fi
 # The accounts of role occupancy
