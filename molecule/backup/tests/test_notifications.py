@@ -26,6 +26,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send_response(200)
         self.end_headers()
     do_GET = do_POST
+    def log_message(self, *_):
+        pass
 http.server.ThreadingHTTPServer(("0.0.0.0", 18999), Handler).serve_forever()
 """
 SECRET = "5ecret"
@@ -82,9 +84,13 @@ def receiver(host: Host) -> Iterator[None]:
     host.check_output("systemctl stop receiver")
 
 
-def titles(host: Host) -> list[str]:
+def messages(host: Host) -> list[dict[str, str]]:
     lines = host.check_output("cat /run/received").splitlines()
-    return [json.loads(line.partition(" ")[2])["title"] for line in lines if line.startswith("/tk-5ecret ")]
+    return [json.loads(line.partition(" ")[2]) for line in lines if line.startswith("/tk-5ecret ")]
+
+
+def titles(host: Host) -> list[str]:
+    return [one["title"] for one in messages(host)]
 
 
 def run_checks(host: Host) -> str:
@@ -116,7 +122,7 @@ def test_a_message_comes_when_a_check_turns_bad_and_when_it_is_good_again(host: 
         host.check_output("systemctl start cron")
     for _ in range(2):
         printed += run_checks(host)
-    assert "No longer bad:" in host.check_output("tail -n 3 /run/received")
+    assert "No longer bad:" in messages(host)[-1]["message"]
     assert "/beat-5ecret" in host.check_output("cat /run/received")
     shown = json.loads(host.check_output(f"cat {STATE}"))
     assert (shown["pending"], shown["last_error"]) == (0, "")
@@ -144,7 +150,7 @@ def test_a_fault_is_noticed_and_its_end(check: str, host: Host, receiver: None) 
     try:
         run_checks(host)
         assert level(host, check) == ("bad", 3)
-        assert title in host.check_output("tail -n 1 /run/received")
+        assert title in messages(host)[-1]["message"]
         shown = host.run("occupancy-db status </dev/null")
         assert (shown.rc, bool(re.search(rf"^bad +{BY_NAME[check].title}", shown.stdout, re.MULTILINE))) == (
             21,
@@ -155,7 +161,7 @@ def test_a_fault_is_noticed_and_its_end(check: str, host: Host, receiver: None) 
     for _ in range(2):
         run_checks(host)
     assert level(host, check)[0] != "bad"
-    told = host.check_output("tail -n 1 /run/received")
+    told = messages(host)[-1]["message"]
     assert title in told[told.index("No longer bad:") :]
 
 
