@@ -16,15 +16,10 @@ from tests.database.test_hours import sum_up
 from tests.database.users import grant, password
 
 MONITOR = "occupancy_monitor"
-NOW = datetime.now(UTC)
 HOST: dict[str, Any] = {
-    "time": NOW.isoformat(),
     "host": "home",
     "cron": True,
     "databases": ["occupancy"],
-    "metrics": [
-        {"name": "occupancy_backup_last_success_timestamp_seconds", "value": NOW.timestamp() - 4 * 3600},
-    ],
     "jobs": [{"name": "backup"}],
     "users": [{"name": "occupancy_readonly", "connections": 8, "settings": {
         "default_transaction_read_only": "on", "statement_timeout": "30s", "lock_timeout": "10s",
@@ -36,7 +31,12 @@ HOST: dict[str, Any] = {
 def home(database: Database, tmp_path: Path) -> Iterator[Database]:
     """A database of a host, with the collector's document in the directory of the test."""
     grant(database.cluster, database.name)
-    (tmp_path / "host.json").write_text(json.dumps(HOST))
+    now = datetime.now(UTC)
+    backup = {
+        "name": "occupancy_backup_last_success_timestamp_seconds",
+        "value": now.timestamp() - 4 * 3600,
+    }
+    (tmp_path / "host.json").write_text(json.dumps(HOST | {"time": now.isoformat(), "metrics": [backup]}))
     yield database
 
 
@@ -50,10 +50,11 @@ def run(database: Database, *arguments: str, **changes: Any) -> tuple[int, dict[
 
 
 def send(cursor: Cursor, *minutes_ago: float, entity: str = "binary_sensor.desk", zone: str = "desk") -> None:
+    now = datetime.now(UTC)
     cursor.executemany(
         "INSERT INTO sensor_readings (timestamp, room, zone, state, source_entity) "
         "VALUES (%s, 'office', %s, true, %s)",
-        [(NOW - timedelta(minutes=minutes), zone, entity) for minutes in minutes_ago],
+        [(now - timedelta(minutes=minutes), zone, entity) for minutes in minutes_ago],
     )
 
 
