@@ -15,6 +15,12 @@ HOUR = timedelta(hours=1)
 DESK = "binary_sensor.desk"
 
 
+@pytest.fixture(autouse=True)
+def _now() -> None:
+    """Each test has its own present: in a slow run the time of the import is some minutes ago."""
+    globals()["NOW"] = datetime.now(UTC)
+
+
 def send(cursor: Cursor, *hours_ago: float, entity: str = DESK, zone: str = "desk") -> None:
     cursor.executemany(
         "INSERT INTO sensor_readings (timestamp, room, zone, state, source_entity) "
