@@ -80,6 +80,8 @@ def read(directory: Path) -> Sequence[Check]:
         given = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return CHECKS
+    if not isinstance(given, dict):
+        raise ValueError(f"{path} is not a mapping of checks to thresholds")
     known = {name: values for name, values in given.items() if name in BY_NAME}  # of another release
     if wrong := problems(known):
         raise ValueError(f"{path}: {'; '.join(wrong)}")

@@ -188,6 +188,7 @@ def beat(url: str, release: str, seconds: float = HEARTBEAT_SECONDS) -> str:
 
     def request() -> None:
         try:
+            # Preflight accepts https and http alone (provisioning/notify_checks.py).
             wanted = urllib.request.Request(url, headers={"User-Agent": f"occupancy-db/{release}"})  # noqa: S310
             with urllib.request.urlopen(wanted, timeout=seconds) as answer:  # noqa: S310
                 answer.read(1024)

@@ -235,7 +235,7 @@ class Store:
             except OSError:
                 return False
             return True
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # the state is written: the reserve is for a later full disk
             self._keep_reserve()
         return True
 

@@ -112,7 +112,8 @@ async def _rooms(connection: Any, home: Home) -> list[Section]:
 
 
 def _sets(directory: Path, database: str) -> "list[BackupSet] | str":
-    import mako.template  # noqa: F401  # what the page needs later
+    # Read while the server answers: drawing the page, which imports them anyway, then begins at once.
+    import mako.template  # noqa: F401
     import pygal  # noqa: F401
 
     from occupancy_db.report import backups

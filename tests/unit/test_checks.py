@@ -3,10 +3,12 @@
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from occupancy_db.checks import thresholds
 from occupancy_db.checks.catalogue import BY_NAME, CHECKS
 from occupancy_db.checks.evaluation import EVALUATIONS, evaluate
 from occupancy_db.checks.evidence import Evidence
@@ -271,3 +273,9 @@ def test_the_usual_is_the_median_of_the_weeks() -> None:
 )
 def test_times_of_postgresql(setting: str, expected: float | None) -> None:
     assert seconds(setting) == expected
+
+
+def test_a_file_of_thresholds_that_is_no_mapping_is_refused(tmp_path: Path) -> None:
+    (tmp_path / thresholds.THRESHOLDS).write_text("[]")
+    with pytest.raises(ValueError, match="is not a mapping of checks to thresholds"):
+        thresholds.read(tmp_path)

@@ -74,7 +74,10 @@ log = load()
 
 
 class Host:
-    """The directories of a host, the program for them, and a stub in place of journalctl."""
+    """The directories of a host, the program for them, and a stub in place of journalctl.
+
+    A machine that runs the tests may have no journal; molecule/default reads that of a host.
+    """
 
     def __init__(self, place: Path) -> None:
         self.data, self.journal, self.syslog = place / "data", place / "journal", place / "syslog"

@@ -107,6 +107,7 @@ def one_line(text: str) -> str:
 def server_entries(directory: Path, since: datetime) -> Iterator[Entry]:
     """What the server has logged in JSON since then."""
     for path in sorted(one for one in directory.iterdir() if one.suffix == ".json"):
+        # Removed meanwhile, or no regular file
         with contextlib.suppress(FileNotFoundError), opened(path) as file:
             if os.fstat(file.fileno()).st_mtime < since.timestamp():
                 continue
@@ -221,7 +222,7 @@ def syslog_entries(path: Path, since: datetime) -> Iterator[Entry]:
 def syslog_entry(line: str, written: datetime) -> Entry | None:
     """One line of syslog; None if it is not a job's."""
     if found := STAMPED.match(line):
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError):  # no time: not a line of a job
             time = datetime.fromisoformat(re.sub("Z$", "+00:00", found[1])).astimezone(UTC)
             return job_entry(time, found[2], found[3])
     if not (found := TRADITIONAL.match(line)):
